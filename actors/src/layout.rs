@@ -1,0 +1,211 @@
+//! Where each named tensor lies in the flat parameter space, and how that space is cut into shards.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ShardId;
+
+/// Parameters in a block, in `f32`s: 1 KiB.
+///
+/// A block is the unit of everything that looks at more than one parameter at a time (a codec's
+/// scale, a partial sum of the norm), and shards are cut at block borders only. So nothing that is
+/// computed depends on how many shards there are. 256 keeps the scale of `int8` under 1 % of the
+/// payload and is a multiple of a cache line.
+pub const BLOCK: usize = 256;
+
+/// A tensor of a model: its name, its shape, and how it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// Unique in its model, for example `layer0.weight`.
+    pub name: String,
+    /// Row-major; empty for a scalar.
+    pub shape: Vec<usize>,
+    pub init: Init,
+}
+
+/// How a tensor is initialised before step 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    Zeros,
+    /// Uniform in `±sqrt(6 / (fan_in + fan_out))` (Glorot and Bengio, 2010).
+    Glorot {
+        fan_in: usize,
+        fan_out: usize,
+    },
+    /// Normal with standard deviation `sqrt(2 / fan_in)` (He et al., 2015).
+    He {
+        fan_in: usize,
+    },
+}
+
+impl TensorSpec {
+    pub fn new(name: impl Into<String>, shape: Vec<usize>, init: Init) -> Self {
+        Self { name: name.into(), shape, init }
+    }
+
+    /// Number of values: the product of the shape.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The tensors of a model, one after another in one flat `f32` index space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    tensors: Vec<TensorSpec>,
+    /// Start of each tensor.
+    offsets: Vec<usize>,
+    len: usize,
+}
+
+/// The tensors cannot be laid out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    #[error("the model names two tensors {name:?}; give each its own name")]
+    DuplicateName { name: String },
+    #[error("the model has no parameters")]
+    Empty,
+    #[error(
+        "{shards} shards are more than the {blocks} blocks of {BLOCK} parameters that the model has; set servers.shards to at most {blocks}"
+    )]
+    TooManyShards { shards: usize, blocks: usize },
+    #[error("servers.shards is 0; set it to 1 or more")]
+    NoShards,
+}
+
+impl Layout {
+    /// Lays the tensors out in the order given.
+    ///
+    /// # Errors
+    /// No parameters at all, or a name that stands twice.
+    pub fn new(tensors: Vec<TensorSpec>) -> Result<Self, LayoutError> {
+        let mut names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(LayoutError::DuplicateName { name: pair[0].to_owned() });
+        }
+        let mut offsets = Vec::with_capacity(tensors.len());
+        let mut len = 0;
+        for tensor in &tensors {
+            offsets.push(len);
+            len += tensor.len();
+        }
+        if len == 0 {
+            return Err(LayoutError::Empty);
+        }
+        Ok(Self { tensors, offsets, len })
+    }
+
+    /// Number of parameters.
+    #[expect(clippy::len_without_is_empty, reason = "a layout is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn tensors(&self) -> &[TensorSpec] {
+        &self.tensors
+    }
+
+    /// Where tensor number `index` lies.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub fn range(&self, index: usize) -> Range<usize> {
+        let start = self.offsets[index];
+        start..start + self.tensors[index].len()
+    }
+
+    /// Number of blocks; the last one may be short.
+    pub fn blocks(&self) -> usize {
+        self.len.div_ceil(BLOCK)
+    }
+
+    /// Cuts the space into `shards` contiguous ranges at block borders, as even as blocks allow.
+    ///
+    /// # Errors
+    /// No shards, or more than there are blocks.
+    pub fn cut(&self, shards: usize) -> Result<Vec<Range<usize>>, LayoutError> {
+        let blocks = self.blocks();
+        if shards == 0 {
+            return Err(LayoutError::NoShards);
+        }
+        if shards > blocks {
+            return Err(LayoutError::TooManyShards { shards, blocks });
+        }
+        let border = |shard: usize| (blocks * shard / shards * BLOCK).min(self.len);
+        Ok((0..shards).map(|shard| border(shard)..border(shard + 1)).collect())
+    }
+}
+
+/// The ranges of all shards, in shard order, borders shared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardMap {
+    ranges: Vec<Range<usize>>,
+}
+
+impl ShardMap {
+    /// # Errors
+    /// As [`Layout::cut`].
+    pub fn new(layout: &Layout, shards: usize) -> Result<Self, LayoutError> {
+        Ok(Self { ranges: layout.cut(shards)? })
+    }
+
+    #[expect(clippy::len_without_is_empty, reason = "there is at least one shard")]
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// # Panics
+    /// If there is no such shard.
+    pub fn range(&self, shard: ShardId) -> Range<usize> {
+        self.ranges[shard.0 as usize].clone()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (ShardId, Range<usize>)> + '_ {
+        (0u32..).zip(&self.ranges).map(|(shard, range)| (ShardId(shard), range.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(len: usize) -> Layout {
+        Layout::new(vec![TensorSpec::new("w", vec![len], Init::Zeros)]).unwrap()
+    }
+
+    #[test]
+    fn shards_cover_the_space_and_meet_at_block_borders() {
+        for len in [1, 255, 256, 257, 6570, 52_650] {
+            let layout = layout(len);
+            for shards in 1..=layout.blocks().min(9) {
+                let ranges = layout.cut(shards).unwrap();
+                assert_eq!(ranges[0].start, 0);
+                assert_eq!(ranges[shards - 1].end, len);
+                for pair in ranges.windows(2) {
+                    assert_eq!(pair[0].end, pair[1].start);
+                    assert_eq!(pair[0].end % BLOCK, 0);
+                }
+                assert!(ranges.iter().all(|range| !range.is_empty()));
+            }
+        }
+    }
+
+    #[test]
+    fn more_shards_than_blocks_are_refused_with_the_largest_number_that_works() {
+        let refused = layout(300).cut(3);
+        assert_eq!(refused, Err(LayoutError::TooManyShards { shards: 3, blocks: 2 }));
+    }
+
+    #[test]
+    fn two_tensors_of_one_name_are_refused() {
+        let twice = vec![TensorSpec::new("w", vec![2], Init::Zeros); 2];
+        assert_eq!(Layout::new(twice), Err(LayoutError::DuplicateName { name: "w".into() }));
+    }
+}

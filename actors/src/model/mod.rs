@@ -1,0 +1,79 @@
+//! What a model is to gradmesh: named tensors, the gradient of a batch, a prediction.
+//!
+//! [`Model`] is the one trait that a user implements for a model of their own. `mlp.rs` and
+//! `linear.rs` are the two that come with gradmesh, `init.rs` fills their parameters by seed.
+
+use std::fmt;
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::layout::TensorSpec;
+
+/// The rows of one batch: what a model sees in training.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Shape `[rows, features]`, scaled.
+    pub inputs: ArrayView2<'a, f32>,
+    pub targets: Targets<'a>,
+}
+
+/// What the model should answer, row by row.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// Class of each row, `0..classes`.
+    Classes(&'a [u32]),
+    /// Values of each row, shape `[rows, outputs]`.
+    Values(ArrayView2<'a, f32>),
+}
+
+/// How well a model does on some rows. Sums, not means: they add up over parts of a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    pub rows: u64,
+    /// Sum of the rows' losses.
+    pub loss: f64,
+    /// Rows whose class was predicted right; `None` where there are no classes.
+    pub correct: Option<u64>,
+}
+
+/// A function with parameters that gradmesh can train and serve.
+///
+/// # What an implementation promises
+/// `gradient` and `predict` are pure: the same arguments give the same bits, whatever ran before
+/// and on whichever thread. That is what lets another worker recompute a lost gradient.
+pub trait Model: Send + Sync + fmt::Debug {
+    /// The parameters, in the order in which they lie in the flat space. Never changes.
+    fn tensors(&self) -> Vec<TensorSpec>;
+
+    /// Number of input features of a row.
+    fn features(&self) -> usize;
+
+    /// Number of outputs of a row.
+    fn outputs(&self) -> usize;
+
+    /// Adds nothing, replaces all: writes the **sum** over the batch's rows of the gradient of
+    /// their losses into `gradient`, and returns the sum of their losses.
+    ///
+    /// `parameters` and `gradient` are the whole flat space, as [`Model::tensors`] lays it out.
+    /// An empty batch gives zeros.
+    fn gradient(&self, parameters: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64;
+
+    /// Outputs of each row, shape `[rows, outputs]`: class probabilities for a classifier.
+    fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32>;
+
+    /// Loss and right answers on some rows.
+    fn evaluate(&self, parameters: &[f32], batch: Batch<'_>) -> Score;
+
+    /// The model's own description, kept with each version: what `kinds.rs` or a user's
+    /// factory needs to build the model again for serving.
+    fn describe(&self) -> ModelDescription;
+}
+
+/// Names the kind of a model and the values it is built from.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ModelDescription {
+    /// For example `mlp`; what a factory is registered under.
+    pub kind: String,
+    /// What the factory of this kind reads.
+    pub settings: serde_json::Value,
+}
