@@ -27,7 +27,7 @@ pub enum Targets<'a> {
 }
 
 /// How well a model does on some rows. Sums, not means: they add up over parts of a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Score {
     pub rows: u64,
     /// Sum of the rows' losses.

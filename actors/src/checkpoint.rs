@@ -1,0 +1,152 @@
+//! What a checkpoint is: parts written by shards and workers, a manifest that makes them count,
+//! and the digest of the state that they hold.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Slot, Version};
+use crate::ledger::Ledger;
+use crate::plan::JobOffer;
+
+/// One file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPart {
+    pub content: PartContent,
+    /// Path in the store.
+    pub path: String,
+    pub bytes: u64,
+    /// BLAKE3 of the file, in hexadecimal.
+    pub digest: String,
+}
+
+/// What a part holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartContent {
+    /// Parameters and optimizer state of a range of the flat space.
+    Parameters { start: usize, end: usize },
+    /// The codec's residuals of some slots, each of them the whole flat space.
+    Residuals { slots: Vec<Slot> },
+}
+
+/// A whole checkpoint: written last, so that one that is there names only parts that are there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub version: Version,
+    /// Id of the training run, from its first start to its publication.
+    pub run: String,
+    pub job_digest: String,
+    pub offer: JobOffer,
+    pub parts: Vec<SavedPart>,
+    pub ledger: Ledger,
+}
+
+/// Everything that training has made, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateSnapshot {
+    pub version: Version,
+    pub parameters: Vec<f32>,
+    /// Optimizer tensors by name, in name order, each as long as the parameters.
+    pub optimizer: Vec<(String, Vec<f32>)>,
+    /// Residuals in slot order; none where the codec keeps none.
+    pub residuals: Vec<(Slot, Vec<f32>)>,
+}
+
+impl StateSnapshot {
+    /// BLAKE3 over the data cursor, parameters, optimizer state and residuals, in hexadecimal.
+    ///
+    /// It does not depend on how many shards, workers or nodes there were.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("gradmesh training state");
+        hasher.update(&self.version.0.to_le_bytes());
+        let mut add = |name: &str, values: &[f32]| {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(&(values.len() as u64).to_le_bytes());
+            for chunk in values.chunks(4096) {
+                let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+                hasher.update(&bytes);
+            }
+        };
+        add("parameters", &self.parameters);
+        for (name, values) in &self.optimizer {
+            add(name, values);
+        }
+        for (slot, values) in &self.residuals {
+            add(&format!("residual {}", slot.0), values);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// Whether `version` is one that is saved.
+pub fn is_saved(version: Version, every: u64, last: Version) -> bool {
+    version.0 > 0 && (version == last || version.0.is_multiple_of(every))
+}
+
+/// Whether the parts cover `0..len` of the flat space and, where wanted, all slots.
+pub fn is_whole(parts: &[SavedPart], len: usize, residual_slots: Option<u32>) -> bool {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut slots: Vec<Slot> = Vec::new();
+    for part in parts {
+        match &part.content {
+            PartContent::Parameters { start, end } => ranges.push(*start..*end),
+            PartContent::Residuals { slots: some } => slots.extend(some),
+        }
+    }
+    ranges.sort_by_key(|range| range.start);
+    let covered = ranges.iter().fold(0, |covered, range| {
+        if range.start <= covered { covered.max(range.end) } else { covered }
+    });
+    slots.sort_unstable();
+    slots.dedup();
+    covered >= len && residual_slots.is_none_or(|wanted| slots.len() == wanted as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(content: PartContent) -> SavedPart {
+        SavedPart { content, path: String::new(), bytes: 0, digest: String::new() }
+    }
+
+    fn range(start: usize, end: usize) -> SavedPart {
+        part(PartContent::Parameters { start, end })
+    }
+
+    #[test]
+    fn a_checkpoint_with_a_hole_is_not_whole() {
+        assert!(is_whole(&[range(256, 600), range(0, 256)], 600, None));
+        assert!(!is_whole(&[range(0, 256), range(512, 600)], 600, None));
+        assert!(!is_whole(&[range(256, 600)], 600, None));
+        let residuals = part(PartContent::Residuals { slots: vec![Slot(0), Slot(1)] });
+        assert!(!is_whole(&[range(0, 600), residuals.clone()], 600, Some(3)));
+        assert!(is_whole(&[range(0, 600), residuals], 600, Some(2)));
+    }
+
+    #[test]
+    fn the_digest_sees_each_bit_of_the_state() {
+        let state = StateSnapshot {
+            version: Version(3),
+            parameters: vec![1.0, 2.0],
+            optimizer: vec![("mean".into(), vec![0.0, 0.0])],
+            residuals: vec![(Slot(0), vec![0.5, 0.25])],
+        };
+        let mut others = vec![state.clone(); 4];
+        others[0].version = Version(4);
+        others[1].parameters[1] = f32::from_bits(2f32.to_bits() + 1);
+        others[2].optimizer[0].1[0] = -0.0;
+        others[3].residuals[0].0 = Slot(1);
+        for other in others {
+            assert_ne!(other.digest(), state.digest());
+        }
+    }
+
+    #[test]
+    fn multiples_and_the_last_version_are_saved() {
+        let saved: Vec<u64> = (0..=10).filter(|&v| is_saved(Version(v), 4, Version(10))).collect();
+        assert_eq!(saved, [4, 8, 10]);
+    }
+}

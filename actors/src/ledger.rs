@@ -1,0 +1,128 @@
+//! What the job has counted so far: rows, losses, evaluations. The first shard keeps it.
+//!
+//! Because it changes only when a step commits there, each row counts exactly once, whatever was
+//! recomputed by whom; and since it is saved with the shard, a restart goes on counting.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Slot, Version};
+use crate::model::Score;
+use crate::plan::JobPlan;
+
+/// What a slot tells beside its gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SlotReport {
+    pub slot: Slot,
+    /// Training rows of this step, and the sum of their losses.
+    pub rows: u64,
+    pub loss: f64,
+    /// How the version that the step computes on does on the slot's test rows. There if that
+    /// version ends an epoch.
+    pub score: Option<Score>,
+}
+
+/// One finished epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: u64,
+    /// Training rows that contributed: as many as the data has.
+    pub rows: u64,
+    /// Mean loss over the training rows, each at the step that saw it.
+    pub train_loss: f64,
+    /// Mean loss over the test rows at the epoch's end; `None` without test rows, or not yet.
+    pub test_loss: Option<f64>,
+    /// Part of the test rows whose class was predicted right; `None` where there are no classes.
+    pub test_accuracy: Option<f64>,
+}
+
+/// Counts of a job up to some version.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    pub finished: Vec<EpochRecord>,
+    /// Of the epoch under way.
+    pub rows: u64,
+    pub loss: f64,
+    /// The last version's evaluation has been added; the job is done.
+    pub closed: bool,
+}
+
+impl Ledger {
+    /// Adds the reports of one committed step: one a slot.
+    pub fn commit(&mut self, plan: &JobPlan, step: Version, reports: &BTreeMap<Slot, SlotReport>) {
+        if plan.ends_epoch(step) {
+            self.evaluate(reports);
+        }
+        if step == plan.last_version() {
+            self.closed = true;
+            return;
+        }
+        // In slot order: a sum of f64 has an order too.
+        let loss: f64 = reports.values().map(|report| report.loss).sum();
+        self.loss += loss;
+        self.rows += reports.values().map(|report| report.rows).sum::<u64>();
+        if plan.ends_epoch(step.next()) {
+            self.finished.push(EpochRecord {
+                epoch: plan.epoch_of(step) + 1,
+                rows: self.rows,
+                train_loss: self.loss / self.rows as f64,
+                test_loss: None,
+                test_accuracy: None,
+            });
+            self.rows = 0;
+            self.loss = 0.0;
+        }
+    }
+
+    /// Completes the last finished epoch.
+    fn evaluate(&mut self, reports: &BTreeMap<Slot, SlotReport>) {
+        let Some(record) = self.finished.last_mut() else { return };
+        let scores = || reports.values().filter_map(|report| report.score);
+        let rows: u64 = scores().map(|score| score.rows).sum();
+        if rows == 0 {
+            return;
+        }
+        record.test_loss = Some(scores().map(|score| score.loss).sum::<f64>() / rows as f64);
+        let correct: Option<u64> =
+            scores().filter(|score| score.rows > 0).map(|score| score.correct).sum();
+        record.test_accuracy = correct.map(|correct| correct as f64 / rows as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+
+    fn reports(rows: u64, loss: f64, correct: Option<u64>) -> BTreeMap<Slot, SlotReport> {
+        let score = correct.map(|correct| Score { rows: 2, loss: 1.0, correct: Some(correct) });
+        (0..4).map(Slot).map(|slot| (slot, SlotReport { slot, rows, loss, score })).collect()
+    }
+
+    #[test]
+    fn an_epoch_is_recorded_with_its_mean_loss_and_then_its_accuracy() {
+        let plan = plan(1);
+        let mut ledger = Ledger::default();
+        for step in 0..6 {
+            ledger.commit(&plan, Version(step), &reports(2, 3.0, None));
+        }
+        assert_eq!(ledger.finished.len(), 1);
+        assert_eq!(ledger.finished[0].rows, 48);
+        assert_eq!(ledger.finished[0].train_loss, 1.5);
+        assert_eq!(ledger.finished[0].test_accuracy, None);
+        ledger.commit(&plan, Version(6), &reports(2, 3.0, Some(1)));
+        assert_eq!(ledger.finished[0].test_accuracy, Some(0.5));
+        assert_eq!(ledger.rows, 8);
+    }
+
+    #[test]
+    fn the_last_version_closes_the_ledger_and_adds_no_rows() {
+        let plan = plan(1);
+        let mut ledger = Ledger::default();
+        ledger.commit(&plan, Version(18), &reports(2, 3.0, Some(2)));
+        assert!(ledger.closed);
+        assert_eq!(ledger.rows, 0);
+    }
+}

@@ -1,0 +1,152 @@
+//! Who is alive: heartbeats and the clock, nothing else. A closed socket says nothing here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::ids::{Incarnation, ShardId, WorkerId};
+use crate::messages::Member;
+
+/// The members that were heard of within the deadline.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// A member that was silent for this long is dead.
+    dead_after: Duration,
+    alive: BTreeMap<Member, Life>,
+}
+
+#[derive(Clone, Debug)]
+struct Life {
+    node: String,
+    incarnation: Incarnation,
+    heard: Duration,
+}
+
+/// A change of who is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Joined(Member),
+    /// Silent for too long, or restarted and so without the state that it had.
+    Lost(Member),
+}
+
+impl Membership {
+    pub fn new(dead_after: Duration) -> Self {
+        Self { dead_after, alive: BTreeMap::new() }
+    }
+
+    /// Takes a node's word for its actors. `now` is the time since the coordinator started.
+    pub fn heard(
+        &mut self,
+        node: &str,
+        members: &[(Member, Incarnation)],
+        now: Duration,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for &(member, incarnation) in members {
+            let life = Life { node: node.to_owned(), incarnation, heard: now };
+            match self.alive.get_mut(&member) {
+                Some(known) if known.incarnation == incarnation => known.heard = now,
+                // A late word of an earlier life.
+                Some(known) if known.incarnation > incarnation => {}
+                Some(known) => {
+                    *known = life;
+                    changes.extend([Change::Lost(member), Change::Joined(member)]);
+                }
+                None => {
+                    self.alive.insert(member, life);
+                    changes.push(Change::Joined(member));
+                }
+            }
+        }
+        // An actor that gave up is no longer among its node's members.
+        let gone: Vec<Member> = self
+            .alive
+            .iter()
+            .filter(|(member, life)| {
+                life.node == node && !members.iter().any(|(listed, _)| listed == *member)
+            })
+            .map(|(member, _)| *member)
+            .collect();
+        for member in gone {
+            self.alive.remove(&member);
+            changes.push(Change::Lost(member));
+        }
+        changes
+    }
+
+    /// Members that have been silent for too long; they are forgotten.
+    pub fn expire(&mut self, now: Duration) -> Vec<Change> {
+        let silent: Vec<Member> = self
+            .alive
+            .iter()
+            .filter(|(_, life)| now.saturating_sub(life.heard) > self.dead_after)
+            .map(|(member, _)| *member)
+            .collect();
+        for member in &silent {
+            self.alive.remove(member);
+        }
+        silent.into_iter().map(Change::Lost).collect()
+    }
+
+    pub fn workers(&self) -> Vec<WorkerId> {
+        let worker = |member: &Member| match member {
+            Member::Worker(worker) => Some(*worker),
+            Member::Shard(_) => None,
+        };
+        self.alive.keys().filter_map(worker).collect()
+    }
+
+    pub fn shards(&self) -> Vec<ShardId> {
+        let shard = |member: &Member| match member {
+            Member::Shard(shard) => Some(*shard),
+            Member::Worker(_) => None,
+        };
+        self.alive.keys().filter_map(shard).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKER: Member = Member::Worker(WorkerId(1));
+    const SHARD: Member = Member::Shard(ShardId(0));
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn members() -> Membership {
+        let mut members = Membership::new(at(1000));
+        let alive = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
+        assert_eq!(members.heard("a", &alive, at(0)).len(), 2);
+        members
+    }
+
+    #[test]
+    fn silence_up_to_the_deadline_is_no_loss() {
+        let mut members = members();
+        assert_eq!(members.expire(at(1000)), []);
+        assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
+        assert_eq!(members.workers(), []);
+    }
+
+    #[test]
+    fn another_incarnation_is_a_loss_and_a_join() {
+        let mut members = members();
+        let next = [(WORKER, Incarnation(2)), (SHARD, Incarnation(1))];
+        let changes = members.heard("a", &next, at(10));
+        assert_eq!(changes, [Change::Lost(WORKER), Change::Joined(WORKER)]);
+        // The earlier life's last heartbeat comes late: nothing changes.
+        let late = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
+        assert_eq!(members.heard("a", &late, at(20)), []);
+    }
+
+    #[test]
+    fn a_member_that_its_node_no_longer_names_is_lost() {
+        let mut members = members();
+        let changes = members.heard("a", &[(SHARD, Incarnation(1))], at(10));
+        assert_eq!(changes, [Change::Lost(WORKER)]);
+        assert_eq!(members.heard("b", &[], at(10)), []);
+    }
+}

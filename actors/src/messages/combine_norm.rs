@@ -1,0 +1,46 @@
+//! ParameterServer → the first shard's ParameterServer: block sums for the global norm of a step.
+
+use serde::{Deserialize, Serialize};
+
+use super::link::{LinkError, WireMessage, WirePart};
+use crate::ids::{ShardId, Version};
+
+/// Hands in one shard's sums of squares, and asks for the sum over all shards.
+///
+/// Answered when every shard has handed in its own. The sums of a step have one value whatever
+/// happened before, so this needs no view.
+#[derive(Clone, Debug, PartialEq, actix::Message, Serialize, Deserialize)]
+#[rtype(result = "Result<CombinedNorm, NormError>")]
+pub struct CombineNorm {
+    pub step: Version,
+    pub shard: ShardId,
+    /// One a block of the shard, in block order.
+    pub sums: Vec<f64>,
+}
+
+/// Sum of the squares of the whole gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CombinedNorm {
+    pub sum_of_squares: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum NormError {
+    #[error("the first shard has not been restored yet")]
+    NotReady,
+    /// The same shard asked again, and this request will not be answered.
+    #[error("a later request of the same shard took this one's place")]
+    Superseded,
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+impl WireMessage for CombineNorm {
+    const KIND: u16 = 0x0103;
+    type Reply = CombinedNorm;
+    type Refusal = NormError;
+}
+
+impl WirePart for CombineNorm {}
+impl WirePart for CombinedNorm {}
+impl WirePart for NormError {}

@@ -1,0 +1,95 @@
+//! ParameterServer → Coordinator: how far a shard is, and which checkpoint parts it has written.
+
+use serde::{Deserialize, Serialize};
+
+use super::link::{LinkError, WireMessage, WirePart};
+use crate::checkpoint::SavedPart;
+use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::ledger::Ledger;
+
+/// A snapshot of one shard's progress: a later one replaces an earlier one.
+#[derive(Clone, Debug, PartialEq, actix::Message, Serialize, Deserialize)]
+#[rtype(result = "Result<(), ReportError>")]
+pub struct ReportShard {
+    pub view: View,
+    pub shard: ShardId,
+    pub version: Version,
+    /// The first shard's; `None` from the others.
+    pub ledger: Option<Ledger>,
+    pub bytes: BytesMoved,
+}
+
+/// Bulk bytes of one shard's exchanges since its actor started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BytesMoved {
+    /// Gradients as they arrived.
+    pub pushed: u64,
+    /// The same gradients as plain f32: what a codec saved is the difference.
+    pub pushed_dense: u64,
+    /// Parameters as they were sent.
+    pub pulled: u64,
+}
+
+/// One part of a checkpoint is in the store: written by a shard, or by a worker for the residuals
+/// of its slots.
+#[derive(Clone, Debug, PartialEq, actix::Message, Serialize, Deserialize)]
+#[rtype(result = "Result<(), ReportError>")]
+pub struct ReportPart {
+    pub view: View,
+    pub version: Version,
+    pub part: SavedPart,
+    /// What the first shard had counted at that version; `None` from the others.
+    pub ledger: Option<Ledger>,
+}
+
+/// Training can't go on: the same would happen again.
+#[derive(Clone, Debug, PartialEq, Eq, actix::Message, Serialize, Deserialize)]
+#[rtype(result = "Result<(), ReportError>")]
+pub struct ReportFailure {
+    pub view: View,
+    pub worker: WorkerId,
+    pub cause: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum ReportError {
+    /// The report is of steps that were rolled back; forget it.
+    #[error("report of {got} refused, the cluster is in {current}")]
+    StaleView { got: View, current: View },
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+impl WireMessage for ReportShard {
+    const KIND: u16 = 0x0108;
+    type Reply = ();
+    type Refusal = ReportError;
+}
+
+impl WireMessage for ReportPart {
+    const KIND: u16 = 0x0109;
+    type Reply = ();
+    type Refusal = ReportError;
+}
+
+impl WireMessage for ReportFailure {
+    const KIND: u16 = 0x010a;
+    type Reply = ();
+    type Refusal = ReportError;
+}
+
+impl WirePart for ReportShard {}
+impl WirePart for ReportPart {}
+impl WirePart for ReportFailure {}
+impl WirePart for ReportError {}
+
+impl BytesMoved {
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            pushed: self.pushed + other.pushed,
+            pushed_dense: self.pushed_dense + other.pushed_dense,
+            pulled: self.pulled + other.pulled,
+        }
+    }
+}

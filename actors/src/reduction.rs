@@ -1,0 +1,270 @@
+//! The canonical sum over slots: one binary tree, whoever computed what and whatever came first.
+//!
+//! Floating-point addition is not associative, so a sum's bits depend on its brackets. Here the
+//! brackets are a tree over slot numbers, fixed by the job: `[first, end)` splits after the largest
+//! power of two below its length. A worker that holds all slots of a subtree may send their sum.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Slot;
+use crate::messages::Values;
+
+/// Slots `first..end`: a node of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Span {
+    pub first: u32,
+    pub end: u32,
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slots {}..{}", self.first, self.end)
+    }
+}
+
+impl Span {
+    pub fn one(slot: Slot) -> Self {
+        Self { first: slot.0, end: slot.0 + 1 }
+    }
+
+    pub fn slots(self) -> impl Iterator<Item = Slot> {
+        (self.first..self.end).map(Slot)
+    }
+
+    fn contains(self, other: Self) -> bool {
+        self.first <= other.first && other.end <= self.end
+    }
+
+    /// Both halves of a node that is not a leaf.
+    fn halves(self) -> Option<(Self, Self)> {
+        let len = self.end - self.first;
+        if len < 2 {
+            return None;
+        }
+        let middle = self.first + len.next_power_of_two() / 2;
+        Some((Self { end: middle, ..self }, Self { first: middle, ..self }))
+    }
+}
+
+/// A sum over the slots of one span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    pub values: Values,
+    /// Training rows in it.
+    pub rows: u64,
+}
+
+/// Parts of one step's sum, added up as far as the tree allows.
+#[derive(Clone, Debug)]
+pub struct Reduction {
+    root: Span,
+    /// Disjoint nodes of the tree; two that are halves of one node are never both here.
+    parts: BTreeMap<Span, Part>,
+}
+
+/// What became of an inserted part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    Added,
+    /// All its slots were here already; it changed nothing.
+    Duplicate,
+}
+
+/// The span is not a node of this tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{span} is not a node of the tree over {slots} slots")]
+pub struct NotANode {
+    pub span: Span,
+    pub slots: u32,
+}
+
+impl Reduction {
+    /// An empty sum over slots `0..slots`; `slots` ≥ 1.
+    pub fn new(slots: u32) -> Self {
+        Self { root: Span { first: 0, end: slots }, parts: BTreeMap::new() }
+    }
+
+    /// Adds the sum over one span. A part that covers smaller ones replaces them: by construction
+    /// it is the same sum.
+    ///
+    /// # Errors
+    /// The span is not a node of the tree.
+    pub fn insert(&mut self, span: Span, part: Part) -> Result<Inserted, NotANode> {
+        let path = self.path(span).ok_or(NotANode { span, slots: self.root.end })?;
+        if self.covers(span) {
+            return Ok(Inserted::Duplicate);
+        }
+        self.parts.retain(|&held, _| !span.contains(held));
+        self.parts.insert(span, part);
+        self.add_up(&path);
+        Ok(Inserted::Added)
+    }
+
+    /// Whether every slot of the span is in some part.
+    pub fn covers(&self, span: Span) -> bool {
+        let held: u32 = self
+            .parts
+            .keys()
+            .map(|part| part.end.min(span.end).saturating_sub(part.first.max(span.first)))
+            .sum();
+        held == span.end - span.first
+    }
+
+    /// Whether the span is a node of the tree.
+    pub fn is_node(&self, span: Span) -> bool {
+        self.path(span).is_some()
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.parts.contains_key(&self.root)
+    }
+
+    /// Takes the whole sum, if it is complete.
+    pub fn take_total(&mut self) -> Option<Part> {
+        self.parts.remove(&self.root)
+    }
+
+    /// Takes all parts: the maximal sums over the slots that were inserted.
+    pub fn into_parts(self) -> BTreeMap<Span, Part> {
+        self.parts
+    }
+
+    /// Nodes from the root down to `span`'s parent; `None` if `span` is not a node.
+    fn path(&self, span: Span) -> Option<Vec<Span>> {
+        if span.first >= span.end {
+            return None;
+        }
+        let mut path = Vec::new();
+        let mut node = self.root;
+        while node != span {
+            let (left, right) = node.halves()?;
+            path.push(node);
+            node = if left.contains(span) { left } else { right };
+        }
+        Some(path)
+    }
+
+    /// Replaces two halves by their node, from the lowest node up.
+    fn add_up(&mut self, path: &[Span]) {
+        for node in path.iter().rev() {
+            let Some((left, right)) = node.halves() else { return };
+            if !(self.parts.contains_key(&left) && self.parts.contains_key(&right)) {
+                return;
+            }
+            let (Some(mut sum), Some(right)) =
+                (self.parts.remove(&left), self.parts.remove(&right))
+            else {
+                return;
+            };
+            // Copies only where somebody else still holds the left half (a worker in this process
+            // that would repeat its push).
+            let values = Arc::make_mut(&mut sum.values);
+            for (value, other) in values.iter_mut().zip(right.values.iter()) {
+                *value += other;
+            }
+            sum.rows += right.rows;
+            self.parts.insert(*node, sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(slot: u32) -> Part {
+        // Magnitudes far apart, so that another bracket gives other bits.
+        let values = (0..5).map(|i| ((slot * 37 + i) as f32).sin() * 10f32.powi(slot as i32 % 7));
+        Part { values: Arc::new(values.collect()), rows: u64::from(slot) + 1 }
+    }
+
+    fn total(slots: u32, order: impl IntoIterator<Item = u32>) -> Part {
+        let mut sum = Reduction::new(slots);
+        for slot in order {
+            sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
+        }
+        sum.take_total().unwrap()
+    }
+
+    /// Sums of a worker that holds `slots`, as it would send them.
+    fn sums_of(all: u32, slots: &[u32]) -> BTreeMap<Span, Part> {
+        let mut sum = Reduction::new(all);
+        for &slot in slots {
+            sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
+        }
+        sum.into_parts()
+    }
+
+    proptest! {
+        #[test]
+        fn order_of_arrival_does_not_change_the_bits(
+            slots in 1u32..40, seed in any::<u64>(),
+        ) {
+            let mut order: Vec<u32> = (0..slots).collect();
+            order.sort_by_key(|&slot| (u64::from(slot) + 1).wrapping_mul(seed | 1) >> 7);
+            prop_assert_eq!(total(slots, order), total(slots, 0..slots));
+        }
+
+        #[test]
+        fn who_summed_what_does_not_change_the_bits(
+            slots in 1u32..40, owners in prop::collection::vec(0u32..4, 40), turn in 0usize..4,
+        ) {
+            let mut sum = Reduction::new(slots);
+            for owner in (0..4usize).map(|i| (i + turn) % 4) {
+                let held: Vec<u32> =
+                    (0..slots).filter(|&s| owners[s as usize] as usize == owner).collect();
+                for (span, part) in sums_of(slots, &held) {
+                    sum.insert(span, part).unwrap();
+                }
+            }
+            prop_assert_eq!(sum.take_total(), Some(total(slots, 0..slots)));
+        }
+
+        #[test]
+        fn sums_computed_twice_count_once(
+            slots in 2u32..40, first in prop::collection::vec(any::<bool>(), 40),
+        ) {
+            // Some slots arrive one by one, then their owner dies and another sends everything.
+            let mut sum = Reduction::new(slots);
+            for slot in (0..slots).filter(|&s| first[s as usize]) {
+                sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
+            }
+            for (span, part) in sums_of(slots, &(0..slots / 2).collect::<Vec<_>>()) {
+                sum.insert(span, part).unwrap();
+            }
+            for slot in 0..slots {
+                sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
+            }
+            prop_assert_eq!(sum.take_total(), Some(total(slots, 0..slots)));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_holds_an_aligned_half_sends_one_part() {
+        assert_eq!(sums_of(8, &[0, 1, 2, 3]).len(), 1);
+        assert_eq!(sums_of(8, &[1, 2, 3, 4]).len(), 3);
+    }
+
+    #[test]
+    fn a_span_that_crosses_the_tree_is_refused() {
+        let crossing = Span { first: 1, end: 3 };
+        let refused = Reduction::new(8).insert(crossing, part(0));
+        assert_eq!(refused, Err(NotANode { span: crossing, slots: 8 }));
+    }
+
+    #[test]
+    fn another_bracket_would_give_other_bits() {
+        let fold = (1..7).fold(part(0), |mut sum, slot| {
+            let values = Arc::make_mut(&mut sum.values);
+            values.iter_mut().zip(part(slot).values.iter()).for_each(|(a, b)| *a += b);
+            sum
+        });
+        assert_ne!(fold.values, total(7, 0..7).values, "the test data can't see a wrong tree");
+    }
+}

@@ -1,0 +1,372 @@
+//! One shard: a range of the parameters, the step that is being summed, and the update.
+//!
+//! Which gradient counts is decided here and nowhere else.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::checkpoint::{PartContent, is_saved};
+use crate::codec::{Codec, codec};
+use crate::ids::{ShardId, Slot, Version, View};
+use crate::ledger::{Ledger, SlotReport};
+use crate::messages::{
+    BytesMoved, Parameters, Payload, PullError, PullParameters, PushError, PushGradient, Values,
+};
+use crate::norm::{block_sums, clip_factor};
+use crate::optimizer::Optimizer;
+use crate::plan::JobPlan;
+use crate::reduction::{Part, Reduction, Span};
+
+/// A shard's state at one version, as it was initialised or read from a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardState {
+    pub version: Version,
+    pub parameters: Vec<f32>,
+    /// In the order of [`Optimizer::state_names`].
+    pub optimizer: Vec<Vec<f32>>,
+    pub ledger: Ledger,
+}
+
+/// The owner's view of one shard.
+///
+/// Invariant: `reduction` and `reports` hold parts of step `version` only.
+#[derive(Debug)]
+pub struct Shard {
+    id: ShardId,
+    plan: Arc<JobPlan>,
+    range: Range<usize>,
+    checkpoint_every: u64,
+    optimizer: Optimizer,
+    codec: Option<Box<dyn Codec>>,
+    view: View,
+    version: Version,
+    current: Values,
+    /// The version before: a worker that lost a race with a dying one computes on it again.
+    previous: Option<Values>,
+    state: Vec<Vec<f32>>,
+    reduction: Reduction,
+    reports: BTreeMap<Slot, SlotReport>,
+    /// The mean gradient of the step, while the global norm is awaited.
+    mean: Option<Vec<f32>>,
+    ledger: Ledger,
+    bytes: BytesMoved,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// Other slots are missing: answer when the step is applied.
+    Waiting,
+    /// The step had been applied: answer now.
+    Applied,
+    /// This push completed the sum: [`Shard::aggregate`] is next.
+    Complete,
+}
+
+/// What is needed to apply a complete step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Aggregated {
+    /// Nothing: [`Shard::commit`] is next.
+    Ready,
+    /// The sum of squares over all shards, for which these are this shard's block sums.
+    NeedsNorm(Vec<f64>),
+}
+
+/// A version to write to the checkpoint store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Save {
+    pub version: Version,
+    pub content: PartContent,
+    pub tensors: Vec<(String, Values)>,
+    /// The first shard's.
+    pub ledger: Option<Ledger>,
+}
+
+impl Shard {
+    /// # Panics
+    /// If the shard isn't one of the plan's, or the state is not as long as its range.
+    pub fn new(
+        id: ShardId,
+        plan: Arc<JobPlan>,
+        checkpoint_every: u64,
+        view: View,
+        state: ShardState,
+    ) -> Self {
+        let job = &plan.offer.job;
+        let range = plan.shards.range(id);
+        assert_eq!(state.parameters.len(), range.len(), "state of another cut");
+        let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
+        let (codec, reduction) = (codec(&job.gradient), Reduction::new(job.virtual_workers));
+        Self {
+            id,
+            range,
+            checkpoint_every,
+            optimizer,
+            codec,
+            view,
+            version: state.version,
+            current: Arc::new(state.parameters),
+            previous: None,
+            state: state.optimizer,
+            reduction,
+            reports: BTreeMap::new(),
+            mean: None,
+            ledger: state.ledger,
+            bytes: BytesMoved::default(),
+            plan,
+        }
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    pub fn bytes(&self) -> BytesMoved {
+        self.bytes
+    }
+
+    /// What the job has counted; the first shard's alone is kept.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.is_first().then_some(&self.ledger)
+    }
+
+    /// Raises the view; parts of the step in flight stay, for they are the same in every view.
+    pub fn adopt(&mut self, view: View) {
+        self.view = self.view.max(view);
+    }
+
+    /// The newest parameters, as a reply.
+    pub fn newest(&mut self) -> Parameters {
+        self.bytes.pulled += size_of_val(self.current.as_slice()) as u64;
+        Parameters { version: self.version, values: Arc::clone(&self.current) }
+    }
+
+    /// # Errors
+    /// See [`PullError`].
+    pub fn pull(&mut self, pull: &PullParameters) -> Result<Parameters, PullError> {
+        if pull.shard != self.id {
+            return Err(PullError::WrongShard { expected: self.id, got: pull.shard });
+        }
+        if pull.view < self.view {
+            return Err(PullError::StaleView { got: pull.view, current: self.view });
+        }
+        let wanted = pull.version.unwrap_or(self.version);
+        if wanted == self.version {
+            return Ok(self.newest());
+        }
+        match &self.previous {
+            Some(values) if wanted.next() == self.version => {
+                self.bytes.pulled += size_of_val(values.as_slice()) as u64;
+                Ok(Parameters { version: wanted, values: Arc::clone(values) })
+            }
+            _ => Err(PullError::OutOfWindow { wanted, version: self.version }),
+        }
+    }
+
+    /// Adds the parts of a push to the step in flight: all of them, or none where one is refused.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    pub fn accept(&mut self, push: &PushGradient) -> Result<Accepted, PushError> {
+        self.check_sender(push)?;
+        let closing = push.step == self.version && self.version == self.plan.last_version();
+        if push.step.next() == self.version || (closing && self.ledger.closed) {
+            return Ok(Accepted::Applied);
+        }
+        if push.step != self.version || (closing && !self.is_first()) {
+            return Err(PushError::OutOfWindow { got: push.step, version: self.version });
+        }
+        self.check_reports(push)?;
+        let parts = if closing { Vec::new() } else { self.read_parts(push)? };
+        for (span, part) in parts {
+            // `read_parts` has asked the tree already.
+            self.reduction.insert(span, part).map_err(|_| PushError::WrongSpan { span })?;
+        }
+        self.reports.extend(push.reports.iter().map(|report| (report.slot, *report)));
+        let complete = if closing {
+            self.reports.len() == self.plan.offer.job.virtual_workers as usize
+        } else {
+            self.reduction.is_complete() && self.mean.is_none()
+        };
+        Ok(if complete { Accepted::Complete } else { Accepted::Waiting })
+    }
+
+    /// Turns the complete sum into the mean gradient, clipped by value.
+    ///
+    /// # Panics
+    /// If the sum is not complete.
+    pub fn aggregate(&mut self) -> Aggregated {
+        if self.version == self.plan.last_version() {
+            return Aggregated::Ready;
+        }
+        let Some(total) = self.reduction.take_total() else {
+            panic!("{} aggregates an incomplete step", self.id)
+        };
+        let gradient = &self.plan.offer.job.gradient;
+        let mut mean = Arc::unwrap_or_clone(total.values);
+        // A sum over no rows is all zeros, and stays so.
+        let scale = 1.0 / total.rows.max(1) as f32;
+        mean.iter_mut().for_each(|value| *value *= scale);
+        let clip = gradient.clip_value;
+        if clip > 0.0 {
+            mean.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
+        }
+        let sums = (gradient.clip_norm > 0.0).then(|| block_sums(&mean));
+        self.mean = Some(mean);
+        sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm)
+    }
+
+    /// Applies the step: the next version is what later pulls see. Returns what must be saved.
+    ///
+    /// # Panics
+    /// If [`Shard::aggregate`] didn't come before.
+    pub fn commit(&mut self, sum_of_squares: Option<f64>) -> Option<Save> {
+        let step = self.version;
+        if step < self.plan.last_version() {
+            self.update(sum_of_squares);
+        }
+        if self.is_first() {
+            let reports = std::mem::take(&mut self.reports);
+            self.ledger.commit(&self.plan, step, &reports);
+        }
+        self.save()
+    }
+
+    fn update(&mut self, sum_of_squares: Option<f64>) {
+        let Some(mut mean) = self.mean.take() else { panic!("{} commits no gradient", self.id) };
+        if let Some(sum) = sum_of_squares {
+            let factor = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
+            mean.iter_mut().for_each(|value| *value *= factor);
+        }
+        let mut next = vec![0.0; mean.len()];
+        self.optimizer.apply(self.version, &mean, &self.current, &mut next, &mut self.state);
+        self.previous = Some(std::mem::replace(&mut self.current, Arc::new(next)));
+        self.version = self.version.next();
+        self.reduction = Reduction::new(self.plan.offer.job.virtual_workers);
+    }
+
+    /// The state to save, if this version is one that is saved. The first shard's last version is
+    /// saved only when it has been evaluated.
+    fn save(&self) -> Option<Save> {
+        let last = self.plan.last_version();
+        let closed = self.ledger.closed || !self.is_first();
+        if !is_saved(self.version, self.checkpoint_every, last)
+            || (self.version == last && !closed)
+        {
+            return None;
+        }
+        let names = self.optimizer.state_names().iter().map(|name| (*name).to_owned());
+        let state = names.zip(self.state.iter().map(|values| Arc::new(values.clone())));
+        let parameters = ("parameters".to_owned(), Arc::clone(&self.current));
+        let Range { start, end } = self.range;
+        Some(Save {
+            version: self.version,
+            content: PartContent::Parameters { start, end },
+            tensors: std::iter::once(parameters).chain(state).collect(),
+            ledger: self.ledger().cloned(),
+        })
+    }
+
+    fn is_first(&self) -> bool {
+        self.id == ShardId(0)
+    }
+
+    fn check_sender(&self, push: &PushGradient) -> Result<(), PushError> {
+        if push.shard != self.id {
+            return Err(PushError::WrongShard { expected: self.id, got: push.shard });
+        }
+        if push.view < self.view {
+            return Err(PushError::StaleView { got: push.view, current: self.view });
+        }
+        if push.view > self.view {
+            // Only a restored coordinator's message can be ahead; ours is on its way.
+            return Err(PushError::NotReady(self.id));
+        }
+        Ok(())
+    }
+
+    /// Every slot that the push covers has its report, and its evaluation where one is due.
+    fn check_reports(&self, push: &PushGradient) -> Result<(), PushError> {
+        if !self.is_first() {
+            return Ok(());
+        }
+        let due = self.plan.ends_epoch(push.step);
+        let reported = |slot: Slot| {
+            push.reports.iter().any(|r| r.slot == slot && (r.score.is_some() || !due))
+        };
+        let known = |slot: Slot| slot.0 < self.plan.offer.job.virtual_workers;
+        let covered = push.parts.iter().flat_map(|part| part.span.slots());
+        if push.reports.iter().all(|report| known(report.slot))
+            && covered.take(push.reports.len() + 1).all(reported)
+        {
+            return Ok(());
+        }
+        Err(PushError::MissingReport)
+    }
+
+    fn read_parts(&mut self, push: &PushGradient) -> Result<Vec<(Span, Part)>, PushError> {
+        let (parts, payloads) = (push.parts.len(), push.payload.len());
+        if parts != payloads {
+            return Err(PushError::WrongPayload { parts, payloads });
+        }
+        let mut read = Vec::with_capacity(parts);
+        for (header, payload) in push.parts.iter().zip(&push.payload) {
+            let span = header.span;
+            if !self.reduction.is_node(span) {
+                return Err(PushError::WrongSpan { span });
+            }
+            self.count(payload);
+            if self.mean.is_some() || self.reduction.covers(span) {
+                continue;
+            }
+            let values = self.read_payload(span, payload)?;
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(PushError::NotFinite { span, step: push.step });
+            }
+            read.push((span, Part { values, rows: header.rows }));
+        }
+        Ok(read)
+    }
+
+    fn read_payload(&self, span: Span, payload: &Payload) -> Result<Values, PushError> {
+        let refused = |cause: String| PushError::Codec { span, cause };
+        match (payload, &self.codec) {
+            (Payload::Dense(values), None) if values.len() == self.range.len() => {
+                Ok(Arc::clone(values))
+            }
+            (Payload::Dense(values), None) => Err(PushError::WrongLength {
+                span,
+                expected: self.range.len(),
+                got: values.len(),
+            }),
+            (Payload::Encoded(_), Some(_)) if span.end - span.first != 1 => {
+                Err(PushError::WrongSpan { span })
+            }
+            (Payload::Encoded(bytes), Some(codec)) => {
+                let mut values = vec![0.0; self.range.len()];
+                codec.decode(bytes, &mut values).map_err(|error| refused(error.to_string()))?;
+                Ok(Arc::new(values))
+            }
+            (Payload::Dense(_), Some(codec)) => {
+                Err(refused(format!("it is plain, this job uses codec {:?}", codec.kind())))
+            }
+            (Payload::Encoded(_), None) => {
+                Err(refused("it is encoded, this job uses codec none".to_owned()))
+            }
+        }
+    }
+
+    fn count(&mut self, payload: &Payload) {
+        let dense = (self.range.len() * size_of::<f32>()) as u64;
+        self.bytes.pushed_dense += dense;
+        self.bytes.pushed += match payload {
+            Payload::Dense(_) => dense,
+            Payload::Encoded(bytes) => bytes.len() as u64,
+        };
+    }
+}

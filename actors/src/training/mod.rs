@@ -1,0 +1,324 @@
+//! What the Coordinator decides: who owns which shard, who computes which slot, from which version.
+//!
+//! One plain state machine. Each method takes what happened and returns the [`Command`]s to carry
+//! out; answers to commands come back as further calls. It survives any loss the same way: a new
+//! view, and either new leases (a worker is gone, gradients are recomputed) or a rollback to the
+//! last whole checkpoint (state is gone).
+//!
+//! ```text
+//!   Gathering ──▶ Opening ──▶ Raising ──▶ Restoring ──▶ Running ──▶ Publishing ──▶ Done
+//!       ▲           ▲            ▲            │            │
+//!       └───────────┴── a shard or a residual is lost ─────┤
+//!                                └── a worker is lost ─────┘ (then Adopting instead of Restoring)
+//! ```
+
+mod phase;
+mod recovery;
+mod status;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use phase::{Command, TrainingConfig};
+pub use status::{Progress, TrainingStatus};
+
+use crate::checkpoint::{Manifest, SavedPart, is_whole};
+use crate::codec::codec;
+use crate::ids::{ShardId, Version, View};
+use crate::job::JobSpec;
+use crate::ledger::Ledger;
+use crate::membership::{Change, Membership};
+use crate::messages::{
+    BytesMoved, Heartbeat, HeartbeatAck, HeartbeatError, Member, ReportError, ReportFailure,
+    ReportPart, ReportShard,
+};
+use crate::plan::{JobOffer, JobPlan};
+use phase::{Phase, Recovery};
+
+/// A training run, as its coordinator sees it.
+#[derive(Debug)]
+pub struct Training {
+    config: TrainingConfig,
+    job: JobSpec,
+    run: String,
+    plan: Option<JobPlan>,
+    members: Membership,
+    view: View,
+    phase: Phase,
+    /// The newest whole checkpoint: where a rollback goes.
+    checkpoint: Option<Manifest>,
+    /// Where the rollback under way goes; fixed when it begins.
+    rollback_to: Version,
+    /// Checkpoints of which parts have been reported.
+    collected: BTreeMap<Version, Collected>,
+    /// A worker waits for slots that can only be moved at a checkpoint.
+    rebalance: bool,
+    progress: BTreeMap<ShardId, ShardProgress>,
+    ledger: Ledger,
+    recoveries: status::Recoveries,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Collected {
+    parts: Vec<SavedPart>,
+    ledger: Option<Ledger>,
+    committing: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ShardProgress {
+    version: Version,
+    /// Of this life of the shard's actor, and of all earlier ones.
+    bytes: BytesMoved,
+    bytes_before: BytesMoved,
+}
+
+impl Training {
+    /// `run` names this run, unless a checkpoint names one that it continues.
+    pub fn new(job: JobSpec, config: TrainingConfig, run: String) -> Self {
+        Self {
+            members: Membership::new(config.dead_after),
+            config,
+            job,
+            run,
+            plan: None,
+            view: View(0),
+            phase: Phase::Gathering { since: None },
+            checkpoint: None,
+            rollback_to: Version(0),
+            collected: BTreeMap::new(),
+            rebalance: false,
+            progress: BTreeMap::new(),
+            ledger: Ledger::default(),
+            recoveries: status::Recoveries::default(),
+        }
+    }
+
+    /// A node's word that its actors live.
+    ///
+    /// # Errors
+    /// The node would train something else than the others.
+    pub fn heartbeat(
+        &mut self,
+        heartbeat: &Heartbeat,
+        now: Duration,
+    ) -> (Result<HeartbeatAck, HeartbeatError>, Vec<Command>) {
+        let mut commands = Vec::new();
+        let has_workers =
+            heartbeat.members.iter().any(|(member, _)| matches!(member, Member::Worker(_)));
+        match &heartbeat.offer {
+            Some(offer) => {
+                if let Err(refused) = self.offered(heartbeat, offer) {
+                    return (Err(refused), commands);
+                }
+            }
+            // Nobody counts before it is known that they train the same.
+            None if has_workers && !self.knows(heartbeat) => {
+                return (Ok(HeartbeatAck { view: self.view, offer_wanted: true }), commands);
+            }
+            None => {}
+        }
+        for change in self.members.heard(&heartbeat.node, &heartbeat.members, now) {
+            commands.extend(self.changed(change));
+        }
+        commands.extend(self.gather(now));
+        (Ok(HeartbeatAck { view: self.view, offer_wanted: false }), commands)
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for change in self.members.expire(now) {
+            commands.extend(self.changed(change));
+        }
+        commands.extend(self.gather(now));
+        commands.extend(self.ask_again());
+        commands
+    }
+
+    /// A shard's progress.
+    ///
+    /// # Errors
+    /// It is of a view that is over.
+    pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
+        self.check_view(report.view)?;
+        let shard = self.progress.entry(report.shard).or_default();
+        shard.version = report.version;
+        if report.bytes.pulled < shard.bytes.pulled {
+            shard.bytes_before = shard.bytes_before.plus(shard.bytes);
+        }
+        shard.bytes = report.bytes;
+        if let Some(ledger) = report.ledger {
+            self.ledger = ledger;
+        }
+        Ok(())
+    }
+
+    /// A part of a checkpoint is in the store.
+    ///
+    /// # Errors
+    /// It is of a view that is over.
+    pub fn report_part(&mut self, report: ReportPart) -> (Result<(), ReportError>, Vec<Command>) {
+        if let Err(stale) = self.check_view(report.view) {
+            return (Err(stale), Vec::new());
+        }
+        let newest = self.checkpoint.as_ref().map(|manifest| manifest.version);
+        if newest.is_some_and(|newest| report.version <= newest) {
+            return (Ok(()), Vec::new());
+        }
+        let collected = self.collected.entry(report.version).or_default();
+        collected.parts.retain(|part| part.content != report.part.content);
+        collected.parts.push(report.part);
+        collected.ledger = report.ledger.or(collected.ledger.take());
+        (Ok(()), self.commit_if_whole(report.version).into_iter().collect())
+    }
+
+    /// Training failed in a way that would happen again.
+    ///
+    /// # Errors
+    /// It is of a view that is over.
+    pub fn report_failure(&mut self, report: ReportFailure) -> Result<(), ReportError> {
+        self.check_view(report.view)?;
+        self.fail(report.cause);
+        Ok(())
+    }
+
+    /// A manifest is in the store; or it couldn't be written, and the next checkpoint will do.
+    pub fn committed(&mut self, manifest: Manifest, written: bool) -> Vec<Command> {
+        let version = manifest.version;
+        if let Some(collected) = self.collected.get_mut(&version) {
+            collected.committing = false;
+        }
+        if !written {
+            return Vec::new();
+        }
+        self.collected.retain(|&other, _| other > version);
+        if self.checkpoint.as_ref().is_none_or(|newest| newest.version < version) {
+            self.checkpoint = Some(manifest);
+        }
+        self.after_checkpoint()
+    }
+
+    /// The trained model has been published, or that failed for good.
+    pub fn published(&mut self, result: Result<Published, String>) {
+        match result {
+            Ok(published) => self.phase = Phase::Done(published),
+            Err(cause) => self.fail(cause),
+        }
+    }
+
+    /// Gives the run up.
+    pub fn fail(&mut self, cause: String) {
+        if !matches!(self.phase, Phase::Done(_) | Phase::Failed { .. }) {
+            self.phase = Phase::Failed { cause };
+        }
+    }
+
+    fn check_view(&self, got: View) -> Result<(), ReportError> {
+        if got == self.view {
+            return Ok(());
+        }
+        Err(ReportError::StaleView { got, current: self.view })
+    }
+
+    /// Takes the first offer as the job's plan; all others must be the same.
+    fn offered(&mut self, from: &Heartbeat, offer: &JobOffer) -> Result<(), HeartbeatError> {
+        let other = |what: &str, expected: String, got: String| HeartbeatError::OtherJob {
+            node: from.node.clone(),
+            what: what.to_owned(),
+            expected,
+            got,
+        };
+        if offer.job != self.job {
+            return Err(other("configuration", self.job.digest(), offer.job.digest()));
+        }
+        if let Some(plan) = &self.plan {
+            let known = &plan.offer;
+            if known.data != offer.data {
+                return Err(other("data", known.data.digest.clone(), offer.data.digest.clone()));
+            }
+            if known != offer {
+                let kind = |offer: &JobOffer| format!("{:?}", offer.architecture);
+                return Err(other("model", kind(known), kind(offer)));
+            }
+        } else {
+            match JobPlan::new(offer.clone(), self.config.shards) {
+                Ok(plan) => self.plan = Some(plan),
+                Err(error) => self.fail(error.to_string()),
+            }
+        }
+        self.recoveries.offered.insert(from.node.clone(), from.life);
+        Ok(())
+    }
+
+    fn knows(&self, from: &Heartbeat) -> bool {
+        self.recoveries.offered.get(&from.node) == Some(&from.life)
+    }
+
+    fn keeps_residuals(&self) -> bool {
+        codec(&self.job.gradient).is_some_and(|codec| codec.keeps_residual())
+    }
+
+    fn commit_if_whole(&mut self, version: Version) -> Option<Command> {
+        let plan = self.plan.as_ref()?;
+        let slots = self.keeps_residuals().then_some(self.job.virtual_workers);
+        let len = plan.layout.len();
+        let collected = self.collected.get_mut(&version)?;
+        if collected.committing || !is_whole(&collected.parts, len, slots) {
+            return None;
+        }
+        let ledger = collected.ledger.clone()?;
+        collected.committing = true;
+        let mut parts = collected.parts.clone();
+        parts.sort_by(|a, b| a.content.cmp(&b.content));
+        let manifest = Manifest {
+            version,
+            run: self.run.clone(),
+            job_digest: self.job.digest(),
+            offer: plan.offer.clone(),
+            parts,
+            ledger,
+        };
+        Some(Command::Commit(Box::new(manifest)))
+    }
+
+    /// Finishes after the last version; else takes the moment to move slots, if that is wanted.
+    fn after_checkpoint(&mut self) -> Vec<Command> {
+        let Some(manifest) = &self.checkpoint else { return Vec::new() };
+        let last = self.plan.as_ref().map(JobPlan::last_version);
+        if !matches!(self.phase, Phase::Running { .. }) {
+            return Vec::new();
+        }
+        if Some(manifest.version) == last {
+            let manifest = Box::new(manifest.clone());
+            self.phase = Phase::Publishing;
+            return vec![Command::Publish(manifest)];
+        }
+        if std::mem::take(&mut self.rebalance) {
+            return self.recover(Recovery::Rollback);
+        }
+        Vec::new()
+    }
+
+    fn changed(&mut self, change: Change) -> Vec<Command> {
+        match change {
+            Change::Lost(member) => {
+                self.recoveries.lost += 1;
+                self.lost(member)
+            }
+            Change::Joined(member) => self.joined(member),
+        }
+    }
+}
+
+/// What became of the trained model.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Published {
+    pub model: String,
+    pub version: u64,
+    /// Digest of the final state.
+    pub digest: String,
+}
+
+#[cfg(test)]
+mod tests;

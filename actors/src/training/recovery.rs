@@ -1,0 +1,244 @@
+//! From a loss to the next step: gather, open, raise the view, assign shards, lease slots.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Training;
+use super::phase::{Asked, Command, Phase, Recovery};
+use crate::assignment::lease;
+use crate::checkpoint::Manifest;
+use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::ledger::Ledger;
+use crate::messages::{AdoptView, LeaseError, LeaseSlots, Member, RestoreError, RestoreShard};
+use crate::reduction::Span;
+
+impl Training {
+    /// The checkpoint store has been searched.
+    pub fn opened(&mut self, newest: Option<Manifest>) -> Vec<Command> {
+        if !matches!(self.phase, Phase::Opening) {
+            return Vec::new();
+        }
+        if let Some(manifest) = &newest {
+            self.run.clone_from(&manifest.run);
+        }
+        self.ledger = newest.as_ref().map_or_else(Ledger::default, |m| m.ledger.clone());
+        self.rollback_to = newest.as_ref().map_or(Version(0), |manifest| manifest.version);
+        self.checkpoint = newest;
+        self.raise(Recovery::Rollback)
+    }
+
+    /// The new view is durable: act on it.
+    pub fn view_raised(&mut self, view: View) -> Vec<Command> {
+        let Phase::Raising(recovery) = self.phase else { return Vec::new() };
+        if view <= self.view {
+            return Vec::new();
+        }
+        self.view = view;
+        self.collected.clear();
+        if recovery == Recovery::Rollback {
+            self.progress.values_mut().for_each(|shard| shard.version = self.rollback_to);
+        }
+        let shards = 0..self.config.shards;
+        let waiting = shards.map(|shard| (ShardId(shard), Asked::Again)).collect();
+        self.phase = Phase::Assigning { recovery, waiting };
+        self.ask_again()
+    }
+
+    /// A shard answered to [`Command::Restore`] or [`Command::Adopt`].
+    pub fn shard_answered(
+        &mut self,
+        shard: ShardId,
+        view: View,
+        answer: &Result<(), RestoreError>,
+    ) -> Vec<Command> {
+        if view != self.view {
+            return Vec::new();
+        }
+        let Phase::Assigning { recovery, waiting } = &mut self.phase else { return Vec::new() };
+        match answer {
+            Ok(()) => {
+                waiting.remove(&shard);
+            }
+            Err(RestoreError::Plan { cause }) => {
+                let cause = cause.clone();
+                self.fail(cause);
+                return Vec::new();
+            }
+            // The file was whole when it was opened: look again, an older one may have to do.
+            Err(RestoreError::Checkpoint { .. }) => return self.recover(Recovery::Rollback),
+            // It lost its state since: adopting the view is not enough.
+            Err(RestoreError::NotReady(_)) if *recovery == Recovery::NewLeases => {
+                return self.recover(Recovery::Rollback);
+            }
+            Err(_) => {
+                waiting.insert(shard, Asked::Again);
+            }
+        }
+        self.lease_if_assigned()
+    }
+
+    /// A worker answered to [`Command::Lease`].
+    pub fn worker_answered(
+        &mut self,
+        worker: WorkerId,
+        view: View,
+        answer: &Result<(), LeaseError>,
+    ) {
+        if let Phase::Running { waiting, .. } = &mut self.phase
+            && view == self.view
+        {
+            match answer {
+                Ok(()) => waiting.remove(&worker),
+                Err(_) => waiting.insert(worker, Asked::Again),
+            };
+        }
+    }
+
+    pub(super) fn lost(&mut self, member: Member) -> Vec<Command> {
+        match (&self.phase, member) {
+            (Phase::Raising(_) | Phase::Assigning { .. }, Member::Shard(_)) => {
+                self.recover(Recovery::Rollback)
+            }
+            (Phase::Running { .. }, Member::Shard(_)) => self.recover(Recovery::Rollback),
+            (Phase::Running { leases, .. }, Member::Worker(worker)) => {
+                let idle = leases.get(&worker).is_none_or(|span| span.first == span.end);
+                match (idle, self.keeps_residuals()) {
+                    (true, _) => Vec::new(),
+                    (false, true) => self.recover(Recovery::Rollback),
+                    (false, false) => self.recover(Recovery::NewLeases),
+                }
+            }
+            // Leases are given to whoever is there when the shards have answered.
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn joined(&mut self, member: Member) -> Vec<Command> {
+        match (&self.phase, member) {
+            (Phase::Running { .. }, Member::Worker(_)) if self.keeps_residuals() => {
+                self.rebalance = true;
+                Vec::new()
+            }
+            (Phase::Running { .. }, Member::Worker(_)) => self.recover(Recovery::NewLeases),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Starts, or starts again, when everyone who is needed is there.
+    pub(super) fn gather(&mut self, now: Duration) -> Vec<Command> {
+        let Phase::Gathering { since } = &mut self.phase else { return Vec::new() };
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let shards_there = self.members.shards().len() == self.config.shards as usize;
+        let workers = self.members.workers().len();
+        if !shards_there || workers == 0 {
+            *since = None;
+            return Vec::new();
+        }
+        let began = *since.get_or_insert(now);
+        let all = workers >= self.config.workers as usize;
+        if !all && now.saturating_sub(began) < self.config.gather_for {
+            return Vec::new();
+        }
+        let data_digest = plan.offer.data.digest.clone();
+        self.phase = Phase::Opening;
+        vec![Command::Open { job_digest: self.job.digest(), data_digest }]
+    }
+
+    /// Begins a new view; waits first where somebody who is needed is missing.
+    pub(super) fn recover(&mut self, recovery: Recovery) -> Vec<Command> {
+        let nobody = self.members.workers().is_empty()
+            || self.members.shards().len() < self.config.shards as usize;
+        match recovery {
+            Recovery::NewLeases if !nobody => {
+                self.recoveries.new_leases += 1;
+                self.raise(recovery)
+            }
+            // Also where all workers are gone: what they had in flight is recomputed anyway.
+            _ => {
+                self.recoveries.rollbacks += 1;
+                self.phase = Phase::Gathering { since: None };
+                self.rebalance = false;
+                Vec::new()
+            }
+        }
+    }
+
+    fn raise(&mut self, recovery: Recovery) -> Vec<Command> {
+        self.phase = Phase::Raising(recovery);
+        vec![Command::RaiseView { above: self.view }]
+    }
+
+    fn lease_if_assigned(&mut self) -> Vec<Command> {
+        let Phase::Assigning { recovery, waiting } = &self.phase else { return Vec::new() };
+        if !waiting.is_empty() {
+            return Vec::new();
+        }
+        let recovery = *recovery;
+        let workers = self.members.workers();
+        if workers.is_empty() {
+            return self.recover(Recovery::Rollback);
+        }
+        let leases = lease(self.job.virtual_workers, &workers);
+        let waiting = workers.into_iter().map(|worker| (worker, Asked::Again)).collect();
+        self.phase = Phase::Running { leases, recovery, waiting };
+        self.ask_again()
+    }
+
+    /// Sends what was not answered yet and isn't under way.
+    pub(super) fn ask_again(&mut self) -> Vec<Command> {
+        match &self.phase {
+            Phase::Assigning { recovery, waiting } => {
+                let recovery = *recovery;
+                let shards = due(waiting);
+                let commands = shards.iter().filter_map(|&s| self.assign(s, recovery)).collect();
+                if let Phase::Assigning { waiting, .. } = &mut self.phase {
+                    waiting.values_mut().for_each(|asked| *asked = Asked::UnderWay);
+                }
+                commands
+            }
+            Phase::Running { leases, recovery, waiting } => {
+                let commands = due(waiting)
+                    .into_iter()
+                    .map(|worker| self.lease_to(worker, leases[&worker], *recovery))
+                    .collect();
+                if let Phase::Running { waiting, .. } = &mut self.phase {
+                    waiting.values_mut().for_each(|asked| *asked = Asked::UnderWay);
+                }
+                commands
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn assign(&self, shard: ShardId, recovery: Recovery) -> Option<Command> {
+        let view = self.view;
+        if recovery == Recovery::NewLeases {
+            return Some(Command::Adopt(AdoptView { view, shard }));
+        }
+        Some(Command::Restore(Box::new(RestoreShard {
+            view,
+            shard,
+            version: self.rollback_to,
+            offer: self.plan.as_ref()?.offer.clone(),
+            shards: self.config.shards,
+            checkpoint_every: self.config.checkpoint_every,
+        })))
+    }
+
+    fn lease_to(&self, worker: WorkerId, slots: Span, recovery: Recovery) -> Command {
+        let rolled_back_to = (recovery == Recovery::Rollback).then_some(self.rollback_to);
+        Command::Lease(LeaseSlots {
+            view: self.view,
+            worker,
+            slots,
+            rolled_back_to,
+            shards: self.config.shards,
+            checkpoint_every: self.config.checkpoint_every,
+        })
+    }
+}
+
+fn due<T: Copy + Ord>(waiting: &BTreeMap<T, Asked>) -> Vec<T> {
+    let again = |(member, asked): (&T, &Asked)| (*asked == Asked::Again).then_some(*member);
+    waiting.iter().filter_map(again).collect()
+}

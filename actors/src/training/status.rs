@@ -1,0 +1,95 @@
+//! A run as operators and tests see it: one snapshot.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::phase::Phase;
+use super::{Published, Training};
+use crate::ids::{Incarnation, Version, View};
+use crate::ledger::Ledger;
+use crate::messages::BytesMoved;
+use crate::plan::JobPlan;
+
+/// How often something had to be healed; which nodes have said what they train.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recoveries {
+    pub(super) lost: u64,
+    pub(super) new_leases: u64,
+    pub(super) rollbacks: u64,
+    /// And in which life.
+    pub(super) offered: BTreeMap<String, Incarnation>,
+}
+
+/// Where a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "phase")]
+pub enum Progress {
+    /// Servers or workers are missing.
+    Gathering,
+    /// Shards and leases are being assigned.
+    Assigning,
+    Running,
+    Publishing,
+    Done(Published),
+    Failed {
+        cause: String,
+    },
+}
+
+/// A run's state at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainingStatus {
+    pub progress: Progress,
+    pub view: View,
+    /// The version that every shard has reached.
+    pub version: Version,
+    /// The version at which the job is done; `None` before the data is known.
+    pub last_version: Option<Version>,
+    pub steps_per_epoch: Option<u64>,
+    pub train_rows: Option<u64>,
+    /// The newest whole checkpoint.
+    pub checkpoint: Option<Version>,
+    pub shards: usize,
+    pub workers: usize,
+    pub ledger: Ledger,
+    pub bytes: BytesMoved,
+    /// Members lost, views with new leases, rollbacks.
+    pub lost: u64,
+    pub new_leases: u64,
+    pub rollbacks: u64,
+}
+
+impl Training {
+    pub fn status(&self) -> TrainingStatus {
+        let progress = match &self.phase {
+            Phase::Gathering { .. } => Progress::Gathering,
+            Phase::Opening | Phase::Raising(_) | Phase::Assigning { .. } => Progress::Assigning,
+            Phase::Running { .. } => Progress::Running,
+            Phase::Publishing => Progress::Publishing,
+            Phase::Done(published) => Progress::Done(published.clone()),
+            Phase::Failed { cause } => Progress::Failed { cause: cause.clone() },
+        };
+        let whole = self.progress.len() == self.config.shards as usize;
+        let slowest = self.progress.values().map(|shard| shard.version).min();
+        let bytes = self.progress.values().fold(BytesMoved::default(), |sum, shard| {
+            sum.plus(shard.bytes_before).plus(shard.bytes)
+        });
+        TrainingStatus {
+            progress,
+            view: self.view,
+            version: slowest.filter(|_| whole).unwrap_or_default(),
+            last_version: self.plan.as_ref().map(JobPlan::last_version),
+            steps_per_epoch: self.plan.as_ref().map(JobPlan::steps_per_epoch),
+            train_rows: self.plan.as_ref().map(|plan| plan.offer.data.train_rows as u64),
+            checkpoint: self.checkpoint.as_ref().map(|manifest| manifest.version),
+            shards: self.members.shards().len(),
+            workers: self.members.workers().len(),
+            ledger: self.ledger.clone(),
+            bytes,
+            lost: self.recoveries.lost,
+            new_leases: self.recoveries.new_leases,
+            rollbacks: self.recoveries.rollbacks,
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The coordinator's decisions, told as events and commands; no actor, no network.
+
+use super::*;
+use crate::checkpoint::PartContent;
+use crate::ids::{Incarnation, WorkerId};
+use crate::job::CodecKind;
+use crate::messages::{LeaseSlots, RestoreError};
+use crate::plan::tests::{job, offer};
+use crate::reduction::Span;
+
+/// Two shards, two workers, on one node each; a checkpoint every 4 of 18 steps.
+struct World {
+    training: Training,
+    now: Duration,
+    lives: BTreeMap<Member, u64>,
+    /// Commands not carried out yet.
+    inbox: Vec<Command>,
+    stored: Option<Manifest>,
+    stored_view: View,
+    leases: BTreeMap<WorkerId, LeaseSlots>,
+    restored: BTreeMap<ShardId, Version>,
+}
+
+const WORKERS: [Member; 2] = [Member::Worker(WorkerId(0)), Member::Worker(WorkerId(1))];
+const SHARDS: [Member; 2] = [Member::Shard(ShardId(0)), Member::Shard(ShardId(1))];
+
+impl World {
+    fn new(codec: CodecKind) -> Self {
+        let mut job = job();
+        job.gradient.codec = codec;
+        let config = TrainingConfig {
+            shards: 2,
+            workers: 2,
+            checkpoint_every: 4,
+            dead_after: Duration::from_secs(1),
+            gather_for: Duration::from_secs(5),
+        };
+        let mut world = Self {
+            training: Training::new(job, config, "run-1".into()),
+            now: Duration::ZERO,
+            lives: SHARDS.iter().chain(&WORKERS).map(|member| (*member, 1)).collect(),
+            inbox: Vec::new(),
+            stored: None,
+            stored_view: View(0),
+            leases: BTreeMap::new(),
+            restored: BTreeMap::new(),
+        };
+        world.pass(1);
+        world
+    }
+
+    /// Everyone alive sends heartbeats, commands are carried out, for some rounds of 0.3 s.
+    fn pass(&mut self, rounds: u32) {
+        for _ in 0..rounds {
+            self.now += Duration::from_millis(300);
+            for (member, life) in self.lives.clone() {
+                self.beat(member, life);
+            }
+            self.inbox.extend(self.training.tick(self.now));
+            self.carry_out();
+        }
+    }
+
+    fn beat(&mut self, member: Member, life: u64) {
+        let offer = Some(Box::new(offer(self.training.job.clone())));
+        let heartbeat = Heartbeat {
+            node: member.to_string(),
+            life: Incarnation(life),
+            members: vec![(member, Incarnation(life))],
+            offer: offer.filter(|_| matches!(member, Member::Worker(_))),
+        };
+        let (_, commands) = self.training.heartbeat(&heartbeat, self.now);
+        self.inbox.extend(commands);
+    }
+
+    fn carry_out(&mut self) {
+        while !self.inbox.is_empty() {
+            let next = match self.inbox.remove(0) {
+                Command::Open { .. } => self.training.opened(self.stored.clone()),
+                Command::RaiseView { above } => {
+                    self.stored_view = self.stored_view.max(above).next();
+                    self.training.view_raised(self.stored_view)
+                }
+                Command::Restore(restore) => {
+                    self.restored.insert(restore.shard, restore.version);
+                    self.training.shard_answered(restore.shard, restore.view, &Ok(()))
+                }
+                Command::Adopt(adopt) => {
+                    self.training.shard_answered(adopt.shard, adopt.view, &Ok(()))
+                }
+                Command::Lease(lease) => {
+                    self.leases.insert(lease.worker, lease);
+                    self.training.worker_answered(lease.worker, lease.view, &Ok(()));
+                    Vec::new()
+                }
+                Command::Commit(manifest) => {
+                    self.stored = Some((*manifest).clone());
+                    self.training.committed(*manifest, true)
+                }
+                Command::Publish(manifest) => {
+                    let digest = format!("state of {}", manifest.version);
+                    let model = "toy".to_owned();
+                    self.training.published(Ok(Published { model, version: 1, digest }));
+                    Vec::new()
+                }
+            };
+            self.inbox.extend(next);
+        }
+    }
+
+    fn spans(&self) -> Vec<(u32, u32)> {
+        let live = |lease: &&LeaseSlots| lease.view == self.training.view;
+        let span = |lease: &LeaseSlots| (lease.slots.first, lease.slots.end);
+        self.leases.values().filter(live).map(span).collect()
+    }
+
+    /// Everyone reports the parts of a checkpoint.
+    fn save(&mut self, version: u64) {
+        let mut contents = vec![
+            PartContent::Parameters { start: 0, end: 256 },
+            PartContent::Parameters { start: 256, end: 600 },
+        ];
+        if self.training.keeps_residuals() {
+            for span in self.spans() {
+                let slots = Span { first: span.0, end: span.1 }.slots().collect();
+                contents.push(PartContent::Residuals { slots });
+            }
+        }
+        for content in contents {
+            self.report(version, content, self.training.view).unwrap();
+        }
+        self.carry_out();
+    }
+
+    fn report(
+        &mut self,
+        version: u64,
+        content: PartContent,
+        view: View,
+    ) -> Result<(), ReportError> {
+        let first = matches!(content, PartContent::Parameters { start: 0, .. });
+        let part = SavedPart { content, path: String::new(), bytes: 1, digest: String::new() };
+        let report = ReportPart {
+            view,
+            version: Version(version),
+            part,
+            ledger: first.then(Ledger::default),
+        };
+        let (answer, commands) = self.training.report_part(report);
+        self.inbox.extend(commands);
+        answer
+    }
+}
+
+#[test]
+fn a_run_starts_when_all_are_there_and_leases_every_slot() {
+    let world = World::new(CodecKind::None);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.spans(), [(0, 2), (2, 4)]);
+    assert_eq!(world.training.view, View(1));
+}
+
+#[test]
+fn a_run_starts_without_a_missing_worker_after_a_while() {
+    let mut world = World::new(CodecKind::None);
+    world.training =
+        Training::new(world.training.job.clone(), world.training.config.clone(), "run-2".into());
+    world.lives.remove(&WORKERS[1]);
+    world.pass(10);
+    assert_eq!(world.training.status().progress, Progress::Gathering);
+    world.pass(10);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.leases[&WorkerId(0)].slots, Span { first: 0, end: 4 });
+}
+
+#[test]
+fn slots_of_a_lost_worker_go_to_the_others_without_a_rollback() {
+    let mut world = World::new(CodecKind::None);
+    world.lives.remove(&WORKERS[0]);
+    world.pass(5);
+    assert_eq!(world.spans(), [(0, 4)]);
+    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, None);
+    assert_eq!(world.training.status().rollbacks, 0);
+}
+
+#[test]
+fn a_lost_residual_rolls_everyone_back_to_the_last_checkpoint() {
+    let mut world = World::new(CodecKind::TopK);
+    world.save(4);
+    world.save(8);
+    world.lives.remove(&WORKERS[0]);
+    world.pass(30);
+    assert_eq!(world.spans(), [(0, 4)]);
+    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, Some(Version(8)));
+    assert_eq!(world.restored.values().collect::<Vec<_>>(), [&Version(8); 2]);
+}
+
+#[test]
+fn with_residuals_a_new_worker_gets_slots_at_the_next_checkpoint() {
+    let mut world = World::new(CodecKind::TopK);
+    world.save(4);
+    world.lives.remove(&WORKERS[0]);
+    world.pass(30);
+    world.lives.insert(WORKERS[0], 2);
+    world.pass(2);
+    assert_eq!(world.spans(), [(0, 4)]);
+    world.save(8);
+    world.pass(2);
+    assert_eq!(world.spans(), [(0, 2), (2, 4)]);
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(8)));
+}
+
+#[test]
+fn a_restarted_server_rolls_everyone_back_even_if_nobody_saw_it_die() {
+    let mut world = World::new(CodecKind::None);
+    world.save(4);
+    world.lives.insert(SHARDS[1], 2);
+    world.pass(2);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.restored[&ShardId(0)], Version(4));
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(4)));
+}
+
+#[test]
+fn a_checkpoint_with_a_missing_part_does_not_count() {
+    let mut world = World::new(CodecKind::None);
+    world.save(4);
+    world.report(8, PartContent::Parameters { start: 0, end: 256 }, View(1)).unwrap();
+    world.carry_out();
+    assert_eq!(world.training.status().checkpoint, Some(Version(4)));
+}
+
+#[test]
+fn a_part_from_before_a_rollback_is_refused() {
+    let mut world = World::new(CodecKind::None);
+    world.lives.insert(SHARDS[1], 2);
+    world.pass(2);
+    let late = world.report(4, PartContent::Parameters { start: 0, end: 600 }, View(1));
+    assert_eq!(late, Err(ReportError::StaleView { got: View(1), current: View(2) }));
+}
+
+#[test]
+fn a_checkpoint_committed_during_a_rollback_does_not_split_the_cluster() {
+    let mut world = World::new(CodecKind::None);
+    world.save(4);
+    for (start, end) in [(0, 256), (256, 600)] {
+        world.report(8, PartContent::Parameters { start, end }, View(1)).unwrap();
+    }
+    let late = std::mem::take(&mut world.inbox);
+    world.lives.insert(SHARDS[1], 2);
+    world.beat(SHARDS[1], 2);
+    // Open and RaiseView are carried out, the first shard is restored; then the commit ends.
+    while !matches!(world.inbox.first(), Some(Command::Restore(_))) {
+        let rest = world.inbox.split_off(1);
+        let next = match world.inbox.remove(0) {
+            Command::Open { .. } => world.training.opened(world.stored.clone()),
+            Command::RaiseView { above } => world.training.view_raised(above.next()),
+            other => panic!("unexpected {other:?}"),
+        };
+        world.inbox = [next, rest].concat();
+    }
+    world.inbox.splice(1..1, late);
+    world.carry_out();
+    assert_eq!(world.restored.values().collect::<Vec<_>>(), [&Version(4); 2]);
+}
+
+#[test]
+fn a_shard_that_lost_its_state_while_leases_changed_is_restored() {
+    let mut world = World::new(CodecKind::None);
+    world.save(4);
+    world.lives.remove(&WORKERS[0]);
+    world.now += Duration::from_secs(2);
+    for member in [SHARDS[0], SHARDS[1], WORKERS[1]] {
+        world.beat(member, 1);
+    }
+    let raise = world.training.tick(world.now);
+    assert!(matches!(raise[..], [Command::RaiseView { .. }]), "{raise:?}");
+    let view = View(2);
+    world.training.view_raised(view);
+    let lost = Err(RestoreError::NotReady(ShardId(0)));
+    world.training.shard_answered(ShardId(0), view, &lost);
+    world.stored_view = view;
+    world.pass(30);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, Some(Version(4)));
+}
+
+#[test]
+fn the_last_checkpoint_is_published() {
+    let mut world = World::new(CodecKind::None);
+    world.save(18);
+    let Progress::Done(published) = world.training.status().progress else {
+        panic!("{:?}", world.training.status())
+    };
+    assert_eq!(published.digest, "state of version 18");
+}
+
+#[test]
+fn a_restarted_coordinator_goes_on_from_the_store_in_a_higher_view() {
+    let mut world = World::new(CodecKind::None);
+    world.save(8);
+    let config = world.training.config.clone();
+    world.training = Training::new(world.training.job.clone(), config, "run-2".into());
+    world.pass(2);
+    assert_eq!(world.training.view, View(2));
+    assert_eq!(world.training.run, "run-1");
+    assert_eq!(world.restored[&ShardId(1)], Version(8));
+}
+
+#[test]
+fn a_node_with_other_data_is_refused_with_both_digests() {
+    let mut world = World::new(CodecKind::None);
+    let mut other = offer(world.training.job.clone());
+    other.data.digest = "e".into();
+    let heartbeat = Heartbeat {
+        node: "stranger".into(),
+        life: Incarnation(1),
+        members: vec![(Member::Worker(WorkerId(7)), Incarnation(1))],
+        offer: Some(Box::new(other)),
+    };
+    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    let text = answer.unwrap_err().to_string();
+    assert!(text.contains("data is e there, d elsewhere"), "{text}");
+    assert_eq!(commands, []);
+}
+
+#[test]
+fn a_worker_counts_only_when_it_has_said_what_it_trains() {
+    let mut world = World::new(CodecKind::None);
+    let mut heartbeat = Heartbeat {
+        node: "new".into(),
+        life: Incarnation(1),
+        members: vec![(Member::Worker(WorkerId(2)), Incarnation(1))],
+        offer: None,
+    };
+    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    assert!(answer.unwrap().offer_wanted);
+    assert_eq!(commands, []);
+    heartbeat.offer = Some(Box::new(offer(world.training.job.clone())));
+    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    assert!(!answer.unwrap().offer_wanted);
+    assert!(matches!(commands[..], [Command::RaiseView { .. }]), "{commands:?}");
+}
+
+#[test]
+fn a_failure_that_would_repeat_ends_the_run_with_its_cause() {
+    let mut world = World::new(CodecKind::None);
+    let report = ReportFailure { view: View(1), worker: WorkerId(0), cause: "not finite".into() };
+    world.training.report_failure(report).unwrap();
+    world.pass(30);
+    let failed = Progress::Failed { cause: "not finite".into() };
+    assert_eq!(world.training.status().progress, failed);
+}
