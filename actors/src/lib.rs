@@ -7,3 +7,5 @@ pub mod job;
 pub mod layout;
 pub mod messages;
 pub mod model;
+pub mod optimizer;
+pub mod schedule;
