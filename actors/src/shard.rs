@@ -255,8 +255,7 @@ impl Shard {
     fn save(&self) -> Option<Save> {
         let last = self.plan.last_version();
         let closed = self.ledger.closed || !self.is_first();
-        if !is_saved(self.version, self.checkpoint_every, last)
-            || (self.version == last && !closed)
+        if !is_saved(self.version, self.checkpoint_every, last) || (self.version == last && !closed)
         {
             return None;
         }
@@ -296,9 +295,8 @@ impl Shard {
             return Ok(());
         }
         let due = self.plan.ends_epoch(push.step);
-        let reported = |slot: Slot| {
-            push.reports.iter().any(|r| r.slot == slot && (r.score.is_some() || !due))
-        };
+        let reported =
+            |slot: Slot| push.reports.iter().any(|r| r.slot == slot && (r.score.is_some() || !due));
         let known = |slot: Slot| slot.0 < self.plan.offer.job.virtual_workers;
         let covered = push.parts.iter().flat_map(|part| part.span.slots());
         if push.reports.iter().all(|report| known(report.slot))
@@ -339,11 +337,9 @@ impl Shard {
             (Payload::Dense(values), None) if values.len() == self.range.len() => {
                 Ok(Arc::clone(values))
             }
-            (Payload::Dense(values), None) => Err(PushError::WrongLength {
-                span,
-                expected: self.range.len(),
-                got: values.len(),
-            }),
+            (Payload::Dense(values), None) => {
+                Err(PushError::WrongLength { span, expected: self.range.len(), got: values.len() })
+            }
             (Payload::Encoded(_), Some(_)) if span.end - span.first != 1 => {
                 Err(PushError::WrongSpan { span })
             }

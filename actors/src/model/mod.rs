@@ -1,13 +1,23 @@
 //! What a model is to gradmesh: named tensors, the gradient of a batch, a prediction.
 //!
-//! [`Model`] is the one trait that a user implements for a model of their own. `mlp.rs` and
-//! `linear.rs` are the two that come with gradmesh, `init.rs` fills their parameters by seed.
+//! [`Model`] is the one trait that a user implements for a model of their own. `mlp.rs` holds
+//! the two that come with gradmesh (`linear` is the perceptron without hidden layers), `kinds.rs`
+//! finds a model by the name of its kind, `init.rs` fills its parameters by seed.
+
+mod init;
+mod kinds;
+mod loss;
+mod mlp;
 
 use std::fmt;
 
 use ndarray::{Array2, ArrayView2};
 
 use crate::layout::TensorSpec;
+
+pub use init::initialise;
+pub use kinds::{ModelError, ModelFactory, ModelKinds, describe};
+pub use mlp::{Mlp, MlpSettings};
 
 /// The rows of one batch: what a model sees in training.
 #[derive(Clone, Copy, Debug)]
