@@ -92,45 +92,37 @@ impl Optimizer {
                 }
             }
             (OptimizerKind::Adam, [mean, variance]) => {
-                let adam = self.adam(version);
+                let (beta1, beta2) = (self.spec.beta1, self.spec.beta2);
+                let Corrected { rate, epsilon } = self.corrected(version);
                 for ((((new, &old), &gradient), mean), variance) in elements.zip(mean).zip(variance)
                 {
                     let gradient = gradient + decay * old;
-                    *mean = adam.beta1 * *mean + adam.rest1 * gradient;
-                    *variance = adam.beta2 * *variance + adam.rest2 * (gradient * gradient);
-                    *new = old - adam.rate * *mean / (variance.sqrt() + adam.epsilon);
+                    *mean = beta1 * *mean + (1.0 - beta1) * gradient;
+                    *variance = beta2 * *variance + (1.0 - beta2) * (gradient * gradient);
+                    *new = old - rate * *mean / (variance.sqrt() + epsilon);
                 }
             }
             (kind, state) => panic!("{kind:?} doesn't keep {} vectors of state", state.len()),
         }
     }
 
-    fn adam(&self, version: Version) -> Adam {
+    /// Adam's bias corrections for the step on `version`.
+    fn corrected(&self, version: Version) -> Corrected {
         let beta1 = f64::from(self.spec.beta1);
         let beta2 = f64::from(self.spec.beta2);
         let steps = version.0 as f64 + 1.0;
         let correction1 = 1.0 - beta1.powf(steps);
         let correction2 = (1.0 - beta2.powf(steps)).sqrt();
-        Adam {
-            beta1: self.spec.beta1,
-            // Not `1.0 - beta` in f32: near 1 that is off by 5 in the fifth digit.
-            rest1: (1.0 - beta1) as f32,
-            beta2: self.spec.beta2,
-            rest2: (1.0 - beta2) as f32,
+        Corrected {
             rate: (f64::from(self.learning_rate(version)) * correction2 / correction1) as f32,
             epsilon: (f64::from(self.spec.epsilon) * correction2) as f32,
         }
     }
 }
 
-/// What one step of Adam needs beside the elements. Both bias corrections are moved into `rate`
-/// and `epsilon` (multiply numerator and denominator by `√(1−β₂ᵗ)`), which saves a division an
-/// element and changes no value beyond rounding.
-struct Adam {
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
+/// η and ε of Adam with both bias corrections moved into them (numerator and denominator
+/// multiplied by `√(1−β₂ᵗ)`): that saves a division an element and changes nothing but rounding.
+struct Corrected {
     rate: f32,
     epsilon: f32,
 }
