@@ -1,0 +1,226 @@
+//! `cluster.toml` → environment → `--set` → one typed [`Config`].
+//!
+//! `schema.rs` is the one list of keys; `layers.rs` merges the sources, `check.rs` is the gate after
+//! which ranges and relations may be relied on.
+
+mod check;
+mod error;
+mod kind;
+mod layers;
+mod nearest;
+mod nodes;
+mod schema;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use gradmesh_actors::job::JobSpec;
+use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, Problem};
+pub use kind::{Interval, Kind, NAME_MAX, PATH_MAX};
+pub use nodes::{NodeConfig, Role};
+pub use schema::{Fallback, Key};
+
+use layers::{Layer, Merged};
+
+/// Largest configuration file, in bytes: 4,096 nodes take a tenth of it.
+const FILE_MAX: u64 = 4 << 20;
+
+/// How a cluster is built and what it trains. Ranges and relations hold, see [`Config::keys`].
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub cluster: ClusterConfig,
+    pub job: JobSpec,
+    pub servers: ServersConfig,
+    pub workers: WorkersConfig,
+    pub checkpoint: CheckpointConfig,
+    pub registry: RegistryConfig,
+    pub service: ServiceConfig,
+    pub detector: DetectorConfig,
+    pub supervisor: SupervisorConfig,
+    /// Empty: one process runs everything.
+    pub nodes: Vec<NodeConfig>,
+    /// Of the configuration file; what paths are relative to.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServersConfig {
+    pub shards: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkersConfig {
+    pub count: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// See [`Config::path`].
+    pub store: String,
+    pub every_steps: u64,
+    /// Newest checkpoints that stay.
+    pub keep: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// See [`Config::path`].
+    pub store: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorConfig {
+    pub heartbeat_ms: u64,
+    /// At least three heartbeats.
+    pub dead_after_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SupervisorConfig {
+    pub restarts_max: u32,
+    pub window_seconds: u64,
+    /// Before the first restart; doubles with each one in the window.
+    pub backoff_ms: u64,
+}
+
+impl Config {
+    /// Reads a file, lays the environment's `GRADMESH__KEY__SUB` over it, then each `KEY=VALUE` of
+    /// `sets`.
+    ///
+    /// # Errors
+    /// The file can't be read, or any value of any source can't be used: all problems at once.
+    pub fn load(
+        file: &Path,
+        sets: &[String],
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let source = file.display().to_string();
+        let text = read(file)?;
+        let folder = match file.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        Self::build(&text, &source, folder, vec![Layer::environment(env), Layer::sets(sets)])
+    }
+
+    /// Reads the text of a configuration file; paths in it are relative to `folder`.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; the text is called `configuration`.
+    pub fn from_toml(text: &str, folder: &Path) -> Result<Self, ConfigError> {
+        Self::build(text, "configuration", folder, Vec::new())
+    }
+
+    /// Every key, those of one node (`nodes.name`) last.
+    pub fn keys() -> impl Iterator<Item = &'static Key> {
+        schema::KEYS.iter().chain(schema::NODE_KEYS)
+    }
+
+    /// Where a path of the configuration lies; an absolute one stays as it is.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.join(relative)
+    }
+
+    /// BLAKE3 over what all nodes of a cluster must agree on, in hexadecimal: the cluster's name,
+    /// the job, the numbers of shards and workers, the steps between checkpoints, and the nodes.
+    pub fn digest(&self) -> String {
+        #[derive(Serialize)]
+        struct Agreed<'a> {
+            cluster: &'a str,
+            job: String,
+            servers: &'a ServersConfig,
+            workers: &'a WorkersConfig,
+            checkpoint_every_steps: u64,
+            nodes: &'a [NodeConfig],
+        }
+        let agreed = Agreed {
+            cluster: &self.cluster.name,
+            job: self.job.digest(),
+            servers: &self.servers,
+            workers: &self.workers,
+            checkpoint_every_steps: self.checkpoint.every_steps,
+            nodes: &self.nodes,
+        };
+        // Strings, numbers and enums always serialise; see `JobSpec::digest`.
+        let text = serde_json::to_string(&agreed).unwrap_or_default();
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    fn build(
+        text: &str,
+        source: &str,
+        folder: &Path,
+        over: Vec<Layer>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = vec![Layer::file(text, source)?];
+        layers.extend(over);
+        let mut problems: Vec<_> = layers.iter_mut().flat_map(Layer::take_problems).collect();
+        let merged = Merged::new(layers).map_err(|error| Problem {
+            problem: format!("the sources can't be merged: {error}"),
+            what_to_do: "report it with this file".to_owned(),
+            source: source.to_owned(),
+            ..Problem::default()
+        })?;
+        match check::check(&merged, source) {
+            Ok(tree) if problems.is_empty() => {
+                let config = serde_json::from_value::<Self>(tree)
+                    .map_err(|error| check::unreadable(&error, source))?;
+                Ok(Self { folder: folder.to_owned(), ..config })
+            }
+            Ok(_) => Err(ConfigError { problems }),
+            Err(more) => {
+                problems.extend(more);
+                Err(ConfigError { problems })
+            }
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, Problem> {
+    let problem = |problem: String, what_to_do: &str| Problem {
+        problem,
+        what_to_do: what_to_do.to_owned(),
+        source: file.display().to_string(),
+        ..Problem::default()
+    };
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            problem("there is no such file".to_owned(), "name the configuration file with --config")
+        }
+        std::io::ErrorKind::InvalidData => {
+            problem("the file is not UTF-8 text".to_owned(), "name another file with --config")
+        }
+        _ => problem(error.to_string(), "make it readable or name another file with --config"),
+    };
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(unreadable)?;
+    opened.take(FILE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_MAX {
+        let found = format!("the file is larger than {FILE_MAX} bytes");
+        return Err(problem(found, "name another file with --config"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,411 @@
+//! Every key of `cluster.toml`: type, range, default and meaning, in one table.
+
+use gradmesh_actors::job::MAX_VIRTUAL_WORKERS;
+
+use super::kind::{Interval, Kind};
+use super::nearest::nearest;
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Key {
+    /// Dotted path, for example `job.optimizer.kind`.
+    pub path: &'static str,
+    pub kind: Kind,
+    pub default: Fallback,
+    /// One line: what it means, with its unit.
+    pub doc: &'static str,
+}
+
+/// What holds where a key is not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The default, as `--set` would take it.
+    Default(&'static str),
+    /// Nothing: the key may be left out, or be empty text.
+    Unset,
+    /// The key must be set.
+    Required,
+}
+
+use Fallback::{Default, Required, Unset};
+use Kind::{Address, Choice, Choices, Column, Integer, Integers, Name, Number, Path, Switch};
+
+/// What TOML's whole numbers can say; more would be refused by the file and taken by `--set`.
+const SEED_MAX: u64 = i64::MAX as u64;
+/// Counts of rows go through `f32` when gradients are averaged, which is exact up to here.
+const BATCH_MAX: u64 = 1 << 24;
+/// Far above any job; keeps products of two of these inside 64 bits.
+const STEPS_MAX: u64 = 1_000_000_000;
+/// Clip limits and divisors: beyond this `f32` sums of squares overflow.
+const LARGE: f64 = 1e9;
+
+/// The keys outside `[[nodes]]`, in the order of `cluster.toml`.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "cluster.name",
+        Name,
+        Default("gradmesh"),
+        "name of the cluster, nodes of another name are refused",
+    ),
+    key(
+        "job.seed",
+        Integer { min: 0, max: SEED_MAX },
+        Default("1"),
+        "everything random is drawn from it: initial parameters, test split, shuffles",
+    ),
+    key(
+        "job.epochs",
+        Integer { min: 1, max: 1_000_000 },
+        Default("10"),
+        "times that each training row is seen",
+    ),
+    key(
+        "job.batch_size",
+        Integer { min: 1, max: BATCH_MAX },
+        Default("64"),
+        "rows of a step, all slots together",
+    ),
+    key(
+        "job.virtual_workers",
+        Integer { min: 1, max: MAX_VIRTUAL_WORKERS as u64 },
+        Default("8"),
+        "slots that a step's batch is cut into, which workers lease",
+    ),
+    key("job.model.name", Name, Default("model"), "name under which versions are published"),
+    key(
+        "job.model.kind",
+        Name,
+        Default("mlp"),
+        "mlp, linear, or a kind that the embedding program registered",
+    ),
+    key(
+        "job.model.hidden",
+        Integers { len_max: 64, min: 1, max: 65_536 },
+        Default("64,32"),
+        "mlp: widths of the hidden layers",
+    ),
+    key(
+        "job.model.activation",
+        Choice(&["relu", "tanh", "sigmoid"]),
+        Default("relu"),
+        "mlp: function between layers",
+    ),
+    key(
+        "job.model.loss",
+        Choice(&["softmax", "squared"]),
+        Default("softmax"),
+        "softmax: cross-entropy over classes, squared: half the squared error",
+    ),
+    key(
+        "job.data.format",
+        Choice(&["idx", "csv"]),
+        Required,
+        "format of the data files, plain or gzip",
+    ),
+    key(
+        "job.data.train",
+        Path,
+        Required,
+        "training rows: IDX images, or CSV with inputs and target, relative to this file",
+    ),
+    key("job.data.train_labels", Path, Unset, "idx: labels of the training rows"),
+    key(
+        "job.data.test",
+        Path,
+        Unset,
+        "test rows, without it test_fraction takes them from the training rows",
+    ),
+    key("job.data.test_labels", Path, Unset, "idx: labels of the test rows"),
+    key(
+        "job.data.test_fraction",
+        Number(Interval::below(0.0, 1.0)),
+        Default("0.2"),
+        "part of the training rows kept for testing where test is not set",
+    ),
+    key("job.data.target", Column, Default("-1"), "csv: the target's column"),
+    key(
+        "job.data.header",
+        Switch,
+        Default("false"),
+        "csv: whether the first line names the columns",
+    ),
+    key(
+        "job.data.scale",
+        Choice(&["none", "divide", "standard"]),
+        Default("none"),
+        "divide: by divide_by, standard: mean 0 and deviation 1 by feature",
+    ),
+    key(
+        "job.data.divide_by",
+        Number(Interval::above(0.0, LARGE)),
+        Default("255"),
+        "divide: divisor of the inputs",
+    ),
+    key(
+        "job.optimizer.kind",
+        Choice(&["sgd", "momentum", "nesterov", "adam"]),
+        Default("sgd"),
+        "rule that updates the parameters",
+    ),
+    key(
+        "job.optimizer.learning_rate",
+        Number(Interval::above(0.0, 1000.0)),
+        Default("0.1"),
+        "step size before the schedule",
+    ),
+    key(
+        "job.optimizer.momentum",
+        Number(Interval::below(0.0, 1.0)),
+        Default("0.9"),
+        "momentum, nesterov: part of the last update that is kept",
+    ),
+    key(
+        "job.optimizer.beta1",
+        Number(Interval::below(0.0, 1.0)),
+        Default("0.9"),
+        "adam: decay of the mean of gradients",
+    ),
+    key(
+        "job.optimizer.beta2",
+        Number(Interval::below(0.0, 1.0)),
+        Default("0.999"),
+        "adam: decay of the mean of squared gradients",
+    ),
+    key(
+        "job.optimizer.epsilon",
+        Number(Interval::above(0.0, 1.0)),
+        Default("1e-8"),
+        "adam: added to the divisor",
+    ),
+    key(
+        "job.optimizer.weight_decay",
+        Number(Interval::closed(0.0, 100.0)),
+        Default("0"),
+        "L2: this times the parameter is added to its gradient",
+    ),
+    key(
+        "job.optimizer.schedule.kind",
+        Choice(&["constant", "step", "cosine"]),
+        Default("constant"),
+        "how the learning rate changes over the job",
+    ),
+    key(
+        "job.optimizer.schedule.warmup_steps",
+        Integer { min: 0, max: STEPS_MAX },
+        Default("0"),
+        "steps over which the learning rate rises to its full value",
+    ),
+    key(
+        "job.optimizer.schedule.every_steps",
+        Integer { min: 1, max: STEPS_MAX },
+        Default("1000"),
+        "step: steps between two multiplications by factor",
+    ),
+    key(
+        "job.optimizer.schedule.factor",
+        Number(Interval::above(0.0, 1.0)),
+        Default("0.5"),
+        "step: multiplies the learning rate",
+    ),
+    key(
+        "job.optimizer.schedule.floor",
+        Number(Interval::closed(0.0, 1.0)),
+        Default("0"),
+        "cosine: part of the learning rate that is left at the end",
+    ),
+    key(
+        "job.gradient.clip_value",
+        Number(Interval::closed(0.0, LARGE)),
+        Default("0"),
+        "limit of each value of the mean gradient, either sign, 0 is off",
+    ),
+    key(
+        "job.gradient.clip_norm",
+        Number(Interval::closed(0.0, LARGE)),
+        Default("0"),
+        "limit of the L2 norm of the mean gradient, 0 is off",
+    ),
+    key(
+        "job.gradient.codec",
+        Choice(&["none", "fp16", "bf16", "int8", "top-k"]),
+        Default("none"),
+        "how a slot's gradient is written to the wire",
+    ),
+    key(
+        "job.gradient.top_k",
+        Number(Interval::above(0.0, 1.0)),
+        Default("0.01"),
+        "top-k: part of the parameters that a push carries",
+    ),
+    // A shard is an actor with a thread of its own; more than this on a cluster is a typing error.
+    key(
+        "servers.shards",
+        Integer { min: 1, max: 1024 },
+        Default("1"),
+        "parts that the parameters are cut into, one parameter server each",
+    ),
+    // A worker beyond the slots of a step would never have any work.
+    key(
+        "workers.count",
+        Integer { min: 1, max: MAX_VIRTUAL_WORKERS as u64 },
+        Default("2"),
+        "workers of the cluster, any number gives the same bits",
+    ),
+    key(
+        "checkpoint.store",
+        Path,
+        Default("gradmesh-data/checkpoints"),
+        "folder of the checkpoints, relative to this file",
+    ),
+    key(
+        "checkpoint.every_steps",
+        Integer { min: 1, max: STEPS_MAX },
+        Default("200"),
+        "steps between two checkpoints",
+    ),
+    key(
+        "checkpoint.keep",
+        Integer { min: 1, max: 1000 },
+        Default("2"),
+        "newest checkpoints that are kept, 2 survive one that is damaged",
+    ),
+    key(
+        "registry.store",
+        Path,
+        Default("gradmesh-data/registry"),
+        "folder of the published versions, relative to this file",
+    ),
+    key(
+        "service.listen",
+        Address,
+        Default("127.0.0.1:8080"),
+        "where the HTTP service listens, port 0 takes a free one",
+    ),
+    // Faster than 10 ms, heartbeats cost more than steps; slower than a minute, nobody is watched.
+    key(
+        "detector.heartbeat_ms",
+        Integer { min: 10, max: 60_000 },
+        Default("250"),
+        "milliseconds between two heartbeats",
+    ),
+    key(
+        "detector.dead_after_ms",
+        Integer { min: 30, max: 600_000 },
+        Default("1500"),
+        "milliseconds of silence after which a node counts as dead, at least 3 heartbeats",
+    ),
+    key(
+        "supervisor.restarts_max",
+        Integer { min: 0, max: 1000 },
+        Default("10"),
+        "restarts of one actor within the window before its node gives up",
+    ),
+    key(
+        "supervisor.window_seconds",
+        Integer { min: 1, max: 86_400 },
+        Default("60"),
+        "seconds over which restarts are counted",
+    ),
+    key(
+        "supervisor.backoff_ms",
+        Integer { min: 1, max: 60_000 },
+        Default("50"),
+        "milliseconds before the first restart, doubled with each one in the window",
+    ),
+];
+
+/// The keys of one `[[nodes]]` entry.
+pub(super) const NODE_KEYS: &[Key] = &[
+    key("nodes.name", Name, Required, "name of the node, no two are the same"),
+    key(
+        "nodes.address",
+        Address,
+        Required,
+        "where the node listens for the others, no two are the same and no port is 0",
+    ),
+    key("nodes.roles", Choices(ROLES), Required, "what the node runs"),
+];
+
+const ROLES: &[&str] = &["coordinator", "server", "worker", "registry", "service"];
+
+/// Tables for which a string stands for the key that names their kind.
+const SHORTHANDS: &[(&str, &str)] = &[
+    ("job.model", "job.model.kind"),
+    ("job.data", "job.data.format"),
+    ("job.optimizer", "job.optimizer.kind"),
+    ("job.optimizer.schedule", "job.optimizer.schedule.kind"),
+];
+
+/// What a dotted path names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Place {
+    Key(&'static Key),
+    /// A table, with the key that a string in its place means.
+    Table(Option<&'static Key>),
+    Nodes,
+    Unknown,
+}
+
+pub(super) fn place(path: &str) -> Place {
+    if let Some(key) = find(path) {
+        return Place::Key(key);
+    }
+    if path == "nodes" {
+        return Place::Nodes;
+    }
+    if tables().any(|table| table == path) {
+        let shorthand = SHORTHANDS.iter().find(|(table, _)| *table == path);
+        return Place::Table(shorthand.and_then(|(_, kind)| find(kind)));
+    }
+    Place::Unknown
+}
+
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+pub(super) fn nearest_path(path: &str) -> Option<&'static str> {
+    nearest(path, KEYS.iter().map(|key| key.path).chain(tables()).chain(["nodes"]))
+}
+
+/// Every table above a key, some more than once.
+fn tables() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().flat_map(|key| key.path.match_indices('.').map(|(at, _)| &key.path[..at]))
+}
+
+const fn key(path: &'static str, kind: Kind, default: Fallback, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_in_its_own_range() {
+        for key in KEYS {
+            if let Default(text) = key.default {
+                assert!(key.kind.check(&key.kind.read(text)).is_some(), "{} = {text}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn paths_are_unique_and_none_is_also_a_table() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..at].iter().all(|other| other.path != key.path), "{} twice", key.path);
+            assert!(tables().all(|table| table != key.path), "{} is a table too", key.path);
+        }
+    }
+
+    #[test]
+    fn every_shorthand_names_a_table_and_a_key_of_it() {
+        for (table, kind) in SHORTHANDS {
+            assert!(kind.starts_with(&format!("{table}.")), "{table}: {kind}");
+            assert!(
+                matches!(place(table), Place::Table(Some(key)) if key.path == *kind),
+                "{table}"
+            );
+        }
+    }
+}
