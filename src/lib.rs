@@ -1,1 +1,7 @@
+//! gradmesh: what makes actors a cluster.
 
+pub mod peer;
+pub mod router;
+pub mod supervisor;
+pub mod transport;
+pub mod wire;

@@ -7,3 +7,4 @@ pub mod job;
 pub mod layout;
 pub mod messages;
 pub mod model;
+pub mod restart;

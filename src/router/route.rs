@@ -1,0 +1,83 @@
+//! One row of the routing table: frame to message, mailbox, answer to frame.
+
+use actix::{MailboxError, Recipient};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use gradmesh_actors::messages::{WireMessage, WirePart};
+
+use crate::wire::{Class, Fault, Frame, Target, decode, encode};
+
+/// The frame that answers a request, when its actor has.
+pub(super) type Answering = LocalBoxFuture<'static, Frame>;
+
+/// Whatever `M` was, behind one type.
+pub(super) struct Route {
+    /// Name of the type; two types must not share a kind.
+    pub(super) message: &'static str,
+    dispatch: Box<dyn Fn(Frame) -> Result<Answering, Fault>>,
+}
+
+impl Route {
+    pub(super) fn new<M>(target: Target, recipient: Recipient<M>) -> Self
+    where
+        M: WireMessage,
+        Result<M::Reply, M::Refusal>: Send,
+    {
+        let dispatch = move |request: Frame| dispatch(target, &recipient, request);
+        Self { message: std::any::type_name::<M>(), dispatch: Box::new(dispatch) }
+    }
+
+    pub(super) fn dispatch(&self, request: Frame) -> Result<Answering, Fault> {
+        (self.dispatch)(request)
+    }
+}
+
+fn dispatch<M>(
+    target: Target,
+    recipient: &Recipient<M>,
+    request: Frame,
+) -> Result<Answering, Fault>
+where
+    M: WireMessage,
+    Result<M::Reply, M::Refusal>: Send,
+{
+    let Frame { kind, request, meta, bodies, .. } = request;
+    let message: M = decode(&meta, bodies)
+        .map_err(|error| Fault::Undecodable { kind, cause: error.to_string() })?;
+    let mut sending = Box::pin(recipient.send(message));
+    // To a full mailbox actix delivers on the first poll, not before, and then always: polled
+    // here, a message can't be overtaken by the one after it.
+    let answered = (&mut sending).now_or_never();
+    Ok(async move {
+        let answer = match answered {
+            Some(answer) => answer,
+            None => sending.await,
+        };
+        answer_frame(target, kind, request, answer)
+    }
+    .boxed_local())
+}
+
+fn answer_frame<Reply: WirePart, Refusal: WirePart>(
+    target: Target,
+    kind: u16,
+    request: u64,
+    answer: Result<Result<Reply, Refusal>, MailboxError>,
+) -> Frame {
+    let (class, encoded) = match answer {
+        Ok(Ok(reply)) => (Class::Reply, encode(&reply)),
+        Ok(Err(refusal)) => (Class::Refusal, encode(&refusal)),
+        Err(_) => return Fault::Gone { target }.to_frame(kind, request, target),
+    };
+    let cause = match encoded {
+        Ok((meta, bodies)) => {
+            let frame = Frame { class, kind, request, target, meta, bodies };
+            match frame.check() {
+                Ok(()) => return frame,
+                Err(error) => error.to_string(),
+            }
+        }
+        Err(error) => error.to_string(),
+    };
+    Fault::Unsendable { kind, cause }.to_frame(kind, request, target)
+}
