@@ -106,6 +106,9 @@ impl Vitals {
 ///
 /// actix cancels spawned futures by number and restarts the count: `ctx.cancel_future` in the
 /// very call that then panics may hit a future that the fresh actor spawns in `started`.
+///
+/// # Panics
+/// The factory does for the first actor; later its panics count like the actor's.
 pub fn supervise<A>(
     name: impl Into<String>,
     base: Incarnation,

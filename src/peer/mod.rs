@@ -9,7 +9,7 @@ mod session;
 pub use link::{Link, LinkPolicy, Peer};
 pub use proxy::{Answer, Proxy};
 
-/// Requests under way to one node, also what its router takes from one connection. A node asks
-/// another for a few things per shard and worker that it runs; sixteen of each fit, and their
-/// values are shared, not copied, while they wait.
+/// Requests whose senders wait for one node. A node asks another for one thing per pair of a shard
+/// there and a worker here; sixteen of each fit, and their values are shared, not copied, while
+/// they wait.
 pub const REQUESTS_MAX: usize = 256;

@@ -71,7 +71,9 @@ async fn read_answers<R: AsyncRead + Unpin>(
         let frame = match reader.read().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return disconnected(node, "closed by the other side"),
-            Err(error @ (FrameError::Io(_) | FrameError::Truncated | FrameError::TooSlow { .. })) => {
+            Err(
+                error @ (FrameError::Io(_) | FrameError::Truncated | FrameError::TooSlow { .. }),
+            ) => {
                 return disconnected(node, &error.to_string());
             }
             Err(error) => return protocol(node, error.to_string()),

@@ -20,6 +20,9 @@ use crate::wire::{
 /// Answers that wait for the socket: a few, so that the rest waits in its actor's task and a
 /// caller that doesn't read is held back.
 const ANSWERS_WAITING_MAX: usize = 16;
+/// Requests of one caller that actors work on: all that it waits for, and as many that it has
+/// given up, because a timeout there ends nothing here.
+const UNDER_WAY_MAX: usize = 2 * REQUESTS_MAX;
 
 /// Serves one caller. Whatever it sends, only its own connection suffers.
 pub(super) async fn serve(connection: Connection, own: &Hello, router: &Router) {
@@ -101,7 +104,7 @@ fn start(
         return Err(Fault::Connection { cause });
     }
     while under_way.try_join_next().is_some() {}
-    if under_way.len() >= REQUESTS_MAX {
+    if under_way.len() >= UNDER_WAY_MAX {
         return Err(Fault::Busy { waiting: under_way.len() });
     }
     let answering = router.dispatch(frame)?;

@@ -32,11 +32,7 @@ impl Route {
     }
 }
 
-fn dispatch<M>(
-    target: Target,
-    recipient: &Recipient<M>,
-    request: Frame,
-) -> Result<Answering, Fault>
+fn dispatch<M>(target: Target, recipient: &Recipient<M>, request: Frame) -> Result<Answering, Fault>
 where
     M: WireMessage,
     Result<M::Reply, M::Refusal>: Send,

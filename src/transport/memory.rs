@@ -28,10 +28,13 @@ pub struct MemoryTransport {
     table: Rc<RefCell<Table>>,
 }
 
+/// Empty once its connection is cut.
+type End = RefCell<Option<DuplexStream>>;
+
 #[derive(Debug, Default)]
 struct Table {
     listeners: BTreeMap<SocketAddr, mpsc::Sender<Connection>>,
-    open: Vec<(SocketAddr, [Weak<RefCell<Option<DuplexStream>>>; 2])>,
+    open: Vec<(SocketAddr, [Weak<End>; 2])>,
     cut: BTreeSet<SocketAddr>,
     ephemeral_ports: u16,
 }
@@ -128,14 +131,14 @@ impl Listener for Accepting {
     }
 }
 
-fn connection(end: Rc<RefCell<Option<DuplexStream>>>, peer: SocketAddr) -> Connection {
+fn connection(end: Rc<End>, peer: SocketAddr) -> Connection {
     let half = Half(end);
     Connection { peer, reader: Box::new(half.clone()), writer: Box::new(half) }
 }
 
-/// One end of a connection until it is cut.
+/// Reader or writer of one end.
 #[derive(Clone, Debug)]
-struct Half(Rc<RefCell<Option<DuplexStream>>>);
+struct Half(Rc<End>);
 
 impl Half {
     fn with_stream<T>(

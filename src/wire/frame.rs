@@ -34,9 +34,8 @@ compile_error!("bodies travel as the memory of little-endian machines");
 pub const MAGIC: [u8; 4] = *b"GMSH";
 /// Raised whenever a frame or a message changes its layout.
 pub const PROTOCOL: u8 = 1;
-/// Longest frame. Twice the largest push we measure (64 MB of gradient and as much of residuals),
-/// and at 10 GB/s of memory still only tens of milliseconds of one connection; parameters beyond
-/// it are cut into more shards.
+/// Longest frame: twice a push of 64 MB of gradient with as much of residuals. Parameters beyond
+/// it are cut into more shards, so that one frame never holds a connection for long.
 pub const FRAME_BYTES_MAX: u64 = 256 << 20;
 /// Longest typed part: bulk data goes into bodies, so what is left is a few numbers a slot.
 pub const META_BYTES_MAX: u32 = 1 << 20;
@@ -166,8 +165,29 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn parse(raw: &[u8; HEAD_BYTES], limits: &Limits) -> Result<Self, FrameError> {
-        let [m0, m1, m2, m3, protocol, class, k0, k1, id @ .., role, reserved, b0, b1, i0, i1, i2, i3, l0, l1, l2, l3] =
-            *raw;
+        let [
+            m0,
+            m1,
+            m2,
+            m3,
+            protocol,
+            class,
+            k0,
+            k1,
+            id @ ..,
+            role,
+            reserved,
+            b0,
+            b1,
+            i0,
+            i1,
+            i2,
+            i3,
+            l0,
+            l1,
+            l2,
+            l3,
+        ] = *raw;
         let magic = [m0, m1, m2, m3];
         if magic != MAGIC {
             return Err(FrameError::Magic { got: magic });
@@ -211,10 +231,8 @@ impl Head {
         limits: &Limits,
     ) -> Result<Vec<Entry>, FrameError> {
         let mut entries = Vec::with_capacity(usize::from(self.bodies));
-        let mut frame_bytes = frame_bytes_without_bodies(
-            u64::from(self.bodies),
-            u64::from(self.meta_bytes),
-        );
+        let mut frame_bytes =
+            frame_bytes_without_bodies(u64::from(self.bodies), u64::from(self.meta_bytes));
         let (rows, _) = table.as_chunks::<ENTRY_BYTES>();
         for (index, &[kind, length @ ..]) in rows.iter().enumerate() {
             let bytes = u32::from_le_bytes(length);

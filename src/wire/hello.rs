@@ -80,7 +80,9 @@ impl HelloError {
             self,
             Self::Late { .. }
                 | Self::Closed
-                | Self::Frame(FrameError::Io(_) | FrameError::Truncated | FrameError::TooSlow { .. })
+                | Self::Frame(
+                    FrameError::Io(_) | FrameError::Truncated | FrameError::TooSlow { .. }
+                )
         )
     }
 }

@@ -84,7 +84,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     let count = bytes / size_of::<f32>();
                     Body::F32(Arc::new(self.read_values(count, &mut sum).await?))
                 }
-                BodyKind::Bytes => Body::Bytes(self.read_values::<u8>(bytes, &mut sum).await?.into()),
+                BodyKind::Bytes => {
+                    Body::Bytes(self.read_values::<u8>(bytes, &mut sum).await?.into())
+                }
             });
         }
 
@@ -122,7 +124,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FrameError> {
         match self.inner.read_exact(bytes).await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(FrameError::Truncated),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(FrameError::Truncated)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -59,7 +59,8 @@ async fn another_node_at_the_address_is_named_by_the_caller() {
 async fn another_protocol_version_is_named_and_answered() {
     let (near, mut far) = duplex(1 << 16);
     let (meta, bodies) = encode(&hello("old")).unwrap();
-    let frame = Frame { class: Class::Hello, kind: 0, request: 0, target: Target::NODE, meta, bodies };
+    let frame =
+        Frame { class: Class::Hello, kind: 0, request: 0, target: Target::NODE, meta, bodies };
     let mut bytes = Vec::new();
     let mut writer = FrameWriter::new(&mut bytes, Pulse::new());
     writer.write(&frame).await.unwrap();
