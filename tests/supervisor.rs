@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, MailboxError, Message, Supervised,
-    WrapFuture,
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, MailboxError, Message, Running,
+    Supervised, WrapFuture,
 };
 use gradmesh::supervisor::{Cause, RestartPolicy, Vitals, supervise};
 use gradmesh_actors::ids::Incarnation;
@@ -93,6 +93,23 @@ async fn a_spent_budget_closes_the_address() {
     assert!(!counter.connected());
     // 100 + 200 + 250 ms of back-off.
     assert_eq!(begun.elapsed().as_millis() / 10, 55);
+}
+
+/// Its fields are what the panic left: no hook may act on them.
+#[actix::test]
+async fn no_hook_of_a_broken_actor_runs() {
+    pause();
+    let hooks = Arc::new(());
+    let held = Arc::clone(&hooks);
+    let once = RestartPolicy { restarts_max: 0, ..POLICY };
+    let (hooked, mut vitals) =
+        supervise("hooked", Incarnation(0), once, move |_| Hooked(Arc::clone(&held)));
+    let _ = hooked.send(Poison).await;
+
+    vitals.wait_for(|life| life.gave_up).await.unwrap();
+    assert_eq!(hooked.send(Poison).await, Err(MailboxError::Closed));
+
+    assert_eq!(Arc::weak_count(&hooks), 0, "stopping and stopped each leave a mark");
 }
 
 #[actix::test]
@@ -196,6 +213,27 @@ impl Actor for Stubborn {
     type Context = Context<Self>;
 }
 impl Supervised for Stubborn {}
+
+/// Its hooks leave marks.
+#[derive(Debug)]
+struct Hooked(Arc<()>);
+impl Actor for Hooked {
+    type Context = Context<Self>;
+    fn stopping(&mut self, _ctx: &mut Self::Context) -> Running {
+        std::mem::forget(Arc::downgrade(&self.0));
+        Running::Stop
+    }
+    fn stopped(&mut self, _ctx: &mut Self::Context) {
+        std::mem::forget(Arc::downgrade(&self.0));
+    }
+}
+impl Supervised for Hooked {}
+impl Handler<Poison> for Hooked {
+    type Result = ();
+    fn handle(&mut self, _: Poison, _ctx: &mut Self::Context) {
+        panic!("poison");
+    }
+}
 
 #[derive(Message)]
 #[rtype(result = "(Incarnation, u64)")]

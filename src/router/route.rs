@@ -77,3 +77,69 @@ fn answer_frame<Reply: WirePart, Refusal: WirePart>(
     };
     Fault::Unsendable { kind, cause }.to_frame(kind, request, target)
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::{Actor, Context, Handler};
+    use futures_util::future::join_all;
+    use gradmesh_actors::messages::{LinkError, WireMessage, WirePart};
+    use serde::{Deserialize, Serialize};
+
+    use super::Route;
+    use crate::wire::{Class, Frame, Target, decode, encode};
+
+    /// A mailbox that is full delivers late; not later than what comes after.
+    #[actix::test]
+    async fn a_full_mailbox_keeps_the_order() {
+        let log = Log::default().start();
+        let route = Route::new(Target::NODE, log.recipient::<Append>());
+        let answers: Vec<_> =
+            (0..50).map(|number| route.dispatch(request(number)).unwrap()).collect();
+
+        let answers = join_all(answers.into_iter().rev()).await;
+
+        let places: Vec<u32> = answers
+            .into_iter()
+            .rev()
+            .map(|frame| decode::<Place>(&frame.meta, frame.bodies).unwrap().0)
+            .collect();
+        assert_eq!(places, (0..50).collect::<Vec<_>>());
+    }
+
+    fn request(number: u32) -> Frame {
+        let (meta, bodies) = encode(&Append { number }).unwrap();
+        Frame { meta, bodies, ..Frame::bare(Class::Request, u64::from(number) + 1) }
+    }
+
+    #[derive(Debug, Default)]
+    struct Log(Vec<u32>);
+    impl Actor for Log {
+        type Context = Context<Self>;
+    }
+    impl Handler<Append> for Log {
+        type Result = Result<Place, Failed>;
+        fn handle(&mut self, Append { number }: Append, _ctx: &mut Self::Context) -> Self::Result {
+            self.0.push(number);
+            Ok(Place(self.0.len() as u32 - 1))
+        }
+    }
+
+    #[derive(actix::Message, Serialize, Deserialize)]
+    #[rtype(result = "Result<Place, Failed>")]
+    struct Append {
+        number: u32,
+    }
+    impl WirePart for Append {}
+    impl WireMessage for Append {
+        const KIND: u16 = 1;
+        type Reply = Place;
+        type Refusal = Failed;
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Place(u32);
+    impl WirePart for Place {}
+    #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+    #[error(transparent)]
+    struct Failed(#[from] LinkError);
+    impl WirePart for Failed {}
+}
