@@ -15,6 +15,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod plan;
 pub mod reduction;
+pub mod restart;
 pub mod schedule;
 pub mod shard;
 pub mod shuffle;

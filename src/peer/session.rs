@@ -1,0 +1,135 @@
+//! One connection of a link, from the handshake to its end.
+
+use std::cell::RefCell;
+
+use gradmesh_actors::messages::LinkError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::link::{LinkPolicy, Outgoing};
+use super::pending::Pending;
+use crate::transport::Connection;
+use crate::wire::{
+    Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, HelloError, Limits, Pulse,
+    shake_hands,
+};
+
+pub(super) struct Session {
+    node: String,
+    reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
+    writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
+    pulse: Pulse,
+}
+
+impl Session {
+    pub(super) fn new(node: &str, connection: Connection) -> Self {
+        let pulse = Pulse::new();
+        let reader = FrameReader::new(connection.reader, Limits::HELLO, pulse.clone());
+        let writer = FrameWriter::new(connection.writer, pulse.clone());
+        Self { node: node.to_owned(), reader, writer, pulse }
+    }
+
+    pub(super) async fn shake_hands(&mut self, own: &Hello) -> Result<(), HelloError> {
+        shake_hands(&mut self.reader, &mut self.writer, own, Some(&self.node)).await.map(drop)
+    }
+
+    /// Until the connection breaks, which fails all that waits; or the last link is gone.
+    pub(super) async fn run(
+        self,
+        first: Outgoing,
+        requests: &mut mpsc::Receiver<Outgoing>,
+        policy: &LinkPolicy,
+    ) -> Result<(), LinkError> {
+        let Self { node, mut reader, mut writer, pulse } = self;
+        let pending = RefCell::new(Pending::default());
+        // Reads first: what has arrived counts, even where the other futures have given up.
+        let ended = select! { biased;
+            error = read_answers(&node, &mut reader, &pending) => Err(error),
+            written = write_requests(&mut writer, first, requests, &pending, policy) => {
+                written.map_err(|error| disconnected(&node, &error.to_string()))
+            }
+            () = pulse.silent_for(policy.silence_max) => {
+                let limit_ms = policy.silence_max.as_millis();
+                Err(disconnected(&node, &format!("silent for {limit_ms} ms")))
+            }
+        };
+        if let Err(error) = &ended {
+            pending.borrow_mut().fail_all(error);
+        }
+        ended
+    }
+}
+
+async fn read_answers<R: AsyncRead + Unpin>(
+    node: &str,
+    reader: &mut FrameReader<R>,
+    pending: &RefCell<Pending>,
+) -> LinkError {
+    loop {
+        let frame = match reader.read().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return disconnected(node, "closed by the other side"),
+            Err(
+                error @ (FrameError::Io(_) | FrameError::Truncated | FrameError::TooSlow { .. }),
+            ) => {
+                return disconnected(node, &error.to_string());
+            }
+            Err(error) => return protocol(node, error.to_string()),
+        };
+        match frame.class {
+            Class::Pong => {}
+            Class::Error if frame.request == 0 => {
+                return Fault::from_frame(frame).into_link_error(node);
+            }
+            Class::Reply | Class::Refusal | Class::Error => pending.borrow_mut().answer(frame),
+            got => return protocol(node, format!("{got:?} where an answer belongs")),
+        }
+    }
+}
+
+async fn write_requests<W: AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
+    first: Outgoing,
+    requests: &mut mpsc::Receiver<Outgoing>,
+    pending: &RefCell<Pending>,
+    policy: &LinkPolicy,
+) -> Result<(), FrameError> {
+    let mut next = Some(first);
+    let mut next_ping = Instant::now() + policy.ping_every;
+    loop {
+        if Instant::now() >= next_ping {
+            next_ping = Instant::now() + policy.ping_every;
+            pending.borrow_mut().forget_given_up();
+            writer.write(&Frame::bare(Class::Ping, 0)).await?;
+        }
+        match next.take().or_else(|| requests.try_recv().ok()) {
+            // Not sent: its sender has given up.
+            Some(request) if request.answer.is_closed() => {}
+            Some(Outgoing { mut frame, answer }) => {
+                frame.request = pending.borrow_mut().insert(answer);
+                writer.write(&frame).await?;
+            }
+            // Small requests leave together, as soon as there is no other to join them.
+            None => {
+                writer.flush().await?;
+                select! { biased;
+                    () = sleep_until(next_ping) => {}
+                    request = requests.recv() => match request {
+                        Some(request) => next = Some(request),
+                        None => return Ok(()),
+                    },
+                }
+            }
+        }
+    }
+}
+
+fn disconnected(node: &str, cause: &str) -> LinkError {
+    LinkError::Disconnected { node: node.to_owned(), cause: cause.to_owned() }
+}
+
+fn protocol(node: &str, cause: String) -> LinkError {
+    LinkError::Protocol { node: node.to_owned(), cause }
+}

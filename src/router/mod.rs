@@ -1,0 +1,111 @@
+//! The answering side: finds the actor that a request is for, and brings its answer back.
+
+mod connection;
+mod route;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use gradmesh_actors::messages::WireMessage;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::transport::Listener;
+use crate::wire::{Fault, Frame, Hello, Target};
+use route::{Answering, Route};
+
+/// Callers at once: a cluster of a thousand nodes that all call this one. More wait unaccepted.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// A caller from which nothing came for so long is gone: links ping every second.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// After the system refused a connection (it has no file handles left), let others end first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Which actor answers what. Clones share the table; routes may change while connections are
+/// served.
+#[derive(Clone, Default)]
+pub struct Router {
+    routes: Rc<RefCell<BTreeMap<(Target, u16), Route>>>,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.routes.borrow().keys()).finish()
+    }
+}
+
+impl Router {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Messages of type `M` for `target` go to `recipient` from now on.
+    ///
+    /// # Panics
+    /// Two message types have the same `KIND`.
+    pub fn route<M>(&self, target: Target, recipient: Recipient<M>)
+    where
+        M: WireMessage,
+        Result<M::Reply, M::Refusal>: Send,
+    {
+        let route = Route::new(target, recipient);
+        let (kind, message) = (M::KIND, route.message);
+        let before = self.routes.borrow_mut().insert((target, kind), route);
+        if let Some(before) = before {
+            assert_eq!(before.message, message, "two messages have the kind {kind}");
+        }
+    }
+
+    /// Nobody answers for `target` from now on.
+    pub fn remove(&self, target: Target) {
+        self.routes.borrow_mut().retain(|(at, _), _| *at != target);
+    }
+
+    /// Answers whoever calls, until dropped; connections end with it.
+    ///
+    /// `own`: how this node introduces itself.
+    pub async fn serve(self, mut listener: Box<dyn Listener>, own: Hello) {
+        let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+                return;
+            };
+            while connections.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok(connection) => {
+                    let (router, own) = (self.clone(), own.clone());
+                    connections.spawn_local(async move {
+                        connection::serve(connection, &own, &router).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "can't accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Hands a request to its actor at once, so that requests arrive in the order of the calls.
+    fn dispatch(&self, request: Frame) -> Result<Answering, Fault> {
+        let Frame { target, kind, .. } = request;
+        let routes = self.routes.borrow();
+        match routes.get(&(target, kind)) {
+            Some(route) => route.dispatch(request),
+            None if routes.range((target, 0)..=(target, u16::MAX)).next().is_some() => {
+                Err(Fault::UnknownKind { target, kind })
+            }
+            None => Err(Fault::NoTarget { target }),
+        }
+    }
+}

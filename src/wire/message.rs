@@ -1,0 +1,49 @@
+//! Messages to frames and back: the typed part as MessagePack, bulk data beside it.
+
+use gradmesh_actors::messages::{Body, BodyError, WirePart};
+
+/// Nesting of a typed part: our messages have single digits; a bomb of nested arrays ends here.
+const DEPTH_MAX: usize = 64;
+
+/// Why a message can't be made from a frame, or a frame from a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    #[error("the typed part can't be encoded: {cause}")]
+    Encode { cause: String },
+    #[error("the typed part can't be read: {cause}")]
+    Decode { cause: String },
+    #[error("{left} bytes after the end of the typed part")]
+    Trailing { left: usize },
+    #[error(transparent)]
+    Bodies(#[from] BodyError),
+}
+
+/// The typed part and the bodies of a message.
+///
+/// Fields are encoded by name: a message whose fields two releases order or skip differently is
+/// refused or understood, never read shifted.
+///
+/// # Errors
+/// [`MessageError::Encode`]: the type has no MessagePack form.
+pub fn encode<P: WirePart>(part: &P) -> Result<(Vec<u8>, Vec<Body>), MessageError> {
+    let meta = rmp_serde::to_vec_named(part)
+        .map_err(|error| MessageError::Encode { cause: error.to_string() })?;
+    Ok((meta, part.bodies()))
+}
+
+/// A message from what [`encode`] made of it.
+///
+/// # Errors
+/// The bytes are not exactly one `P`, or the bodies are not the ones that it announces.
+pub fn decode<P: WirePart>(meta: &[u8], bodies: Vec<Body>) -> Result<P, MessageError> {
+    let mut left = meta;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut left);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let mut part = P::deserialize(&mut deserializer)
+        .map_err(|error| MessageError::Decode { cause: error.to_string() })?;
+    if !left.is_empty() {
+        return Err(MessageError::Trailing { left: left.len() });
+    }
+    part.attach(bodies)?;
+    Ok(part)
+}

@@ -1,0 +1,23 @@
+//! What travels between nodes: frames, the messages in them, and the handshake before them.
+//!
+//! Knows bytes and [`WireMessage`](gradmesh_actors::messages::WireMessage), no actor and no socket.
+
+mod fault;
+mod frame;
+mod hello;
+mod message;
+mod pulse;
+mod reader;
+mod target;
+mod writer;
+
+pub use fault::Fault;
+pub use frame::{
+    BODIES_MAX, Class, FRAME_BYTES_MAX, Frame, FrameError, Limits, MAGIC, META_BYTES_MAX, PROTOCOL,
+};
+pub use hello::{ConfigDigest, HELLO_TIME_MAX, Hello, HelloError, shake_hands};
+pub use message::{MessageError, decode, encode};
+pub use pulse::Pulse;
+pub use reader::{FRAME_TIME_MAX, FrameReader};
+pub use target::{Role, Target};
+pub use writer::FrameWriter;

@@ -1,0 +1,155 @@
+//! Frames from a stream of bytes that nobody vouches for.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytemuck::Pod;
+use crc32fast::Hasher;
+use gradmesh_actors::messages::Body;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio::time::timeout;
+
+use super::frame::{BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head};
+use super::{Frame, FrameError, Limits, Pulse};
+
+/// A frame that has begun is complete after this, at 9 MB/s for the longest: whoever is slower
+/// holds a connection and memory for nothing.
+pub const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A small frame arrives by one system call; a body longer than this bypasses the buffer.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Read, then summed while it is in the second-level cache.
+const STEP_BYTES: usize = 256 << 10;
+/// Memory that a length alone gets, before its bytes arrive. Beyond it a body at most doubles
+/// what has come, so a lie costs no more than the liar sends.
+const UNSEEN_BYTES_MAX: usize = 1 << 20;
+
+/// Reads frames one after another.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    inner: BufReader<Observed<R>>,
+    limits: Limits,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// `pulse` beats whenever bytes arrive.
+    pub fn new(reader: R, limits: Limits, pulse: Pulse) -> Self {
+        let inner = BufReader::with_capacity(BUFFER_BYTES, Observed { inner: reader, pulse });
+        Self { inner, limits }
+    }
+
+    /// Accepts other frames from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The next frame; `None` where the stream ends between two. Waits without limit for a frame
+    /// to begin, then [`FRAME_TIME_MAX`] for its end.
+    ///
+    /// Not cancel-safe: a dropped call loses the bytes that it has read.
+    ///
+    /// # Errors
+    /// [`FrameError`]; where the next frame begins is then unknown.
+    pub async fn read(&mut self) -> Result<Option<Frame>, FrameError> {
+        if self.inner.fill_buf().await?.is_empty() {
+            return Ok(None);
+        }
+        match timeout(FRAME_TIME_MAX, self.read_begun()).await {
+            Ok(frame) => frame.map(Some),
+            Err(_) => Err(FrameError::TooSlow { limit_ms: FRAME_TIME_MAX.as_millis() as u64 }),
+        }
+    }
+
+    async fn read_begun(&mut self) -> Result<Frame, FrameError> {
+        let mut sum = Hasher::new();
+        let mut raw = [0; HEAD_BYTES];
+        self.fill(&mut raw).await?;
+        sum.update(&raw);
+        let head = Head::parse(&raw, &self.limits)?;
+
+        let mut table = vec![0; head.table_bytes()];
+        self.fill(&mut table).await?;
+        sum.update(&table);
+        let entries = head.parse_table(&table, &self.limits)?;
+
+        let meta = self.read_values::<u8>(head.meta_bytes as usize, &mut sum).await?;
+        let mut bodies = Vec::with_capacity(entries.len());
+        for Entry { kind, bytes } in entries {
+            let bytes = bytes as usize;
+            bodies.push(match kind {
+                BodyKind::F32 => {
+                    let count = bytes / size_of::<f32>();
+                    Body::F32(Arc::new(self.read_values(count, &mut sum).await?))
+                }
+                BodyKind::Bytes => {
+                    Body::Bytes(self.read_values::<u8>(bytes, &mut sum).await?.into())
+                }
+            });
+        }
+
+        let mut checksum = [0; CHECKSUM_BYTES];
+        self.fill(&mut checksum).await?;
+        let (got, computed) = (u32::from_le_bytes(checksum), sum.finalize());
+        if got != computed {
+            return Err(FrameError::Checksum { got, computed });
+        }
+        let Head { class, kind, request, target, .. } = head;
+        Ok(Frame { class, kind, request, target, meta, bodies })
+    }
+
+    /// `count` values straight into memory of their own alignment.
+    async fn read_values<T: Pod>(
+        &mut self,
+        count: usize,
+        sum: &mut Hasher,
+    ) -> Result<Vec<T>, FrameError> {
+        let mut values: Vec<T> = Vec::new();
+        while values.len() < count {
+            let (start, left) = (values.len(), count - values.len());
+            let step = left.min(STEP_BYTES / size_of::<T>());
+            if values.capacity() - start < step {
+                values.reserve_exact(left.min(start.max(UNSEEN_BYTES_MAX / size_of::<T>())));
+            }
+            values.resize(start + step, T::zeroed());
+            let bytes = bytemuck::cast_slice_mut(&mut values[start..]);
+            self.fill(bytes).await?;
+            sum.update(bytes);
+        }
+        Ok(values)
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FrameError> {
+        match self.inner.read_exact(bytes).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(FrameError::Truncated)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Beats when bytes arrive.
+#[derive(Debug)]
+struct Observed<R> {
+    inner: R,
+    pulse: Pulse,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Observed<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.pulse.beat();
+        }
+        polled
+    }
+}

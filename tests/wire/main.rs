@@ -1,0 +1,9 @@
+//! Frames, handshake, links and router, as nodes see them: the same suite over TCP and in memory.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail their test by it")]
+
+mod deadlines;
+mod frames;
+mod handshake;
+mod links;
+mod support;
