@@ -3,6 +3,8 @@
 //! [`Model`] is the one trait that a user implements for a model of their own. `mlp.rs` and
 //! `linear.rs` are the two that come with gradmesh, `init.rs` fills their parameters by seed.
 
+pub mod kinds;
+
 use std::fmt;
 
 use ndarray::{Array2, ArrayView2};
