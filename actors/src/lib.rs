@@ -1,5 +1,6 @@
 //! The actors of gradmesh, the messages they exchange, and the pure rules that decide for them.
 
+pub mod catalog;
 pub mod codec;
 pub mod dataset;
 pub mod ids;
@@ -7,3 +8,5 @@ pub mod job;
 pub mod layout;
 pub mod messages;
 pub mod model;
+pub mod new_version;
+pub mod version;
