@@ -13,6 +13,7 @@ const KNOWN_MAX: usize = 12;
 /// One change of the catalog. The log of them is its whole history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "most entries are publications")]
 pub enum LogEntry {
     Published {
         description: VersionDescription,
