@@ -1,6 +1,8 @@
 //! The model registry over a real folder: what was published stays published, whatever happens
 //! around it.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,8 @@ use gradmesh::store::{RegistryStore, open_store};
 use gradmesh_actors::catalog::CatalogError;
 use gradmesh_actors::dataset::Scaling;
 use gradmesh_actors::messages::{
-    ChangeError, DeleteVersion, FetchModel, FetchedModel, FindError, FindModel, ListModels,
-    PublishModel, Published, RegistryStoreError, RemoveAlias, SetAlias, WirePart,
+    AliasSet, ChangeError, DeleteVersion, FetchModel, FetchedModel, FindError, FindModel,
+    ListModels, PublishModel, Published, RegistryStoreError, RemoveAlias, SetAlias, WirePart,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::model_registry::ModelRegistry;
@@ -153,6 +155,20 @@ async fn a_run_published_through_two_registries_has_one_version() {
     assert_eq!((a.version, b.version), (1, 1));
     assert!(a.already != b.already);
     assert!(fetch(&open(folder.path())).await.is_ok());
+}
+
+/// Both write the same files, for the plain names are taken; whoever loses must not remove them.
+#[actix_rt::test]
+async fn a_registry_that_loses_leaves_the_files_of_the_same_run_alone() {
+    let (folder, first) = fresh();
+    let version = folder.path().join("models/m/1");
+    fs::create_dir_all(&version).unwrap();
+    fs::write(version.join("description.json"), "left behind").unwrap();
+    let second = open(folder.path());
+    let a = actix_rt::spawn(first.send(new_version("a")));
+    second.send(new_version("a")).await.unwrap().unwrap();
+    a.await.unwrap().unwrap().unwrap();
+    assert_eq!(fetch(&first).await.unwrap().tensors, new_version("a").tensors);
 }
 
 #[actix_rt::test]
@@ -324,10 +340,7 @@ async fn fetch_version(
     registry.send(FetchModel { model: "m".into(), version }).await.unwrap()
 }
 
-async fn alias(
-    registry: &Addr<ModelRegistry>,
-    version: &str,
-) -> Result<gradmesh_actors::messages::AliasSet, ChangeError> {
+async fn alias(registry: &Addr<ModelRegistry>, version: &str) -> Result<AliasSet, ChangeError> {
     let (model, alias) = ("m".into(), "production".into());
     let set = SetAlias { model, alias, version: version.parse().unwrap() };
     registry.send(set).await.unwrap()

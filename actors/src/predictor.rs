@@ -25,8 +25,9 @@ const LOADED_MAX: usize = 16;
 /// for each loaded version.
 const RESOLVED_MAX: usize = 64;
 
-/// Requests at a time. Each holds its rows; more than this wait longer than their senders do.
-const PREDICTIONS_MAX: usize = 256;
+/// Requests at a time. They wait for the registry or for tensors; if so many do, those that come
+/// later would wait longer than their senders do.
+const PREDICTIONS_MAX: usize = 1024;
 
 /// The longest wait for the registry to resolve a name, which it does from memory.
 const FIND_LIMIT: Duration = Duration::from_secs(1);

@@ -154,10 +154,12 @@ impl RegistryStore {
             let path_of_tensors = folder.clone().join(description.artifact.file.as_str());
             // A name that holds the hash of the content is taken by the same content only.
             let hashed = !tag.is_empty();
-            if (self.create(&path, json.into()).await? || hashed)
-                && (self.create(&path_of_tensors, bytes.clone()).await? || hashed)
-            {
-                return Ok(description.artifact);
+            let described = self.create(&path, json.into()).await?;
+            if described || hashed {
+                let written = self.create(&path_of_tensors, bytes.clone()).await?;
+                if written || hashed {
+                    return Ok(description.artifact);
+                }
             }
             tag = format!("-{}", &hash[..16]);
             description.artifact.file = format!("{ARTIFACT}{tag}.safetensors");
