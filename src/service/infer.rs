@@ -82,7 +82,7 @@ fn places(state: &ServiceState, request: &HttpRequest) -> u32 {
     let largest = state.limits.body_bytes_max;
     let bytes =
         known.and_then(|length| length.parse().ok()).map_or(largest, |n: usize| n.min(largest));
-    u32::try_from(bytes / PLACE + 1).unwrap_or(u32::MAX)
+    u32::try_from(bytes.div_ceil(PLACE).max(1)).unwrap_or(u32::MAX)
 }
 
 /// Whether this answer is given only for a model that exists.

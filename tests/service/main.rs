@@ -309,7 +309,7 @@ fn bodies_beyond_what_all_requests_may_take_are_503() {
     let limits = ServiceLimits { bodies_bytes_max: 2048, ..ServiceLimits::default() };
     let server = Server::start_with(limits);
     server.still_answers();
-    let (status, body) = server.post_text("/v2/models/sum/infer", &" ".repeat(2048));
+    let (status, body) = server.post_text("/v2/models/sum/infer", &" ".repeat(2049));
     assert_eq!(status, 503);
     assert!(sentence(&body).ends_with("change service.bodies_bytes_max"), "{body}");
     server.still_answers();
