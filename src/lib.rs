@@ -1,9 +1,12 @@
-//! gradmesh: what makes actors a cluster.
+//! What makes the actors of gradmesh a cluster, and the service in front of them.
 
 pub mod config;
 pub mod data;
+pub mod metrics;
 pub mod peer;
 pub mod router;
+pub mod service;
+pub mod store;
 pub mod supervisor;
 pub mod transport;
 pub mod wire;

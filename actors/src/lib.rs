@@ -1,6 +1,7 @@
 //! The actors of gradmesh, the messages they exchange, and the pure rules that decide for them.
 
 pub mod assignment;
+pub mod catalog;
 pub mod checkpoint;
 pub mod codec;
 pub mod dataset;
@@ -11,12 +12,19 @@ pub mod ledger;
 pub mod membership;
 pub mod messages;
 pub mod model;
+pub mod model_registry;
+pub mod new_version;
 pub mod norm;
 pub mod optimizer;
 pub mod plan;
+pub mod predictor;
+mod recent;
 pub mod reduction;
+mod registry_log;
 pub mod restart;
 pub mod schedule;
+pub mod serving;
 pub mod shard;
 pub mod shuffle;
 pub mod training;
+pub mod version;

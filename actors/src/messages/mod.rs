@@ -11,22 +11,49 @@
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
+//! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
+//! | [`FindModel`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
+//! | [`Predict`] | service → Predictor | answer a request |
 
 pub mod checkpoint_store;
 mod combine_norm;
+mod delete_version;
+mod fetch_model;
+mod find_model;
 mod heartbeat;
 mod lease_slots;
 mod link;
+mod list_models;
+mod predict;
+mod publish_model;
 mod pull_parameters;
 mod push_gradient;
+mod registry_error;
+mod registry_store;
+mod remove_alias;
 mod report_shard;
 mod restore_shard;
+mod set_alias;
+mod tensors;
 
 pub use combine_norm::{CombineNorm, CombinedNorm, NormError};
+pub use delete_version::DeleteVersion;
+pub use fetch_model::{FetchModel, FetchedModel};
+pub use find_model::FindModel;
 pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
+pub use list_models::{ListModels, ModelList};
+pub use predict::{Predict, PredictError, Prediction};
+pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};
 pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
+pub use registry_error::{ChangeError, FindError};
+pub use registry_store::{
+    AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
+    RemoveArtifact, WriteArtifact, ask_store,
+};
+pub use remove_alias::RemoveAlias;
 pub use report_shard::{BytesMoved, ReportError, ReportFailure, ReportPart, ReportShard};
 pub use restore_shard::{AdoptView, RestoreError, RestoreShard};
+pub use set_alias::{AliasSet, SetAlias};

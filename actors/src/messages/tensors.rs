@@ -1,0 +1,33 @@
+//! Takes the `f32` bodies of a received frame.
+
+use crate::messages::{Body, BodyError, Values};
+
+/// The values of each body, if they are as many and as long as `lens` says. A length of `None` is
+/// a shape that no frame can hold.
+pub(crate) fn take_f32(
+    bodies: Vec<Body>,
+    lens: impl ExactSizeIterator<Item = Option<usize>>,
+) -> Result<Vec<Values>, BodyError> {
+    if bodies.len() != lens.len() {
+        let (expected, got) = (lens.len(), bodies.len());
+        return Err(BodyError {
+            expected: format!("{expected} bodies"),
+            got: format!("{got} bodies"),
+        });
+    }
+    let mut tensors = Vec::with_capacity(bodies.len());
+    for (body, len) in bodies.into_iter().zip(lens) {
+        match body {
+            Body::F32(values) if Some(values.len()) == len => tensors.push(values),
+            other => {
+                let expected = len.map_or_else(|| "less than memory".to_owned(), |n| n.to_string());
+                let kind = if matches!(other, Body::F32(_)) { "f32" } else { "plain" };
+                return Err(BodyError {
+                    expected: format!("a body of {expected} f32 values"),
+                    got: format!("{} {kind} bytes", other.byte_len()),
+                });
+            }
+        }
+    }
+    Ok(tensors)
+}

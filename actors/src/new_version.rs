@@ -1,0 +1,207 @@
+//! A trained model on its way into the registry, and what it must keep to be published.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Scaling;
+use crate::model::ModelDescription;
+use crate::version::{Artifact, TensorShape, VersionDescription};
+
+/// A trained model before the registry numbers it. The fields are those of [`VersionDescription`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewVersion {
+    pub model: String,
+    pub architecture: ModelDescription,
+    pub tensors: Vec<TensorShape>,
+    pub features: usize,
+    pub outputs: usize,
+    pub classes: Option<usize>,
+    pub scaling: Scaling,
+    pub job: serde_json::Value,
+    pub job_digest: String,
+    pub data_digest: String,
+    pub run: String,
+    pub digest: String,
+    pub steps: u64,
+    pub epochs: u64,
+    pub metrics: BTreeMap<String, f64>,
+    pub created_unix_ms: u64,
+}
+
+/// A new version contradicts itself, or holds a value that can't be served.
+#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+pub enum NewVersionError {
+    #[error("{what} of {model} is {value}; only finite values can be published")]
+    NotFinite { model: String, what: String, value: String },
+    #[error("{what} of {model} is {got}, expected {expected}")]
+    Inconsistent { model: String, what: String, expected: usize, got: usize },
+    #[error("tensor {name:?} of {model} has a shape beyond memory")]
+    Shape { model: String, name: String },
+}
+
+impl NewVersion {
+    /// The description of this version under its number.
+    #[must_use]
+    pub fn numbered(self, version: u64, artifact: Artifact) -> VersionDescription {
+        VersionDescription {
+            model: self.model,
+            version,
+            architecture: self.architecture,
+            tensors: self.tensors,
+            features: self.features,
+            outputs: self.outputs,
+            classes: self.classes,
+            scaling: self.scaling,
+            job: self.job,
+            job_digest: self.job_digest,
+            data_digest: self.data_digest,
+            run: self.run,
+            digest: self.digest,
+            steps: self.steps,
+            epochs: self.epochs,
+            metrics: self.metrics,
+            created_unix_ms: self.created_unix_ms,
+            artifact,
+        }
+    }
+
+    /// Checks what JSON can't hold (a NaN would make the log unreadable) and what serving relies
+    /// on.
+    ///
+    /// # Errors
+    /// The first value that breaks it.
+    pub fn check(&self) -> Result<(), NewVersionError> {
+        for (name, &value) in &self.metrics {
+            self.finite(&format!("metric {name}"), value)?;
+        }
+        match &self.scaling {
+            Scaling::None => {}
+            Scaling::Divide { by } => self.divisor("the divisor of the scaling", *by)?,
+            Scaling::Standard { mean, deviation } => {
+                self.count("number of means", self.features, mean.len())?;
+                self.count("number of deviations", self.features, deviation.len())?;
+                for &value in mean {
+                    self.finite("a mean of the scaling", value.into())?;
+                }
+                for &value in deviation {
+                    self.divisor("a deviation of the scaling", value)?;
+                }
+            }
+        }
+        self.count("number of outputs", self.classes.unwrap_or(self.outputs), self.outputs)
+    }
+
+    /// Checks the values of the tensors, in the order of `tensors`.
+    ///
+    /// # Errors
+    /// More, fewer or longer tensors than described, or a value that is not finite.
+    pub fn check_tensors<'a>(
+        &self,
+        values: impl ExactSizeIterator<Item = &'a [f32]>,
+    ) -> Result<(), NewVersionError> {
+        self.count("number of tensors sent", self.tensors.len(), values.len())?;
+        for (tensor, values) in self.tensors.iter().zip(values) {
+            let Some(len) = tensor.len() else {
+                let (model, name) = (self.model.clone(), tensor.name.clone());
+                return Err(NewVersionError::Shape { model, name });
+            };
+            self.count(&format!("length of tensor {}", tensor.name), len, values.len())?;
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                let what = format!("value {index} of tensor {}", tensor.name);
+                self.finite(&what, values[index].into())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn divisor(&self, what: &str, value: f32) -> Result<(), NewVersionError> {
+        self.finite(what, value.into())?;
+        self.finite(&format!("the inverse of {what}"), value.recip().into())
+    }
+
+    fn finite(&self, what: &str, value: f64) -> Result<(), NewVersionError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        Err(NewVersionError::NotFinite {
+            model: self.model.clone(),
+            what: what.to_owned(),
+            value: value.to_string(),
+        })
+    }
+
+    fn count(&self, what: &str, expected: usize, got: usize) -> Result<(), NewVersionError> {
+        if expected == got {
+            return Ok(());
+        }
+        let (model, what) = (self.model.clone(), what.to_owned());
+        Err(NewVersionError::Inconsistent { model, what, expected, got })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn new_version(model: &str, run: &str) -> NewVersion {
+        NewVersion {
+            model: model.into(),
+            architecture: ModelDescription {
+                kind: "toy".into(),
+                settings: serde_json::json!({ "features": 2 }),
+            },
+            tensors: vec![TensorShape { name: "w".into(), shape: vec![2] }],
+            features: 2,
+            outputs: 1,
+            classes: None,
+            scaling: Scaling::None,
+            job: serde_json::json!({ "seed": 1 }),
+            job_digest: "job".into(),
+            data_digest: "data".into(),
+            run: run.into(),
+            digest: "state".into(),
+            steps: 10,
+            epochs: 1,
+            metrics: BTreeMap::from([("loss".into(), 0.5)]),
+            created_unix_ms: 1,
+        }
+    }
+
+    pub(crate) fn artifact() -> Artifact {
+        Artifact { file: "model.safetensors".into(), blake3: "00".into(), bytes: 8 }
+    }
+
+    #[test]
+    fn a_metric_that_json_can_not_hold_is_refused() {
+        let mut new = new_version("m", "a");
+        new.metrics.insert("accuracy".into(), f64::NAN);
+        assert_eq!(
+            new.check().unwrap_err().to_string(),
+            "metric accuracy of m is NaN; only finite values can be published"
+        );
+    }
+
+    #[test]
+    fn a_scaling_that_divides_by_zero_or_has_another_width_is_refused() {
+        let mut new = new_version("m", "a");
+        new.scaling = Scaling::Divide { by: 0.0 };
+        assert!(matches!(new.check(), Err(NewVersionError::NotFinite { .. })));
+        new.scaling = Scaling::Standard { mean: vec![0.0, 0.0], deviation: vec![1.0] };
+        assert!(matches!(
+            new.check(),
+            Err(NewVersionError::Inconsistent { expected: 2, got: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn tensors_of_another_length_or_with_a_nan_are_refused() {
+        let new = new_version("m", "a");
+        let check = |values: &[&[f32]]| new.check_tensors(values.iter().copied());
+        assert_eq!(check(&[&[1.0, 2.0]]), Ok(()));
+        assert!(check(&[]).is_err());
+        assert!(check(&[&[1.0]]).is_err());
+        let refused = check(&[&[1.0, f32::INFINITY]]).unwrap_err();
+        assert!(refused.to_string().starts_with("value 1 of tensor w of m is inf"), "{refused}");
+    }
+}

@@ -1,0 +1,278 @@
+//! Predictor: answers requests with published versions.
+//!
+//! Asks the registry which version is meant, keeps the versions that it used last in memory, and
+//! leaves the rest to `serving.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Recipient, ResponseFuture, Supervised};
+use tokio::sync::{OnceCell, Semaphore};
+use tracing::{info, warn};
+
+use crate::messages::{FetchModel, FindError, FindModel, Predict, PredictError, Prediction, ask};
+use crate::model::ModelKinds;
+use crate::recent::Recent;
+use crate::serving::ServedModel;
+use crate::version::VersionRef;
+
+/// Versions in memory at a time. A handful of models with a stable and a new version each; more
+/// would let requests for old versions fill the memory of the node.
+const LOADED_MAX: usize = 16;
+
+/// Names whose last answer of the registry is remembered, for the time in which it is away: a few
+/// for each loaded version.
+const RESOLVED_MAX: usize = 64;
+
+/// Requests at a time. They wait for the registry or for tensors; if so many do, those that come
+/// later would wait longer than their senders do.
+const PREDICTIONS_MAX: usize = 1024;
+
+/// The longest wait for the registry to resolve a name, which it does from memory.
+const FIND_LIMIT: Duration = Duration::from_secs(1);
+
+/// The longest wait for the tensors of a version: a gigabyte over a slow link.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Answers [`Predict`].
+#[derive(Debug)]
+pub struct Predictor {
+    shared: Rc<Shared>,
+}
+
+/// What the handlers' futures hold. Changed between two awaits only, on one thread.
+#[derive(Debug)]
+struct Shared {
+    kinds: ModelKinds,
+    find: Recipient<FindModel>,
+    fetch: Recipient<FetchModel>,
+    /// A cell is filled once, however many requests wait for it.
+    loaded: RefCell<Recent<(String, u64), Loaded>>,
+    /// What a name meant when the registry was asked last: the number of a version.
+    resolved: RefCell<Recent<(String, VersionRef), u64>>,
+    places: Semaphore,
+    /// Whether the registry failed to answer last time; it is reported once.
+    away: Cell<bool>,
+}
+
+type Loaded = Rc<OnceCell<ServedModel>>;
+
+impl Predictor {
+    /// A predictor that can build these kinds of models.
+    pub fn new(
+        kinds: ModelKinds,
+        find: Recipient<FindModel>,
+        fetch: Recipient<FetchModel>,
+    ) -> Self {
+        Self { shared: Rc::new(Shared::new(kinds, find, fetch)) }
+    }
+}
+
+impl Actor for Predictor {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Predictor {
+    /// Forgets the loaded versions; the next request for one loads it again.
+    fn restarting(&mut self, _ctx: &mut Self::Context) {
+        let Shared { kinds, find, fetch, .. } = &*self.shared;
+        self.shared = Rc::new(Shared::new(kinds.clone(), find.clone(), fetch.clone()));
+    }
+}
+
+impl Handler<Predict> for Predictor {
+    type Result = ResponseFuture<<Predict as actix::Message>::Result>;
+
+    fn handle(&mut self, request: Predict, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.predict(request).await })
+    }
+}
+
+impl Shared {
+    fn new(kinds: ModelKinds, find: Recipient<FindModel>, fetch: Recipient<FetchModel>) -> Self {
+        Self {
+            kinds,
+            find,
+            fetch,
+            loaded: RefCell::new(Recent::new(LOADED_MAX)),
+            resolved: RefCell::new(Recent::new(RESOLVED_MAX)),
+            places: Semaphore::new(PREDICTIONS_MAX),
+            away: Cell::new(false),
+        }
+    }
+
+    async fn predict(&self, request: Predict) -> Result<Prediction, PredictError> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err(PredictError::Busy { limit: PREDICTIONS_MAX });
+        };
+        let version = self.resolve(&request).await?;
+        let key = (request.model.clone(), version);
+        let cell: Loaded =
+            self.loaded.borrow_mut().get_or_insert_with(key.clone(), Loaded::default).clone();
+        let served = cell.get_or_try_init(|| self.load(&key.0, version)).await?;
+        let answer = served.predict(&request);
+        if let Err(error @ PredictError::Model { .. }) = &answer {
+            // Whatever state a model keeps may be broken after it failed.
+            warn!(%error, "a model failed; it is loaded again for the next request");
+            self.loaded.borrow_mut().remove(&key);
+        }
+        answer
+    }
+
+    /// The version that the request names now; if the registry does not answer, the one that the
+    /// name meant last, so that a lost registry stops no service.
+    async fn resolve(&self, request: &Predict) -> Result<u64, PredictError> {
+        let key = (request.model.clone(), request.version.clone());
+        let find = FindModel { model: key.0.clone(), version: key.1.clone() };
+        match ask(&self.find, find, FIND_LIMIT).await {
+            Ok(found) => {
+                self.away.set(false);
+                self.resolved.borrow_mut().insert(key, found.version);
+                Ok(found.version)
+            }
+            Err(error @ FindError::Catalog(_)) => {
+                self.away.set(false);
+                self.resolved.borrow_mut().remove(&key);
+                Err(error.into())
+            }
+            Err(error) => {
+                if !self.away.replace(true) {
+                    warn!(%error, "the registry does not answer; names mean what they meant last");
+                }
+                self.resolved.borrow().get(&key).copied().ok_or(error.into())
+            }
+        }
+    }
+
+    async fn load(&self, model: &str, version: u64) -> Result<ServedModel, PredictError> {
+        let fetch = FetchModel { model: model.to_owned(), version: VersionRef::Number(version) };
+        let fetched = ask(&self.fetch, fetch, FETCH_LIMIT).await?;
+        let served = ServedModel::new(&self.kinds, fetched)?;
+        info!(model, version, "version loaded");
+        Ok(served)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::Addr;
+
+    use super::*;
+    use crate::catalog::CatalogError;
+    use crate::messages::{FetchedModel, RegistryStoreError};
+    use crate::new_version::tests::{artifact, new_version};
+    use crate::serving::tests::toy_kinds;
+    use crate::version::VersionDescription;
+
+    /// Knows the versions 1 to `newest` of every model; version `n` answers `n` times the sum.
+    struct Registry {
+        newest: u64,
+        away: bool,
+        fetched: Vec<u64>,
+    }
+
+    impl Registry {
+        fn describe(&self, version: &VersionRef) -> Result<VersionDescription, FindError> {
+            let number = match version {
+                VersionRef::Number(number) if *number <= self.newest => *number,
+                VersionRef::Latest => self.newest,
+                _ => Err(CatalogError::NoVersions { model: "m".into() })?,
+            };
+            Ok(new_version("m", "run").numbered(number, artifact()))
+        }
+    }
+
+    impl Actor for Registry {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<FindModel> for Registry {
+        type Result = Result<VersionDescription, FindError>;
+
+        fn handle(&mut self, find: FindModel, _: &mut Self::Context) -> Self::Result {
+            if self.away {
+                return Err(RegistryStoreError::Gone.into());
+            }
+            self.describe(&find.version)
+        }
+    }
+
+    impl Handler<FetchModel> for Registry {
+        type Result = Result<FetchedModel, FindError>;
+
+        fn handle(&mut self, fetch: FetchModel, _: &mut Self::Context) -> Self::Result {
+            let description = self.describe(&fetch.version)?;
+            self.fetched.push(description.version);
+            let weight = description.version as f32;
+            Ok(FetchedModel { description, tensors: vec![vec![weight; 2].into()] })
+        }
+    }
+
+    #[derive(actix::Message)]
+    #[rtype(result = "Vec<u64>")]
+    struct Change(u64, bool);
+
+    impl Handler<Change> for Registry {
+        type Result = Vec<u64>;
+
+        fn handle(&mut self, change: Change, _: &mut Self::Context) -> Self::Result {
+            (self.newest, self.away) = (change.0, change.1);
+            self.fetched.clone()
+        }
+    }
+
+    fn start() -> (Addr<Registry>, Addr<Predictor>) {
+        let registry = Registry { newest: 1, away: false, fetched: Vec::new() }.start();
+        let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
+        (registry, Predictor::new(toy_kinds(), find, fetch).start())
+    }
+
+    fn predict(version: VersionRef) -> Predict {
+        let inputs = vec![1.0, 2.0].into();
+        Predict { model: "m".into(), version, rows: 1, features: 2, inputs }
+    }
+
+    async fn latest(predictor: &Addr<Predictor>) -> (u64, f32) {
+        let answer = predictor.send(predict(VersionRef::Latest)).await.unwrap().unwrap();
+        (answer.version, answer.values[0])
+    }
+
+    #[actix_rt::test]
+    async fn a_new_version_answers_the_next_request() {
+        let (registry, predictor) = start();
+        assert_eq!(latest(&predictor).await, (1, 3.0));
+        registry.send(Change(2, false)).await.unwrap();
+        assert_eq!(latest(&predictor).await, (2, 6.0));
+    }
+
+    #[actix_rt::test]
+    async fn requests_that_wait_for_one_version_load_it_once() {
+        let (registry, predictor) = start();
+        let first = actix_rt::spawn(predictor.send(predict(VersionRef::Latest)));
+        let second = predictor.send(predict(VersionRef::Number(1))).await.unwrap();
+        assert_eq!(first.await.unwrap().unwrap(), second);
+        assert_eq!(registry.send(Change(1, false)).await.unwrap(), [1]);
+    }
+
+    #[actix_rt::test]
+    async fn a_loaded_version_answers_while_the_registry_is_away() {
+        let (registry, predictor) = start();
+        latest(&predictor).await;
+        registry.send(Change(2, true)).await.unwrap();
+        assert_eq!(latest(&predictor).await, (1, 3.0));
+        let unknown = predictor.send(predict(VersionRef::Number(2))).await.unwrap();
+        assert_eq!(unknown, Err(FindError::Store(RegistryStoreError::Gone).into()));
+    }
+
+    #[actix_rt::test]
+    async fn a_version_that_is_gone_from_the_registry_answers_no_more() {
+        let (registry, predictor) = start();
+        let one = || predict(VersionRef::Number(1));
+        assert!(predictor.send(one()).await.unwrap().is_ok());
+        registry.send(Change(0, false)).await.unwrap();
+        let gone = predictor.send(one()).await.unwrap();
+        assert!(matches!(gone, Err(PredictError::Registry(FindError::Catalog(_)))), "{gone:?}");
+    }
+}

@@ -1,0 +1,219 @@
+//! What a published version is, and how one is named.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Scaling;
+use crate::model::ModelDescription;
+
+/// Characters in the name of a model or an alias: such names stand in paths of files and URLs, and
+/// the longest path that they make stays far below the 255 bytes of a file name.
+pub const NAME_MAX: usize = 64;
+
+/// One published version of a model: all that is needed to serve it and to train it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionDescription {
+    /// Letters, digits, `-`, `_`, `.`; at most [`NAME_MAX`].
+    pub model: String,
+    /// The first version of a model is 1.
+    pub version: u64,
+    pub architecture: ModelDescription,
+    /// In the order in which they lie in the flat space.
+    pub tensors: Vec<TensorShape>,
+    /// Input values of a row, ≥ 1.
+    pub features: usize,
+    /// Output values of a row, ≥ 1.
+    pub outputs: usize,
+    /// As many as `outputs` for a classifier, whose outputs are class probabilities.
+    pub classes: Option<usize>,
+    /// Applied to the raw inputs of a request.
+    pub scaling: Scaling,
+    /// The job that trained it, as its digest was taken.
+    pub job: serde_json::Value,
+    pub job_digest: String,
+    pub data_digest: String,
+    /// The training run; publishing a run again gives the version that it already has.
+    pub run: String,
+    /// Digest of the final training state. One run has one.
+    pub digest: String,
+    pub steps: u64,
+    pub epochs: u64,
+    /// Finite values, for example `test_accuracy`.
+    pub metrics: BTreeMap<String, f64>,
+    pub created_unix_ms: u64,
+    pub artifact: Artifact,
+}
+
+/// A tensor as it is stored: always `f32`, row-major.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorShape {
+    pub name: String,
+    pub shape: Vec<usize>,
+}
+
+/// The stored tensors of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Name of the file in the folder of the version. Two publications that race for one version
+    /// write different files, and the log names the one that won.
+    pub file: String,
+    /// BLAKE3 of the file, in hexadecimal.
+    pub blake3: String,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+impl TensorShape {
+    /// Number of values: the product of the shape; `None` where it is beyond `usize`.
+    pub fn len(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
+    }
+
+    /// Whether the tensor has no values.
+    pub fn is_empty(&self) -> bool {
+        self.shape.contains(&0)
+    }
+}
+
+/// Which version of a model is meant: `3`, `latest`, or an alias such as `production`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum VersionRef {
+    /// The newest version that was not deleted.
+    Latest,
+    Number(u64),
+    /// Keeps the rule of [`check_alias`].
+    Alias(String),
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Alias(alias) => f.write_str(alias),
+        }
+    }
+}
+
+impl FromStr for VersionRef {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let number = text.parse().map_err(|_| NameError::Number { text: text.to_owned() })?;
+            return Ok(Self::Number(number));
+        }
+        check_alias(text)?;
+        Ok(Self::Alias(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for VersionRef {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<VersionRef> for String {
+    fn from(version: VersionRef) -> Self {
+        version.to_string()
+    }
+}
+
+/// A text can't name a model, a version or an alias.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum NameError {
+    #[error("version number {text} is larger than {}", u64::MAX)]
+    Number { text: String },
+    #[error(
+        "{alias:?} can't be an alias: use 1 to {NAME_MAX} of a-z, 0-9, '-', '_', '.', and not digits only"
+    )]
+    Alias { alias: String },
+    #[error("\"latest\" always names the newest version; use another alias")]
+    Reserved,
+    #[error(
+        "{model:?} can't name a model: use 1 to {NAME_MAX} letters, digits, '-', '_', '.', and begin with a letter or digit; change job.model.name"
+    )]
+    Model { model: String },
+}
+
+/// Checks the name of an alias: 1 to [`NAME_MAX`] of `a-z0-9-_.`, not digits only, not `latest`,
+/// and not dots only, which would name a folder.
+///
+/// # Errors
+/// The name that breaks the rule.
+pub fn check_alias(alias: &str) -> Result<(), NameError> {
+    if alias == "latest" {
+        return Err(NameError::Reserved);
+    }
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.')
+    };
+    let good = (1..=NAME_MAX).contains(&alias.len())
+        && alias.bytes().all(allowed)
+        && !alias.bytes().all(|byte| byte.is_ascii_digit())
+        && !alias.bytes().all(|byte| byte == b'.');
+    if good { Ok(()) } else { Err(NameError::Alias { alias: alias.to_owned() }) }
+}
+
+/// Checks the name of a model. It begins with a letter or a digit, so that it can never be `..`
+/// in a path.
+///
+/// # Errors
+/// The name that breaks the rule.
+pub fn check_model_name(model: &str) -> Result<(), NameError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let good = model.len() <= NAME_MAX
+        && model.bytes().all(allowed)
+        && model.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if good { Ok(()) } else { Err(NameError::Model { model: model.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_a_number_latest_is_latest_and_all_else_an_alias() {
+        assert_eq!("3".parse(), Ok(VersionRef::Number(3)));
+        assert_eq!("latest".parse(), Ok(VersionRef::Latest));
+        assert_eq!("v1.2-rc_3".parse(), Ok(VersionRef::Alias("v1.2-rc_3".into())));
+    }
+
+    #[test]
+    fn texts_that_name_no_version_are_refused() {
+        let long = "a".repeat(NAME_MAX + 1);
+        for text in ["", "Production", "a b", "a/b", "..", "é", long.as_str()] {
+            assert_eq!(
+                text.parse::<VersionRef>(),
+                Err(NameError::Alias { alias: text.into() }),
+                "{text:?}"
+            );
+        }
+        let huge = "18446744073709551616";
+        assert_eq!(huge.parse::<VersionRef>(), Err(NameError::Number { text: huge.into() }));
+    }
+
+    #[test]
+    fn names_that_could_leave_the_folder_of_models_are_refused() {
+        for model in ["", ".", "..", "a/b", "a\\b", "-x", "a\0"] {
+            assert!(check_model_name(model).is_err(), "{model:?}");
+        }
+        assert_eq!(check_model_name("Mnist_2.b-1"), Ok(()));
+    }
+
+    #[test]
+    fn a_shape_beyond_memory_has_no_length() {
+        let tensor = TensorShape { name: "w".into(), shape: vec![usize::MAX, 2] };
+        assert_eq!(tensor.len(), None);
+    }
+}

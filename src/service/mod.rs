@@ -1,0 +1,183 @@
+//! The HTTP service: the Open Inference Protocol, version 2, and a metrics page.
+//!
+//! | verb and path | answer |
+//! |---|---|
+//! | `GET /v2` | name and version of the server |
+//! | `GET /v2/health/live`, `/v2/health/ready` | whether it runs, whether it can answer |
+//! | `GET /v2/models` | names of the models |
+//! | `GET /v2/models/{m}[/versions/{v}]` | inputs, outputs and lineage |
+//! | `GET /v2/models/{m}[/versions/{v}]/ready` | whether the version exists |
+//! | `POST /v2/models/{m}[/versions/{v}]/infer` | a prediction |
+//! | `GET /metrics` | counters, for Prometheus |
+//!
+//! `{v}` is a number, `latest` (which is also meant where there is none), or an alias. Whatever
+//! goes wrong is answered with `{"error": "…"}`.
+
+mod api_error;
+mod infer;
+mod infer_request;
+mod infer_response;
+mod request_metrics;
+mod routes;
+mod tensor_data;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use actix::Recipient;
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use gradmesh_actors::messages::{FindModel, ListModels, Predict};
+use tokio::sync::Semaphore;
+use tracing::{error, info};
+
+use crate::metrics::Metrics;
+use request_metrics::RequestMetrics;
+
+/// Connections of one HTTP thread. Idle ones cost a few kilobytes each; more than this on one
+/// node are a client that leaks them.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// How long a connection stays open between two requests: longer than the minute after which
+/// common load balancers close theirs, so that they never write into a closed one.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long requests under way are waited for when the service stops.
+const STOP_LIMIT_S: u64 = 10;
+
+/// Bytes of a body that one permit stands for: the smallest request is worth one.
+const PLACE: usize = 1024;
+
+/// What requests may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// The largest body, after decompression. 16 MiB are two thousand rows of 784 features in
+    /// JSON; a larger batch is better sent as several requests.
+    pub body_bytes_max: usize,
+    /// The longest wait for a prediction; 10 s is past what a caller waits for.
+    pub infer: Duration,
+    /// Bodies of all requests under way, ≥ `body_bytes_max`. Read into numbers, a body takes up to
+    /// ten times its size: 64 MiB at most 640 MiB of memory.
+    pub bodies_bytes_max: usize,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 16 << 20,
+            infer: Duration::from_secs(10),
+            bodies_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// Who answers, and within which limits. Clones share all of it.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    predict: Recipient<Predict>,
+    find: Recipient<FindModel>,
+    list: Recipient<ListModels>,
+    metrics: Metrics,
+    requests: RequestMetrics,
+    limits: ServiceLimits,
+    /// One permit for each KiB of `bodies_bytes_max`.
+    places: Arc<Semaphore>,
+    /// Whether the registry has ever answered.
+    ready: Arc<AtomicBool>,
+}
+
+impl ServiceState {
+    /// Registers the service's counters in `metrics`: make one state for each.
+    pub fn new(
+        predict: Recipient<Predict>,
+        find: Recipient<FindModel>,
+        list: Recipient<ListModels>,
+        metrics: Metrics,
+        limits: ServiceLimits,
+    ) -> Self {
+        Self {
+            predict,
+            find,
+            list,
+            requests: RequestMetrics::new(&metrics),
+            metrics,
+            places: Arc::new(Semaphore::new(limits.bodies_bytes_max / PLACE)),
+            limits,
+            ready: Arc::default(),
+        }
+    }
+}
+
+/// Mounts `/v2` and `/metrics` in an application of the caller's own.
+pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
+    cfg.service(routes::scope(state.clone())).service(routes::metrics_page(state));
+}
+
+/// The service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error("{listen} is in use by another program; change service.listen")]
+    InUse { listen: SocketAddr },
+    #[error("can't listen on {listen}: {source}; change service.listen")]
+    Listen { listen: SocketAddr, source: io::Error },
+}
+
+/// A running HTTP server.
+#[derive(Clone, Debug)]
+pub struct Service {
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl Service {
+    /// Starts to listen, with `workers` threads that read and write requests (≥ 1).
+    ///
+    /// # Errors
+    /// The address can't be listened on.
+    pub fn start(
+        listen: SocketAddr,
+        state: ServiceState,
+        workers: usize,
+    ) -> Result<Self, ServiceError> {
+        let app = move || {
+            App::new()
+                .configure(|cfg| configure(cfg, state.clone()))
+                .default_service(web::to(routes::no_such_path))
+        };
+        let server = HttpServer::new(app)
+            .workers(workers)
+            .max_connections(CONNECTIONS_MAX)
+            .keep_alive(KEEP_ALIVE)
+            .shutdown_timeout(STOP_LIMIT_S)
+            // The node decides when it stops.
+            .disable_signals()
+            .bind(listen)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => ServiceError::InUse { listen },
+                _ => ServiceError::Listen { listen, source },
+            })?;
+        let address = server.addrs().first().copied().unwrap_or(listen);
+        let server = server.run();
+        let handle = server.handle();
+        actix_rt::spawn(async move {
+            if let Err(error) = server.await {
+                error!(%error, "the HTTP server failed");
+            }
+        });
+        info!(%address, "service listens");
+        Ok(Self { address, handle })
+    }
+
+    /// Where it listens: the port that was given, or the one that was chosen for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no new connections and waits for the requests under way.
+    pub async fn stop(&self) {
+        self.handle.stop(true).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Where artifacts, checkpoints and the registry's log are kept: a folder, by path or URL.
+
+mod registry_store;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+
+pub use registry_store::RegistryStore;
+pub use tensors::{NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors};
+
+/// A store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "store {url:?} is not a folder; this build knows folders only: give a path or file:///path"
+    )]
+    Scheme { url: String },
+    #[error("store {url:?} is not file:///path without '%'; give the path of the folder instead")]
+    FileUrl { url: String },
+    #[error("folder {} can't be made: {source}", path.display())]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("folder {} can't be opened: {source}", path.display())]
+    Open { path: PathBuf, source: object_store::Error },
+}
+
+/// Opens the store at a path or a `file://` URL; a relative path is one from `base`. The folder is
+/// made if it isn't there.
+///
+/// Whatever a put has acknowledged is synced to disk.
+///
+/// # Errors
+/// Another scheme, or a folder that can't be made or opened.
+pub fn open_store(url_or_path: &str, base: &Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let path = match url_or_path.split_once("://") {
+        None => base.join(url_or_path),
+        Some(("file", path)) if path.starts_with('/') && !path.contains('%') => path.into(),
+        Some(("file", _)) => return Err(StoreError::FileUrl { url: url_or_path.to_owned() }),
+        Some(_) => return Err(StoreError::Scheme { url: url_or_path.to_owned() }),
+    };
+    if let Err(source) = std::fs::create_dir_all(&path) {
+        return Err(StoreError::Folder { path, source });
+    }
+    match LocalFileSystem::new_with_prefix(&path) {
+        Ok(store) => Ok(Arc::new(store.with_fsync(true))),
+        Err(source) => Err(StoreError::Open { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_from_the_base_and_a_file_url_is_absolute() {
+        let base = tempfile::tempdir().unwrap();
+        open_store("some/store", base.path()).unwrap();
+        assert!(base.path().join("some/store").is_dir());
+        let url = format!("file://{}/other", base.path().display());
+        open_store(&url, Path::new("/nowhere")).unwrap();
+        assert!(base.path().join("other").is_dir());
+    }
+
+    #[test]
+    fn another_scheme_is_refused_and_makes_no_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let refused = open_store("s3://bucket/models", base.path()).unwrap_err();
+        assert!(refused.to_string().contains("knows folders only"), "{refused}");
+        assert!(base.path().read_dir().unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_an_error_that_names_it() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("store"), "x").unwrap();
+        let refused = open_store("store", base.path()).unwrap_err();
+        assert!(refused.to_string().contains("/store can't be made"), "{refused}");
+    }
+}

@@ -1,0 +1,317 @@
+//! The files of the model registry.
+//!
+//! ```text
+//! log/00000000000000000001.json          one change of the catalog; written once, never changed
+//! models/<model>/<version>/model.safetensors
+//! models/<model>/<version>/description.json
+//! ```
+//!
+//! A version is published by its log entry. What a publication that was cut off left under
+//! `models` is seen by nobody, and the next one takes the same number: it finds the plain names
+//! taken, and writes `model-<hash>.safetensors` and `description-<hash>.json` beside them.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context, Handler, ResponseFuture, Supervised};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use gradmesh_actors::catalog::LogEntry;
+use gradmesh_actors::messages::{
+    AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
+    RemoveArtifact, Values, WriteArtifact,
+};
+use gradmesh_actors::version::{Artifact, TensorShape, VersionDescription};
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use serde::{Deserialize, Serialize};
+
+use super::tensors::{NamedTensor, TensorFile, read_safetensors, write_safetensors};
+
+/// Of the log's records. A later one may add fields beside `entry` without a new number.
+const FORMAT: u32 = 1;
+
+/// Log entries that are read at a time: enough to hide the latency of a remote store.
+const READS: usize = 16;
+
+/// The largest log entry. A description holds one shape a tensor and two statistics a feature; a
+/// model with a million of either is none for a JSON log.
+const ENTRY_BYTES_MAX: u64 = 16 << 20;
+
+/// How the names of the two files of a publication begin.
+const ARTIFACT: &str = "model";
+const DESCRIPTION: &str = "description";
+
+/// Keeps a registry in an object store.
+#[derive(Clone, Debug)]
+pub struct RegistryStore {
+    store: Arc<dyn ObjectStore>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    entry: LogEntry,
+}
+
+impl RegistryStore {
+    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store }
+    }
+
+    /// How a registry reaches this store.
+    pub fn link(address: &Addr<Self>) -> RegistryStoreLink {
+        RegistryStoreLink {
+            append_entry: address.clone().recipient(),
+            read_log: address.clone().recipient(),
+            write_artifact: address.clone().recipient(),
+            read_artifact: address.clone().recipient(),
+            remove_artifact: address.clone().recipient(),
+        }
+    }
+
+    async fn append(&self, number: u64, entry: LogEntry) -> Result<Appended, RegistryStoreError> {
+        let path = entry_path(number);
+        let record = Record { format: FORMAT, entry };
+        let json = serde_json::to_vec(&record).map_err(|cause| failed("write", &path, &cause))?;
+        if json.len() as u64 > ENTRY_BYTES_MAX {
+            let cause = format!("it has {} bytes, at most {ENTRY_BYTES_MAX} can be", json.len());
+            return Err(failed("write", &path, &cause));
+        }
+        Ok(if self.create(&path, json.into()).await? { Appended::Written } else { Appended::Taken })
+    }
+
+    async fn read_log(&self, after: u64) -> Result<Vec<LogEntry>, RegistryStoreError> {
+        let last = self.last_entry(after).await?;
+        let reads = stream::iter(after + 1..=last).map(|number| self.read_entry(number));
+        reads.buffered(READS).try_collect().await
+    }
+
+    /// Number of the last entry, or `after` where none follows it.
+    async fn last_entry(&self, after: u64) -> Result<u64, RegistryStoreError> {
+        if after > 0 {
+            // Nearly always there is nothing new, and one look is enough to know.
+            let next = entry_path(after + 1);
+            match self.store.head(&next).await {
+                Ok(_) => {}
+                Err(Error::NotFound { .. }) => return Ok(after),
+                Err(cause) => return Err(failed("read", &next, &cause)),
+            }
+        }
+        let folder = Path::from("log");
+        let mut last = after;
+        let mut found = self.store.list_with_offset(Some(&folder), &entry_path(after));
+        while let Some(file) = found.next().await {
+            let file = file.map_err(|cause| failed("list", &folder, &cause))?;
+            let number = file.location.filename().and_then(|name| name.strip_suffix(".json"));
+            let number = number.and_then(|number| number.parse().ok());
+            last = last.max(number.unwrap_or(0));
+        }
+        Ok(last)
+    }
+
+    async fn read_entry(&self, number: u64) -> Result<LogEntry, RegistryStoreError> {
+        let path = entry_path(number);
+        let unreadable =
+            |cause: String| RegistryStoreError::Unreadable { path: path.to_string(), cause };
+        let file = match self.store.get(&path).await {
+            Ok(file) => file,
+            Err(Error::NotFound { .. }) => {
+                return Err(RegistryStoreError::Gap { path: path.to_string() });
+            }
+            Err(cause) => return Err(failed("read", &path, &cause)),
+        };
+        if file.meta.size > ENTRY_BYTES_MAX {
+            return Err(unreadable(format!("it has {} bytes", file.meta.size)));
+        }
+        let json = file.bytes().await.map_err(|cause| failed("read", &path, &cause))?;
+        let record: Record =
+            serde_json::from_slice(&json).map_err(|cause| unreadable(cause.to_string()))?;
+        if record.format != FORMAT {
+            let format = record.format;
+            return Err(unreadable(format!("its format is {format}, this build reads {FORMAT}")));
+        }
+        Ok(record.entry)
+    }
+
+    async fn write_artifact(&self, message: WriteArtifact) -> Result<Artifact, RegistryStoreError> {
+        let WriteArtifact { description, version, tensors } = message;
+        let folder = version_folder(&description.model, version);
+        let file = tensor_file(&description.tensors, tensors, &description.model, version);
+        let bytes = write_safetensors(&file).map_err(|cause| failed("write", &folder, &cause))?;
+        let bytes = Bytes::from(bytes);
+        let artifact = Artifact {
+            file: format!("{ARTIFACT}.safetensors"),
+            blake3: blake3::hash(&bytes).to_hex().to_string(),
+            bytes: bytes.len() as u64,
+        };
+        let mut description = description.numbered(version, artifact);
+        let mut tag = String::new();
+        loop {
+            let path = folder.clone().join(format!("{DESCRIPTION}{tag}.json"));
+            let json = serde_json::to_vec_pretty(&description)
+                .map_err(|cause| failed("write", &path, &cause))?;
+            let hash = blake3::hash(&json).to_hex();
+            let path_of_tensors = folder.clone().join(description.artifact.file.as_str());
+            // A name that holds the hash of the content is taken by the same content only.
+            let hashed = !tag.is_empty();
+            let described = self.create(&path, json.into()).await?;
+            if described || hashed {
+                let written = self.create(&path_of_tensors, bytes.clone()).await?;
+                if written || hashed {
+                    return Ok(description.artifact);
+                }
+            }
+            tag = format!("-{}", &hash[..16]);
+            description.artifact.file = format!("{ARTIFACT}{tag}.safetensors");
+        }
+    }
+
+    async fn read_artifact(
+        &self,
+        description: VersionDescription,
+    ) -> Result<Vec<Values>, RegistryStoreError> {
+        let VersionDescription { model, version, artifact, tensors, .. } = description;
+        let path = version_folder(&model, version).join(artifact.file.as_str());
+        let corrupt =
+            |what: &str, expected: &dyn ToString, got: &dyn ToString| RegistryStoreError::Corrupt {
+                path: path.to_string(),
+                what: what.to_owned(),
+                expected: expected.to_string(),
+                got: got.to_string(),
+            };
+        let file = match self.store.get(&path).await {
+            Ok(file) => file,
+            Err(Error::NotFound { .. }) => {
+                return Err(RegistryStoreError::Missing { path: path.to_string() });
+            }
+            Err(cause) => return Err(failed("read", &path, &cause)),
+        };
+        if file.meta.size != artifact.bytes {
+            return Err(corrupt("size in bytes", &artifact.bytes, &file.meta.size));
+        }
+        let bytes = file.bytes().await.map_err(|cause| failed("read", &path, &cause))?;
+        let digest = blake3::hash(&bytes).to_hex();
+        if digest.as_str() != artifact.blake3 {
+            return Err(corrupt("BLAKE3", &artifact.blake3, &digest));
+        }
+        let file =
+            read_safetensors(&bytes).map_err(|cause| corrupt("content", &"tensors", &cause))?;
+        let found = file.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
+        if !found.eq(tensors.iter().map(|tensor| (&tensor.name, &tensor.shape))) {
+            return Err(corrupt("content", &"the described tensors", &"others"));
+        }
+        Ok(file.tensors.into_iter().map(|tensor| tensor.values).collect())
+    }
+
+    async fn remove(&self, message: RemoveArtifact) -> Result<(), RegistryStoreError> {
+        let folder = version_folder(&message.model, message.version);
+        let paths = match message.files {
+            Remove::Attempt(artifact) => {
+                let description = artifact.file.replacen(ARTIFACT, DESCRIPTION, 1);
+                let description = description.replace(".safetensors", ".json");
+                vec![folder.clone().join(artifact.file.as_str()), folder.join(description)]
+            }
+            Remove::All => {
+                let files = self.store.list(Some(&folder)).map_ok(|file| file.location);
+                let files = files.try_collect().await;
+                files.map_err(|cause| failed("list", &folder, &cause))?
+            }
+        };
+        for path in paths {
+            match self.store.delete(&path).await {
+                Ok(()) | Err(Error::NotFound { .. }) => {}
+                Err(cause) => return Err(failed("remove", &path, &cause)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a file that does not exist yet; whether it did not.
+    async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool, RegistryStoreError> {
+        match self.store.put_opts(path, bytes.into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. }) => Ok(false),
+            Err(cause) => Err(failed("write", path, &cause)),
+        }
+    }
+}
+
+fn entry_path(number: u64) -> Path {
+    Path::from(format!("log/{number:020}.json"))
+}
+
+fn version_folder(model: &str, version: u64) -> Path {
+    Path::from("models").join(model).join(version.to_string())
+}
+
+fn tensor_file(
+    shapes: &[TensorShape],
+    values: Vec<Values>,
+    model: &str,
+    version: u64,
+) -> TensorFile {
+    let tensors = shapes.iter().zip(values).map(|(tensor, values)| NamedTensor {
+        name: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        values,
+    });
+    let metadata = [("model", model.to_owned()), ("version", version.to_string())];
+    let metadata = metadata.map(|(key, text)| (key.to_owned(), text)).into();
+    TensorFile { tensors: tensors.collect(), metadata }
+}
+
+fn failed(action: &str, path: &Path, cause: &dyn std::fmt::Display) -> RegistryStoreError {
+    let (action, path, cause) = (action.to_owned(), path.to_string(), cause.to_string());
+    RegistryStoreError::Unavailable { action, path, cause }
+}
+
+impl Actor for RegistryStore {
+    type Context = Context<Self>;
+}
+
+impl Supervised for RegistryStore {}
+
+impl Handler<AppendEntry> for RegistryStore {
+    type Result = ResponseFuture<<AppendEntry as actix::Message>::Result>;
+
+    fn handle(&mut self, message: AppendEntry, _ctx: &mut Self::Context) -> Self::Result {
+        let store = self.clone();
+        Box::pin(async move { store.append(message.number, message.entry).await })
+    }
+}
+
+impl Handler<ReadLog> for RegistryStore {
+    type Result = ResponseFuture<<ReadLog as actix::Message>::Result>;
+
+    fn handle(&mut self, message: ReadLog, _ctx: &mut Self::Context) -> Self::Result {
+        let store = self.clone();
+        Box::pin(async move { store.read_log(message.after).await })
+    }
+}
+
+impl Handler<WriteArtifact> for RegistryStore {
+    type Result = ResponseFuture<<WriteArtifact as actix::Message>::Result>;
+
+    fn handle(&mut self, message: WriteArtifact, _ctx: &mut Self::Context) -> Self::Result {
+        let store = self.clone();
+        Box::pin(async move { store.write_artifact(message).await })
+    }
+}
+
+impl Handler<ReadArtifact> for RegistryStore {
+    type Result = ResponseFuture<<ReadArtifact as actix::Message>::Result>;
+
+    fn handle(&mut self, message: ReadArtifact, _ctx: &mut Self::Context) -> Self::Result {
+        let store = self.clone();
+        Box::pin(async move { store.read_artifact(message.description).await })
+    }
+}
+
+impl Handler<RemoveArtifact> for RegistryStore {
+    type Result = ResponseFuture<<RemoveArtifact as actix::Message>::Result>;
+
+    fn handle(&mut self, message: RemoveArtifact, _ctx: &mut Self::Context) -> Self::Result {
+        let store = self.clone();
+        Box::pin(async move { store.remove(message).await })
+    }
+}

@@ -1,0 +1,278 @@
+//! A service on a thread, and the small models behind it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Context, Handler, ResponseFuture};
+use gradmesh::metrics::Metrics;
+use gradmesh::service::{Service, ServiceLimits, ServiceState};
+use gradmesh::store::{RegistryStore, open_store};
+use gradmesh_actors::dataset::Scaling;
+use gradmesh_actors::layout::{Init, TensorSpec};
+use gradmesh_actors::messages::{
+    FindError, FindModel, ListModels, ModelList, Predict, PredictError, Prediction, PublishModel,
+    RegistryStoreError, SetAlias,
+};
+use gradmesh_actors::model::ModelKinds;
+use gradmesh_actors::model::{Batch, Model, ModelDescription, Score};
+use gradmesh_actors::model_registry::ModelRegistry;
+use gradmesh_actors::new_version::NewVersion;
+use gradmesh_actors::predictor::Predictor;
+use gradmesh_actors::version::{TensorShape, VersionDescription};
+use ndarray::{Array2, ArrayView2};
+use serde_json::{Value, json};
+
+pub(crate) fn error(text: &str) -> Value {
+    json!({ "error": text })
+}
+
+/// The sentence of an error, which is all that there is in it.
+pub(crate) fn sentence(body: &Value) -> &str {
+    assert_eq!(body.as_object().map(|body| body.len()), Some(1), "{body}");
+    body["error"].as_str().unwrap()
+}
+
+/// A request with rows of two features.
+pub(crate) fn rows(data: &[f32]) -> Value {
+    let shape = [data.len() / 2, 2];
+    json!({ "inputs": [{ "name": "input", "datatype": "FP32", "shape": shape, "data": data }] })
+}
+
+/// A service on a thread of its own, stopped at the end of the test.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) registry: Addr<ModelRegistry>,
+    system: actix_rt::System,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(ServiceLimits::default())
+    }
+
+    pub(crate) fn start_with(limits: ServiceLimits) -> Self {
+        Self::run(async move |registry: Addr<ModelRegistry>| {
+            let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
+            let predictor = Predictor::new(kinds(), find.clone(), fetch).start();
+            let list = registry.recipient();
+            ServiceState::new(predictor.recipient(), find, list, Metrics::new(), limits)
+        })
+    }
+
+    pub(crate) fn start_stub() -> Self {
+        Self::run(async |_| stub_state())
+    }
+
+    fn run(state: impl AsyncFnOnce(Addr<ModelRegistry>) -> ServiceState + Send + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_store(&folder.path().display().to_string(), folder.path()).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let system = actix_rt::System::new();
+            system.block_on(async move {
+                let store = RegistryStore::new(store).start();
+                let registry = ModelRegistry::new(RegistryStore::link(&store)).start();
+                for message in [sum("a", 1.0), sum("b", 2.0), pick()] {
+                    registry.send(message).await.unwrap().unwrap();
+                }
+                let (model, alias) = ("sum".into(), "production".into());
+                let set = SetAlias { model, alias, version: "1".parse().unwrap() };
+                registry.send(set).await.unwrap().unwrap();
+                let state = state(registry.clone()).await;
+                let service = Service::start(([127, 0, 0, 1], 0).into(), state, 2).unwrap();
+                sender.send((service.address(), registry, actix_rt::System::current())).unwrap();
+            });
+            system.run().unwrap();
+        });
+        let (address, registry, system) = receiver.recv().unwrap();
+        Self { address, folder, registry, system, thread: Some(thread) }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn agent(&self) -> ureq::Agent {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        config.timeout_global(Some(Duration::from_secs(30))).build().into()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
+        json_of(self.agent().get(self.url(path)).call().unwrap())
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.post_text(path, &body.to_string())
+    }
+
+    pub(crate) fn post_text(&self, path: &str, body: &str) -> (u16, Value) {
+        json_of(self.agent().post(self.url(path)).send(body).unwrap())
+    }
+
+    pub(crate) fn infer(&self, model: &str, body: &Value) -> (u16, Value) {
+        self.post(&format!("/v2/models/{model}/infer"), body)
+    }
+
+    pub(crate) fn still_answers(&self) {
+        assert_eq!(self.infer("pick", &rows(&[0.5, 0.5])).0, 200);
+    }
+
+    /// Sends these bytes and returns all that comes back.
+    pub(crate) fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.system.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn json_of(mut answer: ureq::http::Response<ureq::Body>) -> (u16, Value) {
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+}
+
+pub(crate) fn stub_state() -> ServiceState {
+    let stub = Stub.start();
+    let limits = ServiceLimits { infer: Duration::from_millis(50), ..ServiceLimits::default() };
+    let (find, list) = (stub.clone().recipient(), stub.clone().recipient());
+    ServiceState::new(stub.recipient(), find, list, Metrics::new(), limits)
+}
+
+/// A registry whose store is gone, and a predictor that never ends for the model `slow`.
+struct Stub;
+
+impl Actor for Stub {
+    type Context = Context<Self>;
+}
+
+impl Handler<Predict> for Stub {
+    type Result = ResponseFuture<Result<Prediction, PredictError>>;
+
+    fn handle(&mut self, predict: Predict, _: &mut Self::Context) -> Self::Result {
+        Box::pin(async move {
+            if predict.model == "slow" {
+                std::future::pending::<()>().await;
+            }
+            Err(FindError::Store(RegistryStoreError::Gone).into())
+        })
+    }
+}
+
+impl Handler<FindModel> for Stub {
+    type Result = Result<VersionDescription, FindError>;
+
+    fn handle(&mut self, _: FindModel, _: &mut Self::Context) -> Self::Result {
+        Err(RegistryStoreError::Gone.into())
+    }
+}
+
+impl Handler<ListModels> for Stub {
+    type Result = Result<ModelList, FindError>;
+
+    fn handle(&mut self, _: ListModels, _: &mut Self::Context) -> Self::Result {
+        Err(RegistryStoreError::Gone.into())
+    }
+}
+
+/// `sum` answers the sum of a row times its weight, and panics at 13; `pick` answers the row.
+#[derive(Debug)]
+struct Toy {
+    outputs: usize,
+}
+
+impl Model for Toy {
+    fn tensors(&self) -> Vec<TensorSpec> {
+        vec![TensorSpec::new("w", vec![1], Init::Zeros)]
+    }
+
+    fn features(&self) -> usize {
+        2
+    }
+
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn gradient(&self, _: &[f32], _: Batch<'_>, _: &mut [f32]) -> f64 {
+        0.0
+    }
+
+    fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
+        assert!(inputs[[0, 0]] != 13.0, "thirteen");
+        Array2::from_shape_fn((inputs.nrows(), self.outputs), |(row, output)| {
+            if self.outputs == 1 {
+                parameters[0] * inputs.row(row).sum()
+            } else {
+                inputs[[row, output]]
+            }
+        })
+    }
+
+    fn evaluate(&self, _: &[f32], _: Batch<'_>) -> Score {
+        Score::default()
+    }
+
+    fn describe(&self) -> ModelDescription {
+        toy(self.outputs)
+    }
+}
+
+fn kinds() -> ModelKinds {
+    let mut kinds = ModelKinds::builtin();
+    kinds.register("toy", |settings| {
+        let outputs = settings["outputs"].as_u64().unwrap_or(1) as usize;
+        Ok(Arc::new(Toy { outputs }))
+    });
+    kinds
+}
+
+fn toy(outputs: usize) -> ModelDescription {
+    ModelDescription { kind: "toy".into(), settings: json!({ "outputs": outputs }) }
+}
+
+pub(crate) fn sum(run: &str, weight: f32) -> PublishModel {
+    publication("sum", run, 1, weight)
+}
+
+fn pick() -> PublishModel {
+    publication("pick", "a", 2, 0.0)
+}
+
+fn publication(model: &str, run: &str, outputs: usize, weight: f32) -> PublishModel {
+    let description = NewVersion {
+        model: model.into(),
+        architecture: toy(outputs),
+        tensors: vec![TensorShape { name: "w".into(), shape: vec![1] }],
+        features: 2,
+        outputs,
+        classes: (outputs > 1).then_some(outputs),
+        scaling: Scaling::None,
+        job: json!({}),
+        job_digest: "job".into(),
+        data_digest: "data".into(),
+        run: run.into(),
+        digest: format!("state of {run}"),
+        steps: 1,
+        epochs: 1,
+        metrics: [("loss".to_owned(), 0.5)].into(),
+        created_unix_ms: 1,
+    };
+    PublishModel { description, tensors: vec![vec![weight].into()] }
+}
