@@ -235,7 +235,7 @@ pub(crate) mod tests {
     fn a_version_that_its_model_does_not_fit_is_not_loaded() {
         let cause = |change: fn(&mut NewVersion)| load(change).unwrap_err().to_string();
         let kind = cause(|new| new.architecture.kind = "mpl".into());
-        assert!(kind.starts_with("version 3 of m can't be loaded: no model of kind"), "{kind}");
+        assert!(kind.contains("\"mpl\""), "{kind}");
         let width = cause(|new| new.features = 3);
         assert!(width.ends_with("the model has 2 features, the version 3"), "{width}");
         let tensors = cause(|new| new.tensors[0].name = "v".into());

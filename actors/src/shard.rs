@@ -271,6 +271,16 @@ impl Shard {
         })
     }
 
+    /// Whether the gradient of a step is complete, but for the global norm.
+    pub fn awaits_norm(&self) -> bool {
+        self.mean.is_some()
+    }
+
+    /// Whether the job's last version is here.
+    pub fn is_done(&self) -> bool {
+        self.version == self.plan.last_version()
+    }
+
     fn is_first(&self) -> bool {
         self.id == ShardId(0)
     }
@@ -297,11 +307,11 @@ impl Shard {
         let due = self.plan.ends_epoch(push.step);
         let reported =
             |slot: Slot| push.reports.iter().any(|r| r.slot == slot && (r.score.is_some() || !due));
-        let known = |slot: Slot| slot.0 < self.plan.offer.job.virtual_workers;
+        let slots = self.plan.offer.job.virtual_workers;
+        let usable =
+            |report: &SlotReport| report.slot.0 < slots && (report.score.is_some() || !due);
         let covered = push.parts.iter().flat_map(|part| part.span.slots());
-        if push.reports.iter().all(|report| known(report.slot))
-            && covered.take(push.reports.len() + 1).all(reported)
-        {
+        if push.reports.iter().all(usable) && covered.take(push.reports.len() + 1).all(reported) {
             return Ok(());
         }
         Err(PushError::MissingReport)

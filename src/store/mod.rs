@@ -1,5 +1,6 @@
 //! Where artifacts, checkpoints and the registry's log are kept: a folder, by path or URL.
 
+mod checkpoint_store;
 mod registry_store;
 mod tensors;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
+pub use checkpoint_store::CheckpointStore;
 pub use registry_store::RegistryStore;
 pub use tensors::{NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors};
 

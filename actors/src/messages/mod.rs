@@ -10,6 +10,7 @@
 //! | [`Heartbeat`] | node → Coordinator | who is alive |
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
+//! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
 //! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
 //! | [`FindModel`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
@@ -33,6 +34,7 @@ mod registry_store;
 mod remove_alias;
 mod report_shard;
 mod restore_shard;
+mod run_status;
 mod set_alias;
 mod tensors;
 
@@ -56,4 +58,5 @@ pub use registry_store::{
 pub use remove_alias::RemoveAlias;
 pub use report_shard::{BytesMoved, ReportError, ReportFailure, ReportPart, ReportShard};
 pub use restore_shard::{AdoptView, RestoreError, RestoreShard};
+pub use run_status::{GetStatus, StatusError};
 pub use set_alias::{AliasSet, SetAlias};

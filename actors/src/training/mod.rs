@@ -49,6 +49,8 @@ pub struct Training {
     checkpoint: Option<Manifest>,
     /// Where the rollback under way goes; fixed when it begins.
     rollback_to: Version,
+    /// The view that began with the newest rollback.
+    rolled_back_in: View,
     /// Checkpoints of which parts have been reported.
     collected: BTreeMap<Version, Collected>,
     /// A worker waits for slots that can only be moved at a checkpoint.
@@ -86,6 +88,7 @@ impl Training {
             phase: Phase::Gathering { since: None },
             checkpoint: None,
             rollback_to: Version(0),
+            rolled_back_in: View(0),
             collected: BTreeMap::new(),
             rebalance: false,
             progress: BTreeMap::new(),
@@ -215,7 +218,8 @@ impl Training {
     }
 
     fn check_view(&self, got: View) -> Result<(), ReportError> {
-        if got == self.view {
+        // New leases change nothing that a shard or a checkpoint holds; a rollback does.
+        if got >= self.rolled_back_in && got <= self.view {
             return Ok(());
         }
         Err(ReportError::StaleView { got, current: self.view })

@@ -34,8 +34,9 @@ impl Training {
             return Vec::new();
         }
         self.view = view;
-        self.collected.clear();
         if recovery == Recovery::Rollback {
+            self.collected.clear();
+            self.rolled_back_in = view;
             self.progress.values_mut().for_each(|shard| shard.version = self.rollback_to);
         }
         let shards = 0..self.config.shards;

@@ -1,0 +1,356 @@
+//! Coordinator: drives the epochs of one run and heals its cluster.
+//!
+//! Connects mailboxes to [`Training`], which decides; carries out its commands and hands the
+//! answers back. Publishes its state as one snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, Supervised};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::checkpoint::{Manifest, StateSnapshot};
+use crate::job::JobSpec;
+use crate::ledger::EpochRecord;
+use crate::messages::checkpoint_store::{
+    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadState, OpenCheckpoints, RaiseView,
+};
+use crate::messages::{
+    AdoptView, ChangeError, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
+    PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
+    Values, ask,
+};
+use crate::new_version::NewVersion;
+use crate::plan::JobPlan;
+use crate::training::{Command, Published, Training, TrainingConfig, TrainingStatus};
+use crate::version::TensorShape;
+
+/// A heartbeat and a report of each of 64 nodes and shards; senders beyond it are held back.
+const MAILBOX_CAPACITY: usize = 256;
+/// How often deadlines are looked at: a tenth of the shortest sensible one.
+const TICK: Duration = Duration::from_millis(100);
+/// Reading a checkpoint is part of restoring a shard.
+const RESTORE_MAX: Duration = Duration::from_secs(60);
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+const PUBLISH_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Whom a Coordinator speaks to; shards and workers by number.
+#[derive(Clone)]
+pub struct CoordinatorLinks {
+    pub restore: Vec<Recipient<RestoreShard>>,
+    pub adopt: Vec<Recipient<AdoptView>>,
+    pub lease: Vec<Recipient<LeaseSlots>>,
+    pub publish: Recipient<PublishModel>,
+    pub open: Recipient<OpenCheckpoints>,
+    pub raise_view: Recipient<RaiseView>,
+    pub commit: Recipient<CommitCheckpoint>,
+    pub load_state: Recipient<LoadState>,
+    pub discard: Recipient<DiscardCheckpoints>,
+}
+
+impl std::fmt::Debug for CoordinatorLinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoordinatorLinks").finish_non_exhaustive()
+    }
+}
+
+/// A run, from its first start to its publication.
+pub struct Coordinator {
+    training: Training,
+    links: CoordinatorLinks,
+    status: watch::Sender<TrainingStatus>,
+    started: Instant,
+    /// Wall-clock time of the start, in milliseconds since 1970: goes into the version's
+    /// description and into nothing else.
+    started_unix_ms: u64,
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordinator").field("training", &self.training).finish_non_exhaustive()
+    }
+}
+
+impl Coordinator {
+    /// `run` names the run unless a checkpoint names one that it continues; `status` is where
+    /// each change is published.
+    pub fn new(
+        job: JobSpec,
+        config: TrainingConfig,
+        run: String,
+        started_unix_ms: u64,
+        links: CoordinatorLinks,
+        status: watch::Sender<TrainingStatus>,
+    ) -> Self {
+        let training = Training::new(job, config, run);
+        Self { training, links, status, started: Instant::now(), started_unix_ms }
+    }
+
+    fn carry_out(&mut self, commands: Vec<Command>, ctx: &mut Context<Self>) {
+        for command in commands {
+            match command {
+                Command::Open { job_digest, data_digest } => {
+                    self.open(OpenCheckpoints { job_digest, data_digest }, ctx);
+                }
+                Command::RaiseView { above } => self.raise_view(RaiseView { above }, ctx),
+                Command::Restore(restore) => self.restore(*restore, ctx),
+                Command::Adopt(adopt) => self.adopt(adopt, ctx),
+                Command::Lease(lease) => self.lease(lease, ctx),
+                Command::Commit(manifest) => self.commit(*manifest, ctx),
+                Command::Publish(manifest) => self.publish(*manifest, ctx),
+            }
+        }
+        self.status.send_if_modified(|status| {
+            let now = self.training.status();
+            let changed = *status != now;
+            *status = now;
+            changed
+        });
+    }
+
+    fn open(&self, open: OpenCheckpoints, ctx: &mut Context<Self>) {
+        let store = self.links.open.clone();
+        let asked = async move { store.send(open).await.unwrap_or(Err(CheckpointError::Closed)) };
+        ctx.spawn(asked.into_actor(self).map(|opened, coordinator, ctx| {
+            let commands = match opened {
+                Ok(opened) => {
+                    let version = opened.manifest.as_ref().map(|manifest| manifest.version.0);
+                    info!(?version, "newest checkpoint");
+                    coordinator.training.opened(opened.manifest)
+                }
+                Err(error) => {
+                    coordinator.training.fail(error.to_string());
+                    Vec::new()
+                }
+            };
+            coordinator.carry_out(commands, ctx);
+        }));
+    }
+
+    fn raise_view(&self, raise: RaiseView, ctx: &mut Context<Self>) {
+        let store = self.links.raise_view.clone();
+        let asked = async move { store.send(raise).await.unwrap_or(Err(CheckpointError::Closed)) };
+        ctx.spawn(asked.into_actor(self).map(|raised, coordinator, ctx| {
+            let commands = match raised {
+                Ok(view) => coordinator.training.view_raised(view),
+                Err(error) => {
+                    coordinator.training.fail(error.to_string());
+                    Vec::new()
+                }
+            };
+            coordinator.carry_out(commands, ctx);
+        }));
+    }
+
+    fn restore(&self, restore: RestoreShard, ctx: &mut Context<Self>) {
+        let (shard, view) = (restore.shard, restore.view);
+        let Some(server) = self.links.restore.get(shard.0 as usize).cloned() else { return };
+        let asked = async move { ask(&server, restore, RESTORE_MAX).await };
+        ctx.spawn(asked.into_actor(self).map(move |answer, coordinator, ctx| {
+            if let Err(error) = &answer {
+                warn!(%shard, %view, %error, "shard not restored");
+            }
+            let commands = coordinator.training.shard_answered(shard, view, &answer);
+            coordinator.carry_out(commands, ctx);
+        }));
+    }
+
+    fn adopt(&self, adopt: AdoptView, ctx: &mut Context<Self>) {
+        let (shard, view) = (adopt.shard, adopt.view);
+        let Some(server) = self.links.adopt.get(shard.0 as usize).cloned() else { return };
+        let asked = async move { ask(&server, adopt, ANSWER_MAX).await };
+        ctx.spawn(asked.into_actor(self).map(move |answer, coordinator, ctx| {
+            let commands = coordinator.training.shard_answered(shard, view, &answer);
+            coordinator.carry_out(commands, ctx);
+        }));
+    }
+
+    fn lease(&self, lease: LeaseSlots, ctx: &mut Context<Self>) {
+        let (worker, view) = (lease.worker, lease.view);
+        let Some(receiver) = self.links.lease.get(worker.0 as usize).cloned() else { return };
+        let asked = async move { ask(&receiver, lease, ANSWER_MAX).await };
+        ctx.spawn(asked.into_actor(self).map(move |answer, coordinator, ctx| {
+            coordinator.training.worker_answered(worker, view, &answer);
+            coordinator.carry_out(Vec::new(), ctx);
+        }));
+    }
+
+    fn commit(&self, manifest: Manifest, ctx: &mut Context<Self>) {
+        let store = self.links.commit.clone();
+        let commit = CommitCheckpoint { manifest: manifest.clone() };
+        let asked = async move { store.send(commit).await.unwrap_or(Err(CheckpointError::Closed)) };
+        ctx.spawn(asked.into_actor(self).map(move |written, coordinator, ctx| {
+            if let Err(error) = &written {
+                warn!(version = %manifest.version, %error, "checkpoint not committed");
+            }
+            let commands = coordinator.training.committed(manifest, written.is_ok());
+            coordinator.carry_out(commands, ctx);
+        }));
+    }
+
+    fn publish(&self, manifest: Manifest, ctx: &mut Context<Self>) {
+        let (links, created) = (self.links.clone(), self.started_unix_ms);
+        let published = async move { publish(links, manifest, created).await };
+        ctx.spawn(published.into_actor(self).map(|published, coordinator, ctx| {
+            coordinator.training.published(published);
+            coordinator.carry_out(Vec::new(), ctx);
+        }));
+    }
+}
+
+impl Actor for Coordinator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        ctx.run_interval(TICK, |coordinator, ctx| {
+            let commands = coordinator.training.tick(coordinator.started.elapsed());
+            coordinator.carry_out(commands, ctx);
+        });
+    }
+}
+
+impl Supervised for Coordinator {
+    fn restarting(&mut self, _ctx: &mut Self::Context) {
+        crate::restart::replace(self);
+    }
+}
+
+impl Handler<Heartbeat> for Coordinator {
+    type Result = Result<HeartbeatAck, HeartbeatError>;
+
+    fn handle(&mut self, heartbeat: Heartbeat, ctx: &mut Self::Context) -> Self::Result {
+        let now = self.started.elapsed();
+        let (answer, commands) = self.training.heartbeat(&heartbeat, now);
+        self.carry_out(commands, ctx);
+        answer
+    }
+}
+
+impl Handler<ReportShard> for Coordinator {
+    type Result = Result<(), ReportError>;
+
+    fn handle(&mut self, report: ReportShard, ctx: &mut Self::Context) -> Self::Result {
+        let answer = self.training.report_shard(report);
+        self.carry_out(Vec::new(), ctx);
+        answer
+    }
+}
+
+impl Handler<ReportPart> for Coordinator {
+    type Result = Result<(), ReportError>;
+
+    fn handle(&mut self, report: ReportPart, ctx: &mut Self::Context) -> Self::Result {
+        let (answer, commands) = self.training.report_part(report);
+        self.carry_out(commands, ctx);
+        answer
+    }
+}
+
+impl Handler<ReportFailure> for Coordinator {
+    type Result = Result<(), ReportError>;
+
+    fn handle(&mut self, report: ReportFailure, ctx: &mut Self::Context) -> Self::Result {
+        let answer = self.training.report_failure(report);
+        self.carry_out(Vec::new(), ctx);
+        answer
+    }
+}
+
+impl Handler<GetStatus> for Coordinator {
+    type Result = Result<TrainingStatus, StatusError>;
+
+    fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
+        Ok(self.training.status())
+    }
+}
+
+/// Reads the last checkpoint, publishes it, and removes the run's checkpoints.
+async fn publish(
+    links: CoordinatorLinks,
+    manifest: Manifest,
+    created_unix_ms: u64,
+) -> Result<Published, String> {
+    let load = LoadState { version: manifest.version };
+    let state = links
+        .load_state
+        .send(load)
+        .await
+        .unwrap_or(Err(CheckpointError::Closed))
+        .map_err(|error| error.to_string())?;
+    let message = describe(&manifest, &state, created_unix_ms)?;
+    let (model, digest) = (message.description.model.clone(), message.description.digest.clone());
+    let version = loop {
+        match ask(&links.publish, message.clone(), PUBLISH_MAX).await {
+            Ok(published) => break published.version,
+            Err(ChangeError::Link(error)) => {
+                warn!(%error, "the registry doesn't answer, publishing again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            Err(refused) => return Err(refused.to_string()),
+        }
+    };
+    if let Err(error) =
+        links.discard.send(DiscardCheckpoints).await.unwrap_or(Err(CheckpointError::Closed))
+    {
+        warn!(%error, "checkpoints of the finished run stay");
+    }
+    info!(%model, version, %digest, "published");
+    Ok(Published { model, version, digest })
+}
+
+fn describe(
+    manifest: &Manifest,
+    state: &StateSnapshot,
+    created_unix_ms: u64,
+) -> Result<PublishModel, String> {
+    let offer = &manifest.offer;
+    let plan = JobPlan::new(offer.clone(), 1).map_err(|error| error.to_string())?;
+    let tensors = plan.layout.tensors();
+    let values = (0..tensors.len()).map(|tensor| {
+        let values = state.parameters.get(plan.layout.range(tensor));
+        values.map(|values| Arc::new(values.to_vec()))
+    });
+    let values: Option<Vec<Values>> = values.collect();
+    let shape = |spec: &crate::layout::TensorSpec| TensorShape {
+        name: spec.name.clone(),
+        shape: spec.shape.clone(),
+    };
+    let description = NewVersion {
+        model: offer.job.model.name.clone(),
+        architecture: offer.architecture.clone(),
+        tensors: tensors.iter().map(shape).collect(),
+        features: offer.data.features,
+        outputs: offer.outputs,
+        classes: offer.data.classes,
+        scaling: offer.scaling.clone(),
+        job: serde_json::to_value(&offer.job).map_err(|error| error.to_string())?,
+        job_digest: manifest.job_digest.clone(),
+        data_digest: offer.data.digest.clone(),
+        run: manifest.run.clone(),
+        digest: state.digest(),
+        steps: manifest.version.0,
+        epochs: offer.job.epochs,
+        metrics: metrics(&manifest.ledger.finished),
+        created_unix_ms,
+    };
+    let values = values.ok_or("the last checkpoint is shorter than the model")?;
+    Ok(PublishModel { description, tensors: values })
+}
+
+fn metrics(epochs: &[EpochRecord]) -> BTreeMap<String, f64> {
+    let Some(last) = epochs.last() else { return BTreeMap::new() };
+    [
+        ("train_loss", Some(last.train_loss)),
+        ("test_loss", last.test_loss),
+        ("test_accuracy", last.test_accuracy),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}

@@ -1,0 +1,380 @@
+//! ParameterServer: the only writer of one shard of the model.
+//!
+//! Connects a mailbox to a [`Shard`]; which gradient counts is decided in `shard.rs`. Requests that
+//! wait for a step are answered when it commits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, WrapFuture};
+use actix::{
+    Actor, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture, Supervised,
+};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::messages::checkpoint_store::{LoadRange, SavePart, save_until_written};
+use crate::messages::{
+    AdoptView, CombineNorm, CombinedNorm, LinkError, NormError, Parameters, PullError,
+    PullParameters, PushError, PushGradient, Pushed, ReportError, ReportPart, ReportShard,
+    RestoreError, RestoreShard, ask,
+};
+use crate::model::initialise;
+use crate::norm::NormRounds;
+use crate::optimizer::Optimizer;
+use crate::plan::JobPlan;
+use crate::shard::{Accepted, Aggregated, Save, Shard, ShardState};
+
+/// Two requests a worker at 64 workers; senders beyond it are held back.
+const MAILBOX_CAPACITY: usize = 128;
+/// How long an answer of a peer may take before it is asked again.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Between two tries of the same request.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often progress is reported: often enough for a bar, rare beside the steps.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
+const SAVES_MAX: usize = 2;
+
+/// Whom a ParameterServer speaks to.
+#[derive(Clone)]
+pub struct ServerLinks {
+    pub report_shard: Recipient<ReportShard>,
+    pub report_part: Recipient<ReportPart>,
+    pub save: Recipient<SavePart>,
+    pub load: Recipient<LoadRange>,
+    /// The owner of the first shard, which may be this actor.
+    pub norm: Recipient<CombineNorm>,
+}
+
+impl std::fmt::Debug for ServerLinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerLinks").finish_non_exhaustive()
+    }
+}
+
+/// Owns one shard from its restoration on.
+pub struct ParameterServer {
+    id: ShardId,
+    links: ServerLinks,
+    view: View,
+    shard: Option<Shard>,
+    restoring: bool,
+    waiting: BTreeMap<WorkerId, oneshot::Sender<Result<Pushed, PushError>>>,
+    norms: Option<NormRounds>,
+    norm_waiting: BTreeMap<ShardId, (Version, oneshot::Sender<Result<CombinedNorm, NormError>>)>,
+    saving: usize,
+    reported: Option<(View, Version, bool)>,
+    reporting: bool,
+}
+
+impl std::fmt::Debug for ParameterServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParameterServer")
+            .field("id", &self.id)
+            .field("view", &self.view)
+            .field("shard", &self.shard)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ParameterServer {
+    pub fn new(id: ShardId, links: ServerLinks) -> Self {
+        Self {
+            id,
+            links,
+            view: View(0),
+            shard: None,
+            restoring: false,
+            waiting: BTreeMap::new(),
+            norms: None,
+            norm_waiting: BTreeMap::new(),
+            saving: 0,
+            reported: None,
+            reporting: false,
+        }
+    }
+
+    fn install(&mut self, restore: &RestoreShard, shard: Shard) {
+        info!(shard = %self.id, view = %restore.view, version = %shard.version(), "shard restored");
+        self.norms = (self.id == ShardId(0)).then(|| NormRounds::new(restore.shards as usize));
+        self.shard = Some(shard);
+    }
+
+    /// Applies a complete step, at once or when the global norm is known.
+    fn complete(&mut self, ctx: &mut Context<Self>) {
+        let Some(shard) = &mut self.shard else { return };
+        let step = shard.version();
+        match shard.aggregate() {
+            Aggregated::Ready => self.commit(None, ctx),
+            Aggregated::NeedsNorm(sums) => {
+                let request = CombineNorm { step, shard: self.id, sums };
+                let (norm, view) = (self.links.norm.clone(), self.view);
+                let answer = combine(norm, request).into_actor(self);
+                ctx.spawn(answer.map(move |sum, server, ctx| {
+                    let current = server.shard.as_ref().map(Shard::version);
+                    // A rollback may have come between.
+                    if server.view >= view && current == Some(step) && server.restored_in(view) {
+                        server.commit(Some(sum), ctx);
+                    }
+                }));
+            }
+        }
+    }
+
+    /// Whether the shard's state is the one of `view`, or of leases that changed since.
+    fn restored_in(&self, view: View) -> bool {
+        self.shard.as_ref().is_some_and(|shard| shard.awaits_norm() && shard.view() >= view)
+    }
+
+    fn commit(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
+        let Some(shard) = &mut self.shard else { return };
+        let save = shard.commit(sum_of_squares);
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            let Parameters { version, values } = shard.newest();
+            // The worker may have given up; it asks again.
+            let _ = waiting.send(Ok(Pushed { version, values }));
+        }
+        if let Some(save) = save {
+            self.save(save, ctx);
+        }
+    }
+
+    /// Writes a version without holding up the next step, and tells the coordinator.
+    fn save(&mut self, save: Save, ctx: &mut Context<Self>) {
+        let last = self.shard.as_ref().is_some_and(Shard::is_done);
+        if self.saving >= SAVES_MAX && !last {
+            warn!(
+                shard = %self.id, version = %save.version,
+                "checkpoint skipped, earlier ones are still being written; raise checkpoint.every_steps"
+            );
+            return;
+        }
+        self.saving += 1;
+        let (links, view) = (self.links.clone(), self.view);
+        let written = write_and_report(links, view, save).into_actor(self);
+        ctx.spawn(written.map(|(), server, _| server.saving -= 1));
+    }
+
+    fn report(&mut self, ctx: &mut Context<Self>) {
+        let Some(shard) = &self.shard else { return };
+        let closed = shard.ledger().is_some_and(|ledger| ledger.closed);
+        let state = (shard.view(), shard.version(), closed);
+        if self.reporting || self.reported == Some(state) {
+            return;
+        }
+        self.reporting = true;
+        let report = ReportShard {
+            view: shard.view(),
+            shard: self.id,
+            version: shard.version(),
+            ledger: shard.ledger().cloned(),
+            bytes: shard.bytes(),
+        };
+        let coordinator = self.links.report_shard.clone();
+        let sent = async move { ask(&coordinator, report, ANSWER_MAX).await }.into_actor(self);
+        ctx.spawn(sent.map(move |answer, server, _| {
+            server.reporting = false;
+            if answer.is_ok() {
+                server.reported = Some(state);
+            }
+        }));
+    }
+}
+
+impl Actor for ParameterServer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        ctx.run_interval(REPORT_EVERY, Self::report);
+    }
+}
+
+impl Supervised for ParameterServer {
+    fn restarting(&mut self, _ctx: &mut Self::Context) {
+        crate::restart::replace(self);
+    }
+}
+
+impl Handler<RestoreShard> for ParameterServer {
+    type Result = ResponseActFuture<Self, Result<(), RestoreError>>;
+
+    fn handle(&mut self, restore: RestoreShard, _ctx: &mut Self::Context) -> Self::Result {
+        let done = |answer| Box::pin(actix::fut::ready(answer)) as Self::Result;
+        if restore.shard != self.id {
+            return done(Err(RestoreError::WrongShard { expected: restore.shard, got: self.id }));
+        }
+        if restore.view < self.view {
+            let current = self.view;
+            return done(Err(RestoreError::StaleView { got: restore.view, current }));
+        }
+        if restore.view == self.view && self.shard.is_some() {
+            return done(Ok(()));
+        }
+        if restore.view == self.view && self.restoring {
+            return done(Err(RestoreError::NotReady(self.id)));
+        }
+        self.view = restore.view;
+        self.restoring = true;
+        self.shard = None;
+        // Whoever waits for the abandoned steps learns of it by the closed reply.
+        self.waiting.clear();
+        self.norm_waiting.clear();
+        let load = load_shard(self.id, self.links.load.clone(), restore.clone()).into_actor(self);
+        Box::pin(load.map(move |loaded, server, _| {
+            if server.view != restore.view {
+                let current = server.view;
+                return Err(RestoreError::StaleView { got: restore.view, current });
+            }
+            server.restoring = false;
+            server.install(&restore, loaded?);
+            Ok(())
+        }))
+    }
+}
+
+impl Handler<AdoptView> for ParameterServer {
+    type Result = Result<(), RestoreError>;
+
+    fn handle(&mut self, adopt: AdoptView, _ctx: &mut Self::Context) -> Self::Result {
+        if adopt.shard != self.id {
+            return Err(RestoreError::WrongShard { expected: adopt.shard, got: self.id });
+        }
+        if adopt.view < self.view {
+            return Err(RestoreError::StaleView { got: adopt.view, current: self.view });
+        }
+        let Some(shard) = &mut self.shard else { return Err(RestoreError::NotReady(self.id)) };
+        self.view = adopt.view;
+        shard.adopt(adopt.view);
+        Ok(())
+    }
+}
+
+impl Handler<PushGradient> for ParameterServer {
+    type Result = ResponseFuture<Result<Pushed, PushError>>;
+
+    fn handle(&mut self, push: PushGradient, ctx: &mut Self::Context) -> Self::Result {
+        let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
+        let Some(shard) = &mut self.shard else { return done(Err(PushError::NotReady(self.id))) };
+        match shard.accept(&push) {
+            Err(refused) => return done(Err(refused)),
+            Ok(Accepted::Applied) => {
+                let Parameters { version, values } = shard.newest();
+                return done(Ok(Pushed { version, values }));
+            }
+            Ok(accepted) => {
+                let (answer, answered) = oneshot::channel();
+                if let Some(earlier) = self.waiting.insert(push.worker, answer) {
+                    let _ = earlier.send(Err(PushError::Superseded));
+                }
+                if accepted == Accepted::Complete {
+                    self.complete(ctx);
+                }
+                Box::pin(async move {
+                    answered.await.unwrap_or(Err(PushError::Link(LinkError::Closed)))
+                })
+            }
+        }
+    }
+}
+
+impl Handler<PullParameters> for ParameterServer {
+    type Result = Result<Parameters, PullError>;
+
+    fn handle(&mut self, pull: PullParameters, _ctx: &mut Self::Context) -> Self::Result {
+        let Some(shard) = &mut self.shard else { return Err(PullError::NotReady(self.id)) };
+        shard.pull(&pull)
+    }
+}
+
+impl Handler<CombineNorm> for ParameterServer {
+    type Result = ResponseFuture<Result<CombinedNorm, NormError>>;
+
+    fn handle(&mut self, combine: CombineNorm, _ctx: &mut Self::Context) -> Self::Result {
+        let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
+        let Some(norms) = &mut self.norms else { return done(Err(NormError::NotReady)) };
+        let CombineNorm { step, shard, sums } = combine;
+        if let Some(sum_of_squares) = norms.add(step, shard, sums) {
+            let combined = CombinedNorm { sum_of_squares };
+            let of_step = |(of, _): &(Version, _)| *of == step;
+            let due: Vec<ShardId> = self
+                .norm_waiting
+                .iter()
+                .filter(|(_, waiting)| of_step(waiting))
+                .map(|(shard, _)| *shard)
+                .collect();
+            for shard in due {
+                if let Some((_, waiting)) = self.norm_waiting.remove(&shard) {
+                    let _ = waiting.send(Ok(combined));
+                }
+            }
+            return done(Ok(combined));
+        }
+        let (answer, answered) = oneshot::channel();
+        if let Some((_, earlier)) = self.norm_waiting.insert(shard, (step, answer)) {
+            let _ = earlier.send(Err(NormError::Superseded));
+        }
+        Box::pin(async move { answered.await.unwrap_or(Err(NormError::Link(LinkError::Closed))) })
+    }
+}
+
+/// Asks for the norm until it is there. Ends with the actor, or is ignored after a rollback.
+async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
+    loop {
+        match ask(&norm, request.clone(), ANSWER_MAX).await {
+            Ok(combined) => return combined.sum_of_squares,
+            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
+        }
+    }
+}
+
+async fn load_shard(
+    id: ShardId,
+    load: Recipient<LoadRange>,
+    restore: RestoreShard,
+) -> Result<Shard, RestoreError> {
+    let plan = JobPlan::new(restore.offer, restore.shards)
+        .map_err(|error| RestoreError::Plan { cause: error.to_string() })?;
+    let range = plan.shards.range(id);
+    let job = &plan.offer.job;
+    let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
+    let state = if restore.version == Version(0) {
+        ShardState {
+            version: restore.version,
+            parameters: initialise(&plan.layout, job.seed, range.clone()),
+            optimizer: optimizer.new_state(range.len()),
+            ledger: crate::ledger::Ledger::default(),
+        }
+    } else {
+        let state = optimizer.state_names().iter().map(|name| (*name).to_owned()).collect();
+        let loaded = load
+            .send(LoadRange { version: restore.version, range, state })
+            .await
+            .map_err(|_| RestoreError::Link(LinkError::Closed))?
+            .map_err(|error| RestoreError::Checkpoint { cause: error.to_string() })?;
+        ShardState {
+            version: restore.version,
+            parameters: loaded.parameters,
+            optimizer: loaded.state,
+            ledger: loaded.manifest.ledger,
+        }
+    };
+    Ok(Shard::new(id, Arc::new(plan), restore.checkpoint_every, restore.view, state))
+}
+
+/// Writes a part and reports it until the coordinator has heard, or it is of no use any more.
+async fn write_and_report(links: ServerLinks, view: View, save: Save) {
+    let Save { version, content, tensors, ledger } = save;
+    let request = SavePart { version, content, tensors };
+    let Some(part) = save_until_written(&links.save, request).await else { return };
+    let report = ReportPart { view, version, part, ledger };
+    loop {
+        match ask(&links.report_part, report.clone(), ANSWER_MAX).await {
+            Ok(()) | Err(ReportError::StaleView { .. }) => return,
+            Err(ReportError::Link(_)) => tokio::time::sleep(RETRY_AFTER).await,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One worker's part of a step: gradients of its slots, encoded and summed as far as the tree allows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::codec::{Codec, codec};
+use crate::dataset::{Dataset, DatasetError, Rows, Split};
+use crate::ids::{ShardId, Slot, Version};
+use crate::ledger::SlotReport;
+use crate::messages::{PartHeader, Payload, Values};
+use crate::model::{Model, Score};
+use crate::plan::JobPlan;
+use crate::reduction::{Part, Reduction, Span};
+use crate::shuffle;
+
+/// The slots that a worker holds, with their rows and residuals.
+#[derive(Debug)]
+pub struct SlotWork {
+    plan: Arc<JobPlan>,
+    model: Arc<dyn Model>,
+    codec: Option<Box<dyn Codec>>,
+    slots: BTreeMap<Slot, SlotState>,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    train: Rows,
+    test: Rows,
+    /// The order of the rows, and the epoch that it is of.
+    order: Option<(u64, Vec<u32>)>,
+    /// Empty where the codec keeps none.
+    residual: Vec<f32>,
+}
+
+/// What a worker sends for one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepWork {
+    pub parts: Vec<PartHeader>,
+    /// By shard, then in the order of `parts`. No parts where the step only evaluates.
+    pub payloads: Vec<Vec<Payload>>,
+    pub reports: Vec<SlotReport>,
+}
+
+/// A step can't be computed; computing it again would fail again.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum WorkError {
+    #[error(
+        "the gradient of {slot} at {step} is not finite (loss {loss}); lower job.optimizer.learning_rate or set job.gradient.clip_norm"
+    )]
+    NotFinite { slot: Slot, step: Version, loss: f64 },
+    #[error("rows of {slot} can't be loaded: {source}")]
+    Data { slot: Slot, source: DatasetError },
+    #[error(
+        "the data set gave {got} rows for {slot}, {expected} were asked for; its files changed, start the job again"
+    )]
+    Rows { slot: Slot, expected: usize, got: usize },
+}
+
+impl SlotWork {
+    pub fn new(plan: Arc<JobPlan>, model: Arc<dyn Model>) -> Self {
+        let codec = codec(&plan.offer.job.gradient);
+        Self { plan, model, codec, slots: BTreeMap::new() }
+    }
+
+    pub fn plan(&self) -> &Arc<JobPlan> {
+        &self.plan
+    }
+
+    /// Whether lost residuals need a rollback.
+    pub fn keeps_residuals(&self) -> bool {
+        self.codec.as_ref().is_some_and(|codec| codec.keeps_residual())
+    }
+
+    /// Holds these slots and no others; loads the rows of new ones. May block on files.
+    ///
+    /// # Errors
+    /// The data set can't give the rows.
+    pub fn hold(&mut self, span: Span, data: &dyn Dataset) -> Result<(), WorkError> {
+        self.slots.retain(|slot, _| (span.first..span.end).contains(&slot.0));
+        let zeros = if self.keeps_residuals() { self.plan.layout.len() } else { 0 };
+        for slot in span.slots().filter(|slot| !self.slots.contains_key(slot)).collect::<Vec<_>>() {
+            let load = |split: Split, range: std::ops::Range<usize>| {
+                let expected = range.len();
+                let rows =
+                    data.load(split, range).map_err(|source| WorkError::Data { slot, source })?;
+                let got = rows.len();
+                if got == expected {
+                    Ok(rows)
+                } else {
+                    Err(WorkError::Rows { slot, expected, got })
+                }
+            };
+            let state = SlotState {
+                train: load(Split::Train, self.plan.train_rows(slot))?,
+                test: load(Split::Test, self.plan.test_rows(slot))?,
+                order: None,
+                residual: vec![0.0; zeros],
+            };
+            self.slots.insert(slot, state);
+        }
+        Ok(())
+    }
+
+    /// Takes residuals from a checkpoint.
+    pub fn restore_residuals(&mut self, residuals: Vec<(Slot, Vec<f32>)>) {
+        for (slot, residual) in residuals {
+            if let Some(state) = self.slots.get_mut(&slot) {
+                state.residual = residual;
+            }
+        }
+    }
+
+    /// Residuals back to zero: where version 0 begins.
+    pub fn clear_residuals(&mut self) {
+        self.slots.values_mut().for_each(|state| state.residual.fill(0.0));
+    }
+
+    /// Copies of all residuals, for a checkpoint.
+    pub fn residuals(&self) -> Vec<(Slot, Values)> {
+        self.slots.iter().map(|(slot, state)| (*slot, Arc::new(state.residual.clone()))).collect()
+    }
+
+    /// Computes step `step` on `parameters`, which are version `step` of the whole flat space.
+    ///
+    /// The residuals go on to the next step: call it once a step, and repeat what it returned.
+    ///
+    /// # Errors
+    /// A gradient that is not finite.
+    pub fn compute(&mut self, step: Version, parameters: &[f32]) -> Result<StepWork, WorkError> {
+        let plan = Arc::clone(&self.plan);
+        let evaluate = plan.ends_epoch(step);
+        if step == plan.last_version() {
+            return Ok(self.close(parameters));
+        }
+        let mut sum = Reduction::new(plan.offer.job.virtual_workers);
+        let mut parts = Vec::new();
+        let mut payloads = vec![Vec::new(); plan.shards.len()];
+        let mut reports = Vec::new();
+        for (&slot, state) in &mut self.slots {
+            let mut gradient = vec![0.0; plan.layout.len()];
+            let rows = state.batch(&plan, slot, step);
+            let loss = self.model.gradient(parameters, rows.batch(), &mut gradient);
+            if !loss.is_finite() || !gradient.iter().all(|value| value.is_finite()) {
+                return Err(WorkError::NotFinite { slot, step, loss });
+            }
+            let score = evaluate.then(|| evaluated(&*self.model, parameters, &state.test));
+            let rows = rows.len() as u64;
+            reports.push(SlotReport { slot, rows, loss, score });
+            let span = Span::one(slot);
+            if let Some(codec) = &self.codec {
+                let pieces = codec.encode(&gradient, &mut state.residual, &plan.shards);
+                for (payload, piece) in payloads.iter_mut().zip(pieces) {
+                    payload.push(Payload::Encoded(piece.into()));
+                }
+                parts.push(PartHeader { span, rows });
+            } else {
+                // A leaf is always a node of the tree.
+                let _ = sum.insert(span, Part { values: Arc::new(gradient), rows });
+            }
+        }
+        for (span, part) in sum.into_parts() {
+            parts.push(PartHeader { span, rows: part.rows });
+            for (payload, (shard, _)) in payloads.iter_mut().zip(plan.shards.iter()) {
+                payload.push(Payload::Dense(cut(&plan, shard, &part.values)));
+            }
+        }
+        Ok(StepWork { parts, payloads, reports })
+    }
+
+    /// The last version is evaluated, and nothing else.
+    fn close(&self, parameters: &[f32]) -> StepWork {
+        let report = |(slot, state): (&Slot, &SlotState)| SlotReport {
+            slot: *slot,
+            rows: 0,
+            loss: 0.0,
+            score: Some(evaluated(&*self.model, parameters, &state.test)),
+        };
+        let reports = self.slots.iter().map(report).collect();
+        StepWork { parts: Vec::new(), payloads: Vec::new(), reports }
+    }
+}
+
+impl SlotState {
+    /// The rows that `step` takes, in the epoch's order.
+    fn batch(&mut self, plan: &JobPlan, slot: Slot, step: Version) -> Rows {
+        let epoch = plan.epoch_of(step);
+        if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            let order = shuffle::order(plan.offer.job.seed, epoch, slot, self.train.len());
+            self.order = Some((epoch, order));
+        }
+        let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);
+        let rows: Vec<usize> =
+            order[plan.batch_rows(slot, step)].iter().map(|&row| row as usize).collect();
+        self.train.select(&rows)
+    }
+}
+
+fn evaluated(model: &dyn Model, parameters: &[f32], rows: &Rows) -> Score {
+    if rows.is_empty() { Score::default() } else { model.evaluate(parameters, rows.batch()) }
+}
+
+/// The shard's range of a gradient; the gradient itself where there is one shard.
+fn cut(plan: &JobPlan, shard: ShardId, values: &Values) -> Values {
+    if plan.shards.len() == 1 {
+        return Arc::clone(values);
+    }
+    Arc::new(values[plan.shards.range(shard)].to_vec())
+}

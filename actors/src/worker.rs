@@ -1,0 +1,426 @@
+//! Worker: computes the gradients of the slots that it has leased, step after step.
+//!
+//! Connects a mailbox to [`SlotWork`]. One thing is under way at a time: a pull, a load of
+//! residuals, or the exchange of one step with all shards; a new lease drops it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, Supervised};
+use futures_util::future::try_join_all;
+use tracing::{debug, info, warn};
+
+use crate::checkpoint::{PartContent, is_saved};
+use crate::dataset::Dataset;
+use crate::ids::{ShardId, Slot, Version, View, WorkerId};
+use crate::messages::checkpoint_store::{LoadResiduals, SavePart, save_until_written};
+use crate::messages::{
+    LeaseError, LeaseSlots, PullError, PullParameters, PushError, PushGradient, ReportError,
+    ReportFailure, ReportPart, Values, ask,
+};
+use crate::model::Model;
+use crate::plan::{JobOffer, JobPlan};
+use crate::slot_work::{SlotWork, StepWork};
+
+/// How long the answer to a push may take: others' slots may have to be computed again first.
+const PUSH_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long any other answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Between two tries of the same request: first, and at most (it doubles).
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// What a worker trains.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub offer: JobOffer,
+    pub model: Arc<dyn Model>,
+    pub data: Arc<dyn Dataset>,
+}
+
+/// Whom a Worker speaks to; the shards in shard order.
+#[derive(Clone)]
+pub struct WorkerLinks {
+    pub push: Vec<Recipient<PushGradient>>,
+    pub pull: Vec<Recipient<PullParameters>>,
+    pub report_part: Recipient<ReportPart>,
+    pub report_failure: Recipient<ReportFailure>,
+    pub save: Recipient<SavePart>,
+    pub load_residuals: Recipient<LoadResiduals>,
+}
+
+impl std::fmt::Debug for WorkerLinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerLinks").finish_non_exhaustive()
+    }
+}
+
+/// A worker and its lease.
+pub struct Worker {
+    id: WorkerId,
+    task: Task,
+    links: WorkerLinks,
+    lease: Option<LeaseSlots>,
+    work: Option<SlotWork>,
+    /// Residuals that the lease's checkpoint holds have not been read yet.
+    residuals_due: Option<Version>,
+    /// The whole flat space at one version.
+    parameters: Option<(Version, Values)>,
+    /// The pull, load or exchange that is going on.
+    under_way: Option<SpawnHandle>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.id)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an exchange ended, if not with its purpose.
+#[derive(Debug)]
+enum Halt {
+    /// Our view is over: a new lease is on its way.
+    Stale,
+    /// The shards have moved on without us.
+    Resync,
+    /// It would happen again.
+    Failed(String),
+}
+
+/// Goes on with the lease. To oneself, so that a new lease gets in between two steps.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Proceed(View);
+
+impl Worker {
+    pub fn new(id: WorkerId, task: Task, links: WorkerLinks) -> Self {
+        Self {
+            id,
+            task,
+            links,
+            lease: None,
+            work: None,
+            residuals_due: None,
+            parameters: None,
+            under_way: None,
+        }
+    }
+
+    fn proceed(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
+        if lease.slots.first == lease.slots.end {
+            return;
+        }
+        if let Err(cause) = self.hold(&lease) {
+            return self.fail(lease.view, cause, ctx);
+        }
+        match (self.residuals_due, &self.parameters) {
+            (Some(version), _) => self.load_residuals(lease, version, ctx),
+            (None, None) => self.pull(lease, ctx),
+            (None, Some((version, values))) => {
+                let (version, values) = (*version, Arc::clone(values));
+                self.step(lease, version, &values, ctx);
+            }
+        }
+    }
+
+    /// Has the rows of the leased slots loaded. Blocks this worker's thread while it reads.
+    fn hold(&mut self, lease: &LeaseSlots) -> Result<(), String> {
+        let cut = self.work.as_ref().map(|work| work.plan().shards.len());
+        if cut != Some(lease.shards as usize) {
+            let plan = JobPlan::new(self.task.offer.clone(), lease.shards)
+                .map_err(|error| error.to_string())?;
+            self.work = Some(SlotWork::new(Arc::new(plan), Arc::clone(&self.task.model)));
+        }
+        let Some(work) = &mut self.work else { return Ok(()) };
+        work.hold(lease.slots, &*self.task.data).map_err(|error| error.to_string())
+    }
+
+    fn load_residuals(&mut self, lease: LeaseSlots, version: Version, ctx: &mut Context<Self>) {
+        let slots: Vec<Slot> = lease.slots.slots().collect();
+        let store = self.links.load_residuals.clone();
+        let load = async move { store.send(LoadResiduals { version, slots }).await };
+        let handle =
+            ctx.spawn(load.into_actor(self).map(move |loaded, worker, ctx| match loaded {
+                Ok(Ok(residuals)) => {
+                    if let Some(work) = &mut worker.work {
+                        work.restore_residuals(residuals);
+                    }
+                    worker.residuals_due = None;
+                    worker.proceed(lease, ctx);
+                }
+                Ok(Err(error)) => worker.fail(lease.view, error.to_string(), ctx),
+                Err(_) => worker.fail(lease.view, "the checkpoint store is gone".into(), ctx),
+            }));
+        self.under_way = Some(handle);
+    }
+
+    fn pull(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
+        let pull = pull_all(self.links.pull.clone(), lease.view).into_actor(self);
+        let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
+            Ok((version, shards)) => {
+                debug!(worker = %worker.id, %version, "parameters pulled");
+                worker.parameters = Some((version, assemble(shards)));
+                worker.proceed(lease, ctx);
+            }
+            Err(halt) => worker.halt(lease, halt, ctx),
+        }));
+        self.under_way = Some(handle);
+    }
+
+    /// Computes one step and exchanges it: gradients for the next version.
+    fn step(
+        &mut self,
+        lease: LeaseSlots,
+        version: Version,
+        parameters: &Values,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(work) = &mut self.work else { return };
+        let computed = match work.compute(version, parameters) {
+            Ok(computed) => computed,
+            Err(error) => return self.fail(lease.view, error.to_string(), ctx),
+        };
+        let last = work.plan().last_version();
+        let pushes = pushes(self.id, &lease, version, computed);
+        let receivers: Vec<_> = self.links.push.iter().cloned().zip(pushes).collect();
+        let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
+        let handle =
+            ctx.spawn(exchange.into_actor(self).map(move |pushed, worker, ctx| match pushed {
+                Ok(_) if version == last => info!(worker = %worker.id, "last version evaluated"),
+                Ok(shards) => worker.advance(lease, version.next(), shards, ctx),
+                Err(halt) => worker.halt(lease, halt, ctx),
+            }));
+        self.under_way = Some(handle);
+    }
+
+    fn advance(
+        &mut self,
+        lease: LeaseSlots,
+        version: Version,
+        shards: Vec<Values>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.parameters = Some((version, assemble(shards)));
+        self.save_residuals(&lease, version, ctx);
+        ctx.notify(Proceed(lease.view));
+    }
+
+    /// Residuals are state that would die with this worker: they are part of each checkpoint.
+    fn save_residuals(&self, lease: &LeaseSlots, version: Version, ctx: &mut Context<Self>) {
+        let Some(work) = &self.work else { return };
+        let last = work.plan().last_version();
+        if !work.keeps_residuals() || !is_saved(version, lease.checkpoint_every, last) {
+            return;
+        }
+        let residuals = work.residuals();
+        let slots = residuals.iter().map(|(slot, _)| *slot).collect();
+        let tensors =
+            residuals.into_iter().map(|(slot, values)| (residual_name(slot), values)).collect();
+        let part = SavePart { version, content: PartContent::Residuals { slots }, tensors };
+        let (links, view) = (self.links.clone(), lease.view);
+        ctx.spawn(save_and_report(links, view, part).into_actor(self));
+    }
+
+    fn halt(&mut self, lease: LeaseSlots, halt: Halt, ctx: &mut Context<Self>) {
+        match halt {
+            Halt::Stale => debug!(worker = %self.id, view = %lease.view, "waiting for a new lease"),
+            Halt::Resync => {
+                self.parameters = None;
+                ctx.notify(Proceed(lease.view));
+            }
+            Halt::Failed(cause) => self.fail(lease.view, cause, ctx),
+        }
+    }
+
+    fn fail(&mut self, view: View, cause: String, ctx: &mut Context<Self>) {
+        warn!(worker = %self.id, %cause, "can't go on");
+        let coordinator = self.links.report_failure.clone();
+        let report = ReportFailure { view, worker: self.id, cause };
+        let sent = async move {
+            let mut pause = RETRY_FIRST;
+            while let Err(ReportError::Link(_)) =
+                ask(&coordinator, report.clone(), ANSWER_MAX).await
+            {
+                wait(&mut pause).await;
+            }
+        };
+        self.under_way = Some(ctx.spawn(sent.into_actor(self)));
+    }
+}
+
+impl Actor for Worker {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Worker {
+    fn restarting(&mut self, _ctx: &mut Self::Context) {
+        crate::restart::replace(self);
+    }
+}
+
+impl Handler<LeaseSlots> for Worker {
+    type Result = Result<(), LeaseError>;
+
+    fn handle(&mut self, lease: LeaseSlots, ctx: &mut Self::Context) -> Self::Result {
+        if lease.worker != self.id {
+            return Err(LeaseError::WrongWorker { expected: lease.worker, got: self.id });
+        }
+        if let Some(held) = &self.lease {
+            if lease.view < held.view {
+                return Err(LeaseError::StaleView { got: lease.view, current: held.view });
+            }
+            if lease.view == held.view {
+                return Ok(());
+            }
+        }
+        info!(worker = %self.id, view = %lease.view, slots = %lease.slots, "lease");
+        if let Some(handle) = self.under_way.take() {
+            ctx.cancel_future(handle);
+        }
+        if let Some(version) = lease.rolled_back_to {
+            self.parameters = None;
+            // Residuals of slots that stay here are of steps that didn't happen.
+            self.work = None;
+            let residual_codec = crate::codec::codec(&self.task.offer.job.gradient)
+                .is_some_and(|codec| codec.keeps_residual());
+            self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
+        }
+        self.lease = Some(lease);
+        ctx.notify(Proceed(lease.view));
+        Ok(())
+    }
+}
+
+impl Handler<Proceed> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, Proceed(view): Proceed, ctx: &mut Self::Context) {
+        if let Some(lease) = self.lease.filter(|lease| lease.view == view) {
+            self.proceed(lease, ctx);
+        }
+    }
+}
+
+/// Name of a slot's residual in a checkpoint part.
+pub fn residual_name(slot: Slot) -> String {
+    format!("slot-{}", slot.0)
+}
+
+/// One push a shard; the last version is only evaluated, which the first shard alone wants to know.
+fn pushes(
+    worker: WorkerId,
+    lease: &LeaseSlots,
+    step: Version,
+    computed: StepWork,
+) -> Vec<PushGradient> {
+    let StepWork { parts, mut payloads, mut reports } = computed;
+    if payloads.is_empty() {
+        payloads.push(Vec::new());
+    }
+    let push = |(shard, payload)| PushGradient {
+        view: lease.view,
+        worker,
+        shard: ShardId(shard),
+        step,
+        parts: parts.clone(),
+        reports: std::mem::take(&mut reports),
+        payload,
+    };
+    (0u32..).zip(payloads).map(push).collect()
+}
+
+/// The shards' values, one after another.
+fn assemble(shards: Vec<Values>) -> Values {
+    match <[Values; 1]>::try_from(shards) {
+        Ok([whole]) => whole,
+        Err(shards) => Arc::new(shards.iter().flat_map(|values| values.iter().copied()).collect()),
+    }
+}
+
+/// Repeats a push until it is answered.
+async fn push_one(to: Recipient<PushGradient>, push: PushGradient) -> Result<Values, Halt> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match ask(&to, push.clone(), PUSH_ANSWER_MAX).await {
+            Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
+                return Ok(pushed.values);
+            }
+            Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
+            Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PushError::NotReady(_) | PushError::Link(_) | PushError::Superseded) => {
+                wait(&mut pause).await;
+            }
+            Err(refused) => return Err(Halt::Failed(refused.to_string())),
+        }
+    }
+}
+
+/// Pulls one version of all shards: the newest that the slowest has, which the others still keep.
+async fn pull_all(
+    from: Vec<Recipient<PullParameters>>,
+    view: View,
+) -> Result<(Version, Vec<Values>), Halt> {
+    loop {
+        let newest = try_join_all((0u32..).zip(&from).map(|(shard, from)| {
+            let pull = PullParameters { view, shard: ShardId(shard), version: None };
+            pull_one(from, pull)
+        }))
+        .await?;
+        let version = newest.iter().flatten().map(|(version, _)| *version).min();
+        let Some(version) = version else { return Err(Halt::Resync) };
+        let mut values = Vec::with_capacity(from.len());
+        for ((shard, from), newest) in (0u32..).zip(&from).zip(newest) {
+            let pulled = match newest {
+                Some((newest, values)) if newest == version => Some((newest, values)),
+                _ => {
+                    let shard = ShardId(shard);
+                    let pull = PullParameters { view, shard, version: Some(version) };
+                    pull_one(from, pull).await?
+                }
+            };
+            values.extend(pulled.map(|(_, values)| values));
+        }
+        if values.len() == from.len() {
+            return Ok((version, values));
+        }
+    }
+}
+
+/// `None` if that version is gone meanwhile.
+async fn pull_one(
+    from: &Recipient<PullParameters>,
+    pull: PullParameters,
+) -> Result<Option<(Version, Values)>, Halt> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match ask(from, pull.clone(), ANSWER_MAX).await {
+            Ok(pulled) => return Ok(Some((pulled.version, pulled.values))),
+            Err(PullError::OutOfWindow { .. }) => return Ok(None),
+            Err(PullError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PullError::NotReady(_) | PullError::Link(_)) => wait(&mut pause).await,
+            Err(refused @ PullError::WrongShard { .. }) => {
+                return Err(Halt::Failed(refused.to_string()));
+            }
+        }
+    }
+}
+
+async fn save_and_report(links: WorkerLinks, view: View, part: SavePart) {
+    let version = part.version;
+    let Some(part) = save_until_written(&links.save, part).await else { return };
+    let report = ReportPart { view, version, part, ledger: None };
+    let mut pause = RETRY_FIRST;
+    while let Err(ReportError::Link(_)) = ask(&links.report_part, report.clone(), ANSWER_MAX).await
+    {
+        wait(&mut pause).await;
+    }
+}
+
+async fn wait(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(RETRY_MAX);
+}

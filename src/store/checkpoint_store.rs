@@ -1,0 +1,400 @@
+//! Checkpoints in an object store: parts as safetensors, a manifest last, the view beside them.
+//!
+//! ```text
+//! v00000000000000000200/parameters-0-26368.safetensors
+//! v00000000000000000200/residuals-0-3.safetensors
+//! v00000000000000000200/manifest.json       written last: from now on the checkpoint counts
+//! view.json                                 the highest view that was ever begun
+//! ```
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
+use futures_util::TryStreamExt;
+use gradmesh_actors::checkpoint::{Manifest, PartContent, SavedPart, StateSnapshot};
+use gradmesh_actors::ids::{Slot, Version, View};
+use gradmesh_actors::messages::Values;
+use gradmesh_actors::messages::checkpoint_store::{
+    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadRange, LoadResiduals, LoadState,
+    LoadedRange, OpenCheckpoints, Opened, RaiseView, SavePart,
+};
+use gradmesh_actors::optimizer::Optimizer;
+use gradmesh_actors::plan::JobPlan;
+use gradmesh_actors::worker::residual_name;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tracing::warn;
+
+use super::tensors::{NamedTensor, TensorFile, read_safetensors, write_safetensors};
+
+/// Reads and writes the checkpoints of one cluster. Each node has its own, over the same store.
+#[derive(Clone, Debug)]
+pub struct CheckpointStore {
+    store: Arc<dyn ObjectStore>,
+    /// Its name for people.
+    name: String,
+    /// Whole checkpoints that are kept, ≥ 1.
+    keep: usize,
+}
+
+const PARAMETERS: &str = "parameters";
+
+impl CheckpointStore {
+    pub fn new(store: Arc<dyn ObjectStore>, name: impl Into<String>, keep: u32) -> Self {
+        Self { store, name: name.into(), keep: keep.max(1) as usize }
+    }
+
+    async fn save(self, part: SavePart) -> Result<SavedPart, CheckpointError> {
+        let file = match &part.content {
+            PartContent::Parameters { start, end } => format!("parameters-{start}-{end}"),
+            PartContent::Residuals { slots } => {
+                let number = |slot: Option<&Slot>| slot.map_or(0, |slot| slot.0);
+                format!("residuals-{}-{}", number(slots.first()), number(slots.last()))
+            }
+        };
+        let path = format!("{}/{file}.safetensors", folder(part.version));
+        let tensor = |(name, values): (String, Values)| NamedTensor {
+            name,
+            shape: vec![values.len()],
+            values,
+        };
+        let tensors = part.tensors.into_iter().map(tensor).collect();
+        let file = TensorFile { tensors, metadata: Default::default() };
+        let bytes = write_safetensors(&file).map_err(|error| store_error(&error))?;
+        let saved = SavedPart {
+            content: part.content,
+            path: path.clone(),
+            bytes: bytes.len() as u64,
+            digest: blake3::hash(&bytes).to_hex().to_string(),
+        };
+        self.put(&path, bytes).await?;
+        Ok(saved)
+    }
+
+    async fn open(self, wanted: OpenCheckpoints) -> Result<Opened, CheckpointError> {
+        for version in self.versions().await?.into_iter().rev() {
+            match self.whole(version).await {
+                Ok(manifest) => {
+                    self.check_job(&manifest, &wanted)?;
+                    return Ok(Opened { manifest: Some(manifest) });
+                }
+                Err(error) => {
+                    warn!(%version, %error, "checkpoint passed over, looking at the one before")
+                }
+            }
+        }
+        Ok(Opened { manifest: None })
+    }
+
+    fn check_job(
+        &self,
+        manifest: &Manifest,
+        wanted: &OpenCheckpoints,
+    ) -> Result<(), CheckpointError> {
+        let data = &manifest.offer.data.digest;
+        for (what, got, expected) in [
+            ("job", &manifest.job_digest, &wanted.job_digest),
+            ("data set", data, &wanted.data_digest),
+        ] {
+            if got != expected {
+                return Err(CheckpointError::OtherJob {
+                    store: self.name.clone(),
+                    version: manifest.version,
+                    what,
+                    expected: short(expected),
+                    got: short(got),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The manifest, if all its parts are there and undamaged.
+    async fn whole(&self, version: Version) -> Result<Manifest, CheckpointError> {
+        let manifest = self.manifest(version).await?;
+        for part in &manifest.parts {
+            self.read_part(part).await?;
+        }
+        Ok(manifest)
+    }
+
+    async fn manifest(&self, version: Version) -> Result<Manifest, CheckpointError> {
+        let path = manifest_path(version);
+        let bytes = self.get(&path).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| CheckpointError::Damaged { path, cause: error.to_string() })
+    }
+
+    async fn read_part(&self, part: &SavedPart) -> Result<TensorFile, CheckpointError> {
+        let damaged = |cause: String| CheckpointError::Damaged { path: part.path.clone(), cause };
+        let bytes = self.get(&part.path).await?;
+        let digest = blake3::hash(&bytes).to_hex().to_string();
+        if digest != part.digest {
+            let (got, expected) = (short(&digest), short(&part.digest));
+            return Err(damaged(format!("its BLAKE3 is {got}, the manifest says {expected}")));
+        }
+        read_safetensors(&bytes).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Reads `range` of the tensors `names` out of whichever parts hold it.
+    async fn read_range(
+        &self,
+        manifest: &Manifest,
+        range: Range<usize>,
+        names: &[String],
+    ) -> Result<Vec<Vec<f32>>, CheckpointError> {
+        let mut found: Vec<Vec<f32>> = vec![Vec::with_capacity(range.len()); names.len()];
+        let mut parts: Vec<(&SavedPart, usize, usize)> = manifest
+            .parts
+            .iter()
+            .filter_map(|part| match part.content {
+                PartContent::Parameters { start, end } => Some((part, start, end)),
+                PartContent::Residuals { .. } => None,
+            })
+            .collect();
+        parts.sort_by_key(|(_, start, _)| *start);
+        for (part, start, end) in parts {
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            if from >= to {
+                continue;
+            }
+            let file = self.read_part(part).await?;
+            for (values, name) in found.iter_mut().zip(names) {
+                let tensor = file.tensors.iter().find(|tensor| tensor.name == *name);
+                let piece = tensor.and_then(|t| t.values.get(from - start..to - start));
+                values.extend(piece.ok_or_else(|| CheckpointError::Missing {
+                    version: manifest.version,
+                    what: format!("{name} {from}..{to} in {}", part.path),
+                })?);
+            }
+        }
+        for (values, name) in found.iter().zip(names) {
+            if values.len() != range.len() {
+                let what = format!("{name} of all of {}..{}", range.start, range.end);
+                return Err(CheckpointError::Missing { version: manifest.version, what });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn load_range(self, load: LoadRange) -> Result<LoadedRange, CheckpointError> {
+        let manifest = self.manifest(load.version).await?;
+        let names: Vec<String> = std::iter::once(PARAMETERS.to_owned()).chain(load.state).collect();
+        let mut tensors = self.read_range(&manifest, load.range, &names).await?;
+        let parameters = tensors.remove(0);
+        Ok(LoadedRange { parameters, state: tensors, manifest })
+    }
+
+    async fn load_residuals(
+        self,
+        load: LoadResiduals,
+    ) -> Result<Vec<(Slot, Vec<f32>)>, CheckpointError> {
+        let manifest = self.manifest(load.version).await?;
+        let mut found = Vec::with_capacity(load.slots.len());
+        for part in &manifest.parts {
+            let PartContent::Residuals { slots } = &part.content else { continue };
+            let wanted: Vec<Slot> =
+                load.slots.iter().copied().filter(|slot| slots.contains(slot)).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let file = self.read_part(part).await?;
+            for tensor in file.tensors {
+                let slot = wanted.iter().find(|slot| residual_name(**slot) == tensor.name);
+                if let Some(slot) = slot {
+                    found.push((*slot, Arc::unwrap_or_clone(tensor.values)));
+                }
+            }
+        }
+        found.sort_by_key(|(slot, _)| *slot);
+        if found.len() != load.slots.len() {
+            let what =
+                format!("{} of {} residuals", load.slots.len() - found.len(), load.slots.len());
+            return Err(CheckpointError::Missing { version: load.version, what });
+        }
+        Ok(found)
+    }
+
+    async fn load_state(self, load: LoadState) -> Result<StateSnapshot, CheckpointError> {
+        let manifest = self.manifest(load.version).await?;
+        let offer = manifest.offer.clone();
+        let job = offer.job.clone();
+        let plan =
+            JobPlan::new(offer, 1).map_err(|error| CheckpointError::Store(error.to_string()))?;
+        let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
+        let mut state: Vec<String> =
+            optimizer.state_names().iter().map(|name| (*name).to_owned()).collect();
+        state.sort();
+        let range = 0..plan.layout.len();
+        let load_range = LoadRange { version: load.version, range, state: state.clone() };
+        let loaded = self.clone().load_range(load_range).await?;
+        let slots: Vec<Slot> = manifest
+            .parts
+            .iter()
+            .filter_map(|part| match &part.content {
+                PartContent::Residuals { slots } => Some(slots.clone()),
+                PartContent::Parameters { .. } => None,
+            })
+            .flatten()
+            .collect();
+        let residuals = self.load_residuals(LoadResiduals { version: load.version, slots }).await?;
+        Ok(StateSnapshot {
+            version: load.version,
+            parameters: loaded.parameters,
+            optimizer: state.into_iter().zip(loaded.state).collect(),
+            residuals,
+        })
+    }
+
+    async fn raise_view(self, raise: RaiseView) -> Result<View, CheckpointError> {
+        let stored = match self.store.get(&Path::from("view.json")).await {
+            Ok(found) => {
+                let bytes = found.bytes().await.map_err(|error| store_error(&error))?;
+                serde_json::from_slice::<View>(&bytes).map_err(|error| {
+                    CheckpointError::Damaged { path: "view.json".into(), cause: error.to_string() }
+                })?
+            }
+            Err(object_store::Error::NotFound { .. }) => View(0),
+            Err(error) => return Err(store_error(&error)),
+        };
+        let view = stored.max(raise.above).next();
+        let text = serde_json::to_vec(&view).map_err(|error| store_error(&error))?;
+        self.put("view.json", text).await?;
+        Ok(view)
+    }
+
+    async fn commit(self, commit: CommitCheckpoint) -> Result<(), CheckpointError> {
+        let manifest = commit.manifest;
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| store_error(&error))?;
+        self.put(&manifest_path(manifest.version), text).await?;
+        let versions = self.versions().await?;
+        let old = versions.len().saturating_sub(self.keep);
+        for version in &versions[..old] {
+            if let Err(error) = self.remove(*version).await {
+                warn!(%version, %error, "old checkpoint not removed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn discard(self) -> Result<(), CheckpointError> {
+        // All folders, also those of checkpoints that never became whole.
+        let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
+        for folder in list.common_prefixes {
+            if let Some(version) = version_of(folder.as_ref()) {
+                self.remove(version).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Versions that have a manifest, in order.
+    async fn versions(&self) -> Result<Vec<Version>, CheckpointError> {
+        let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
+        let mut versions = Vec::new();
+        for folder in list.common_prefixes {
+            let Some(version) = version_of(folder.as_ref()) else { continue };
+            if self.store.head(&Path::from(manifest_path(version))).await.is_ok() {
+                versions.push(version);
+            }
+        }
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// The manifest first: a checkpoint that is half gone doesn't count.
+    async fn remove(&self, version: Version) -> Result<(), CheckpointError> {
+        let prefix = Path::from(folder(version));
+        let manifest = Path::from(manifest_path(version));
+        let removed = |result: object_store::Result<()>| match result {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(store_error(&error)),
+        };
+        removed(self.store.delete(&manifest).await)?;
+        let files: Vec<_> = self
+            .store
+            .list(Some(&prefix))
+            .try_collect()
+            .await
+            .map_err(|error| store_error(&error))?;
+        for file in files {
+            removed(self.store.delete(&file.location).await)?;
+        }
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> Result<Vec<u8>, CheckpointError> {
+        let damaged = |error: object_store::Error| CheckpointError::Damaged {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        };
+        let found = self.store.get(&Path::from(path)).await.map_err(damaged)?;
+        Ok(found.bytes().await.map_err(damaged)?.to_vec())
+    }
+
+    async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), CheckpointError> {
+        let put = self.store.put(&Path::from(path), bytes.into()).await;
+        put.map(|_| ()).map_err(|error| store_error(&error))
+    }
+}
+
+impl Actor for CheckpointStore {
+    type Context = Context<Self>;
+}
+
+impl Supervised for CheckpointStore {
+    fn restarting(&mut self, _ctx: &mut Self::Context) {
+        gradmesh_actors::restart::replace(self);
+    }
+}
+
+/// Each request works on its own copy: it has no state but the store's.
+macro_rules! answer {
+    ($message:ty, $method:ident) => {
+        impl Handler<$message> for CheckpointStore {
+            type Result = ResponseFuture<<$message as actix::Message>::Result>;
+
+            fn handle(&mut self, message: $message, _ctx: &mut Self::Context) -> Self::Result {
+                Box::pin(self.clone().$method(message))
+            }
+        }
+    };
+}
+
+answer!(SavePart, save);
+answer!(LoadRange, load_range);
+answer!(LoadResiduals, load_residuals);
+answer!(LoadState, load_state);
+answer!(OpenCheckpoints, open);
+answer!(RaiseView, raise_view);
+answer!(CommitCheckpoint, commit);
+
+impl Handler<DiscardCheckpoints> for CheckpointStore {
+    type Result = ResponseFuture<Result<(), CheckpointError>>;
+
+    fn handle(&mut self, _: DiscardCheckpoints, _ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(self.clone().discard())
+    }
+}
+
+fn folder(version: Version) -> String {
+    format!("v{:020}", version.0)
+}
+
+fn version_of(folder: &str) -> Option<Version> {
+    folder.strip_prefix('v')?.parse().ok().map(Version)
+}
+
+fn manifest_path(version: Version) -> String {
+    format!("{}/manifest.json", folder(version))
+}
+
+fn store_error(error: &dyn std::error::Error) -> CheckpointError {
+    CheckpointError::Store(error.to_string())
+}
+
+/// Enough of a digest to tell two apart.
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
+}
