@@ -3,6 +3,7 @@
 pub mod config;
 pub mod data;
 pub mod metrics;
+pub mod node;
 pub mod peer;
 pub mod router;
 pub mod service;

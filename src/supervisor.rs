@@ -118,21 +118,51 @@ pub fn supervise<A>(
 where
     A: Actor<Context = Context<A>> + Supervised,
 {
-    let life = Life {
-        incarnation: base,
-        restarts_after_panic: 0,
-        restarts_after_stop: 0,
-        last_cause: None,
-        gave_up: false,
-    };
-    let (life, vitals) = watch::channel(life);
-    let context = Context::new();
-    let address = context.address();
-    let running = context.into_future(factory(base));
-    let restarts = Restarts { policy, recent: VecDeque::new() };
-    let supervision = Supervision { name: name.into(), factory, life, restarts };
-    spawn_local(supervision.run(running));
-    (address, Vitals(vitals))
+    let prepared = Prepared::new();
+    let address = prepared.address();
+    (address, prepared.supervise(name, base, policy, factory))
+}
+
+/// An address whose actor doesn't run yet: messages wait in its mailbox. For actors that hold each
+/// other's addresses.
+#[derive(Debug)]
+pub struct Prepared<A: Actor<Context = Context<A>>>(Context<A>);
+
+impl<A: Actor<Context = Context<A>> + Supervised> Prepared<A> {
+    #[expect(clippy::new_without_default, reason = "a mailbox is no value")]
+    pub fn new() -> Self {
+        Self(Context::new())
+    }
+
+    pub fn address(&self) -> Addr<A> {
+        self.0.address()
+    }
+
+    /// As [`supervise`], behind this address.
+    ///
+    /// # Panics
+    /// The factory does for the first actor.
+    pub fn supervise(
+        self,
+        name: impl Into<String>,
+        base: Incarnation,
+        policy: RestartPolicy,
+        factory: impl Fn(Incarnation) -> A + 'static,
+    ) -> Vitals {
+        let life = Life {
+            incarnation: base,
+            restarts_after_panic: 0,
+            restarts_after_stop: 0,
+            last_cause: None,
+            gave_up: false,
+        };
+        let (life, vitals) = watch::channel(life);
+        let running = self.0.into_future(factory(base));
+        let restarts = Restarts { policy, recent: VecDeque::new() };
+        let supervision = Supervision { name: name.into(), factory, life, restarts };
+        spawn_local(supervision.run(running));
+        Vitals(vitals)
+    }
 }
 
 struct Supervision<F> {

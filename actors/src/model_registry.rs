@@ -76,9 +76,8 @@ impl Actor for ModelRegistry {
 }
 
 impl Supervised for ModelRegistry {
-    /// Forgets all that was read: the log knows better than an actor that failed.
     fn restarting(&mut self, _ctx: &mut Self::Context) {
-        self.shared = Rc::new(Shared::new(self.shared.store.clone()));
+        crate::restart::replace(self);
     }
 }
 

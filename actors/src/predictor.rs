@@ -74,10 +74,8 @@ impl Actor for Predictor {
 }
 
 impl Supervised for Predictor {
-    /// Forgets the loaded versions; the next request for one loads it again.
     fn restarting(&mut self, _ctx: &mut Self::Context) {
-        let Shared { kinds, find, fetch, .. } = &*self.shared;
-        self.shared = Rc::new(Shared::new(kinds.clone(), find.clone(), fetch.clone()));
+        crate::restart::replace(self);
     }
 }
 

@@ -1,0 +1,88 @@
+//! Which node runs what, and how to reach it: a mailbox here, a proxy there.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use actix::{Actor, Addr, Recipient};
+use gradmesh_actors::messages::WireMessage;
+
+use crate::config::{Config, NodeConfig, Role};
+use crate::peer::{Link, LinkPolicy, Peer, Proxy};
+use crate::transport::Transport;
+use crate::wire::{Hello, Target};
+
+/// Nodes of a cluster by what they run. Empty where everything runs in one process.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    nodes: Vec<NodeConfig>,
+    own: Option<String>,
+}
+
+impl Plan {
+    pub(super) fn new(config: &Config, own: Option<String>) -> Self {
+        Self { nodes: config.nodes.clone(), own }
+    }
+
+    /// The node that runs number `index` of a role; `None` where there are no nodes.
+    pub(super) fn node(&self, role: Role, index: u32) -> Option<&NodeConfig> {
+        let with_role: Vec<_> =
+            self.nodes.iter().filter(|node| node.roles.contains(&role)).collect();
+        let count = u32::try_from(with_role.len()).ok().filter(|count| *count > 0)?;
+        with_role.get((index % count) as usize).copied()
+    }
+
+    /// Whether this process runs number `index` of a role.
+    pub(super) fn is_here(&self, role: Role, index: u32) -> bool {
+        match (&self.own, self.node(role, index)) {
+            (Some(own), Some(node)) => node.name == *own,
+            (None, _) => true,
+            (Some(_), None) => false,
+        }
+    }
+}
+
+/// Links to the other nodes, each opened once.
+pub(super) struct Directory {
+    plan: Plan,
+    own: Hello,
+    transport: Rc<dyn Transport>,
+    links: BTreeMap<String, Link>,
+}
+
+impl Directory {
+    pub(super) fn new(plan: Plan, own: Hello, transport: Rc<dyn Transport>) -> Self {
+        Self { plan, own, transport, links: BTreeMap::new() }
+    }
+
+    /// A stand-in for an actor of another node; `None` where nobody has the role.
+    pub(super) fn remote(&mut self, role: Role, target: Target) -> Option<Addr<Proxy>> {
+        let node = self.plan.node(role, target.index)?.clone();
+        let link = self.links.entry(node.name.clone()).or_insert_with(|| {
+            let peer = Peer { node: node.name, address: node.address };
+            let (own, transport) = (self.own.clone(), Rc::clone(&self.transport));
+            Link::open(peer, own, transport, LinkPolicy::default())
+        });
+        Some(Proxy { link: link.clone(), target }.start())
+    }
+}
+
+/// Either side of a `Recipient`.
+pub(super) enum Place<A: Actor> {
+    Here(Addr<A>),
+    There(Addr<Proxy>),
+}
+
+impl<A: Actor> Place<A> {
+    pub(super) fn recipient<M>(&self) -> Recipient<M>
+    where
+        M: WireMessage + Send + 'static,
+        M::Result: Send,
+        A: actix::Handler<M>,
+        A::Context: actix::dev::ToEnvelope<A, M>,
+    {
+        match self {
+            Self::Here(address) => address.clone().recipient(),
+            Self::There(proxy) => proxy.clone().recipient(),
+        }
+    }
+}

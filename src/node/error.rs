@@ -1,0 +1,42 @@
+//! Why a node didn't start, or its run didn't end well.
+
+use std::net::SocketAddr;
+
+use gradmesh_actors::model::ModelError;
+use gradmesh_actors::plan::PlanError;
+
+use crate::data::DataError;
+use crate::service::ServiceError;
+use crate::store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(
+        "--name {name} names one of [[nodes]], and the configuration has none; leave --name out"
+    )]
+    NoNodes { name: String },
+    #[error("the configuration has [[nodes]]; say which one this is with --name ({known})")]
+    NameMissing { known: String },
+    #[error("no node is called {name:?}; --name is one of {known}")]
+    UnknownName { name: String, known: String },
+    #[error("no node has the role {role}; add it to one of [[nodes]]")]
+    RoleMissing { role: String },
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    #[error("can't listen on {address}: {source}; change the address of this node in [[nodes]]")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("a thread of the node ended while it was starting")]
+    Arbiter,
+    #[error("this node has no coordinator; ask the one that has")]
+    NoCoordinator,
+    #[error("training failed: {cause}")]
+    Training { cause: String },
+}

@@ -1,0 +1,242 @@
+//! A running node: the composition root. The only place that names every actor and the transport.
+//!
+//! With no `[[nodes]]` one process runs every role and no message leaves it. With them, each
+//! process runs the roles of its own name and reaches the rest through [`crate::peer::Proxy`].
+
+mod directory;
+mod error;
+mod heartbeat;
+mod placement;
+mod roles;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use actix_rt::Arbiter;
+use gradmesh_actors::dataset::Dataset;
+use gradmesh_actors::ids::Incarnation;
+use gradmesh_actors::messages::{
+    DeleteVersion, FetchModel, FindModel, ListModels, Predict, RemoveAlias, SetAlias,
+};
+use gradmesh_actors::model::ModelKinds;
+use gradmesh_actors::training::{Progress, Published, TrainingStatus};
+use tokio::sync::watch;
+
+pub use error::NodeError;
+
+use crate::config::{Config, Role};
+use crate::metrics::Metrics;
+use crate::service::{Service, ServiceLimits, ServiceState};
+use crate::transport::{TcpTransport, Transport};
+use crate::wire::{ConfigDigest, Hello};
+
+/// What to run, before it runs.
+#[derive(Debug)]
+pub struct NodeBuilder {
+    config: Config,
+    name: Option<String>,
+    kinds: ModelKinds,
+    data: Option<Arc<dyn Dataset>>,
+    transport: Rc<dyn Transport>,
+    serve: bool,
+    train: bool,
+}
+
+/// Actors that run in this process. They end with the actix system.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    status: Option<watch::Receiver<TrainingStatus>>,
+    serving: Serving,
+    service: Option<Service>,
+    /// Threads of the node's actors; joined by nobody, stopped by [`Node::stop`].
+    arbiters: Vec<Arbiter>,
+}
+
+/// Whom to ask for predictions and versions, on this node or another.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    pub predict: Recipient<Predict>,
+    pub find: Recipient<FindModel>,
+    pub fetch: Recipient<FetchModel>,
+    pub list: Recipient<ListModels>,
+    pub set_alias: Recipient<SetAlias>,
+    pub remove_alias: Recipient<RemoveAlias>,
+    pub delete: Recipient<DeleteVersion>,
+    pub metrics: Metrics,
+}
+
+impl Serving {
+    /// For [`crate::service::configure`] in an application of one's own. Once for each node.
+    pub fn state(&self, limits: ServiceLimits) -> ServiceState {
+        let (predict, find, list) = (self.predict.clone(), self.find.clone(), self.list.clone());
+        ServiceState::new(predict, find, list, self.metrics.clone(), limits)
+    }
+}
+
+impl NodeBuilder {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            name: None,
+            kinds: ModelKinds::builtin(),
+            data: None,
+            transport: Rc::new(TcpTransport),
+            serve: false,
+            train: true,
+        }
+    }
+
+    /// Runs the node of this name in `[[nodes]]`.
+    #[must_use]
+    pub fn name(mut self, name: Option<String>) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Also knows models of one's own.
+    #[must_use]
+    pub fn kinds(mut self, kinds: ModelKinds) -> Self {
+        self.kinds = kinds;
+        self
+    }
+
+    /// Trains on these rows and not on the files of `job.data`.
+    #[must_use]
+    pub fn data(mut self, data: Arc<dyn Dataset>) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    /// Speaks to other nodes through this and not through TCP.
+    #[must_use]
+    pub fn transport(mut self, transport: Rc<dyn Transport>) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Answers HTTP on `service.listen`, if the node has the role.
+    #[must_use]
+    pub fn serve(mut self, serve: bool) -> Self {
+        self.serve = serve;
+        self
+    }
+
+    /// Whether to train at all, or only to serve what the registry holds.
+    #[must_use]
+    pub fn train(mut self, train: bool) -> Self {
+        self.train = train;
+        self
+    }
+
+    /// Starts everything. Must be called within an actix system.
+    ///
+    /// # Errors
+    /// See [`NodeError`]; what was started ends with the system.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        roles::start(self).await
+    }
+
+    fn hello(&self) -> Hello {
+        let name = self.name.clone().unwrap_or_else(|| "node".to_owned());
+        hello(&self.config, name)
+    }
+}
+
+/// How a process of this configuration introduces itself.
+pub fn hello(config: &Config, node: String) -> Hello {
+    // The digest is BLAKE3 in hexadecimal, so it always parses.
+    let digest = blake3::Hash::from_hex(config.digest()).map(|hash| *hash.as_bytes());
+    Hello {
+        cluster: config.cluster.name.clone(),
+        node,
+        config_digest: ConfigDigest(digest.unwrap_or_default()),
+    }
+}
+
+impl Node {
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The run, where this node has the coordinator.
+    pub fn status(&self) -> Option<watch::Receiver<TrainingStatus>> {
+        self.status.clone()
+    }
+
+    pub fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
+    /// Where HTTP is answered.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.service.as_ref().map(Service::address)
+    }
+
+    /// Waits until the run is published.
+    ///
+    /// # Errors
+    /// The run failed, or this node doesn't coordinate one.
+    pub async fn trained(&self) -> Result<(Published, TrainingStatus), NodeError> {
+        let mut status = self.status().ok_or(NodeError::NoCoordinator)?;
+        let ended = |status: &TrainingStatus| {
+            matches!(status.progress, Progress::Done(_) | Progress::Failed { .. })
+        };
+        let status = status.wait_for(ended).await.map_err(|_| NodeError::Arbiter)?.clone();
+        match status.progress.clone() {
+            Progress::Done(published) => Ok((published, status)),
+            Progress::Failed { cause } => Err(NodeError::Training { cause }),
+            _ => Err(NodeError::Arbiter),
+        }
+    }
+
+    /// Stops HTTP and the actors' threads. Nothing is lost: a later start goes on from the last
+    /// checkpoint.
+    pub async fn stop(self) {
+        if let Some(service) = &self.service {
+            service.stop().await;
+        }
+        for arbiter in self.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+/// How long missing workers are waited for before a run starts without them.
+const GATHER_FOR: Duration = Duration::from_secs(5);
+
+/// Distinguishes the lives of a process on one machine: milliseconds since 1970, with room for
+/// 65,536 restarts of an actor in each.
+fn incarnation(unix_ms: u64) -> Incarnation {
+    Incarnation(unix_ms << 16)
+}
+
+/// The folder of a relative path in the configuration.
+fn base(config: &Config) -> PathBuf {
+    config.folder.clone()
+}
+
+/// Roles of this process.
+fn own_roles(config: &Config, name: Option<&str>) -> Result<Vec<Role>, NodeError> {
+    let all = vec![Role::Coordinator, Role::Server, Role::Worker, Role::Registry, Role::Service];
+    match (config.nodes.is_empty(), name) {
+        (true, None) => Ok(all),
+        (true, Some(name)) => Err(NodeError::NoNodes { name: name.to_owned() }),
+        (false, None) => Err(NodeError::NameMissing { known: names(config) }),
+        (false, Some(name)) => config
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .map(|node| node.roles.clone())
+            .ok_or_else(|| NodeError::UnknownName { name: name.to_owned(), known: names(config) }),
+    }
+}
+
+fn names(config: &Config) -> String {
+    let names: Vec<&str> = config.nodes.iter().map(|node| node.name.as_str()).collect();
+    names.join(", ")
+}

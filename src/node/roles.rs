@@ -1,0 +1,402 @@
+//! Starts the actors of a node's roles and connects them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix::{Actor, Addr};
+use actix_rt::{Arbiter, ArbiterHandle};
+use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
+use gradmesh_actors::ids::{ShardId, WorkerId};
+use gradmesh_actors::job::JobSpec;
+use gradmesh_actors::messages::{self, Member};
+use gradmesh_actors::model::describe;
+use gradmesh_actors::model_registry::ModelRegistry;
+use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
+use gradmesh_actors::plan::{JobOffer, JobPlan};
+use gradmesh_actors::predictor::Predictor;
+use gradmesh_actors::training::{Training, TrainingConfig};
+use gradmesh_actors::worker::{Task, Worker, WorkerLinks};
+use tokio::sync::watch;
+use tracing::info;
+
+use super::directory::{Directory, Place, Plan};
+use super::heartbeat::Pulse;
+use super::placement::{Placed, Supervision, place};
+use super::{GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, incarnation, own_roles};
+use crate::config::{Config, Role};
+use crate::metrics::Metrics;
+use crate::router::Router;
+use crate::service::{Service, ServiceLimits};
+use crate::store::{CheckpointStore, RegistryStore, open_store};
+use crate::supervisor::{RestartPolicy, Vitals};
+use crate::wire::{self, Target};
+
+/// Threads that answer HTTP: parsing is the larger part of a small model's request.
+const HTTP_THREADS: usize = 2;
+
+/// Mailboxes of everyone, here or elsewhere.
+struct Cast {
+    coordinator: Place<Coordinator>,
+    servers: Vec<Place<ParameterServer>>,
+    workers: Vec<Place<Worker>>,
+    registry: Place<ModelRegistry>,
+    checkpoints: Addr<CheckpointStore>,
+}
+
+/// Those of them that run here and wait to be started.
+#[derive(Default)]
+struct Waiting {
+    coordinator: Option<Placed<Coordinator>>,
+    servers: Vec<(ShardId, Placed<ParameterServer>)>,
+    workers: Vec<(WorkerId, Placed<Worker>)>,
+    registry: Option<Placed<ModelRegistry>>,
+}
+
+pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
+    let config = &builder.config;
+    let roles = own_roles(config, builder.name.as_deref())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX >> 16);
+    let supervision = Supervision { base: incarnation(unix_ms), policy: policy(config) };
+    let works = builder.train && roles.contains(&Role::Worker);
+    let task = works.then(|| task(&builder)).transpose()?;
+    let listener = listen(&builder).await?;
+
+    let mut arbiters = Vec::new();
+    let plan = Plan::new(config, builder.name.clone());
+    let mut directory =
+        Directory::new(plan.clone(), builder.hello(), Rc::clone(&builder.transport));
+    let mut waiting = Waiting::default();
+    let store = open_store(&config.checkpoint.store, &base(config))?;
+    let checkpoints =
+        CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep)
+            .start();
+    let cast =
+        cast(&builder, &plan, &mut directory, &mut waiting, checkpoints, &mut arbiters).await?;
+
+    let metrics = Metrics::new();
+    let router = Router::new();
+    let serving = serving(&builder, &cast, &mut arbiters, metrics, supervision).await?;
+    routes(&router, &cast, &plan, &serving, builder.name.is_some());
+    if let Some(registry) = waiting.registry.take() {
+        let store = RegistryStore::new(open_store(&config.registry.store, &base(config))?).start();
+        let link = RegistryStore::link(&store);
+        let factory = move || ModelRegistry::new(link.clone());
+        registry.run("registry".into(), supervision, factory).await?;
+    }
+    let mut members = Vec::new();
+    for (shard, placed) in std::mem::take(&mut waiting.servers) {
+        let links = server_links(&cast);
+        let factory = move || ParameterServer::new(shard, links.clone());
+        let vitals = placed.run(shard.to_string(), supervision, factory).await?;
+        members.push((Member::Shard(shard), vitals));
+    }
+    for (worker, placed) in std::mem::take(&mut waiting.workers) {
+        let (links, Some(task)) = (worker_links(&cast), task.clone()) else { continue };
+        let factory = move || Worker::new(worker, task.clone(), links.clone());
+        let vitals = placed.run(worker.to_string(), supervision, factory).await?;
+        members.push((Member::Worker(worker), vitals));
+    }
+    let status = match waiting.coordinator.take() {
+        Some(placed) => Some(coordinate(config, &cast, placed, supervision, unix_ms).await?),
+        None => None,
+    };
+    if builder.train {
+        pulse(&builder, &cast, members, task, supervision);
+    }
+    if let Some((listener, own)) = listener {
+        actix_rt::spawn(router.serve(listener, own));
+    }
+    let service = if builder.serve && roles.contains(&Role::Service) {
+        let state = serving.state(ServiceLimits::default());
+        Some(Service::start(config.service.listen, state, HTTP_THREADS)?)
+    } else {
+        None
+    };
+    let config = builder.config;
+    Ok(Node { config, status, serving, service, arbiters })
+}
+
+/// The model and the rows of this node's workers.
+fn task(builder: &NodeBuilder) -> Result<Task, NodeError> {
+    let job = &builder.config.job;
+    let data = match &builder.data {
+        Some(data) => Arc::clone(data),
+        None => crate::data::open(&job.data, job.model.loss, job.seed, &base(&builder.config))?,
+    };
+    let architecture = describe(&job.model, data.shape())?;
+    let model = builder.kinds.build(&architecture)?;
+    let offer = JobOffer {
+        job: job.clone(),
+        data: data.shape().clone(),
+        scaling: data.scaling().clone(),
+        architecture,
+        tensors: model.tensors(),
+        outputs: model.outputs(),
+    };
+    let plan = JobPlan::new(offer.clone(), builder.config.servers.shards)?;
+    info!(
+        train_rows = offer.data.train_rows,
+        test_rows = offer.data.test_rows,
+        parameters = plan.layout.len(),
+        steps = plan.last_version().0,
+        "job"
+    );
+    Ok(Task { offer, model, data })
+}
+
+type Listening = (Box<dyn crate::transport::Listener>, wire::Hello);
+
+async fn listen(builder: &NodeBuilder) -> Result<Option<Listening>, NodeError> {
+    let Some(name) = &builder.name else { return Ok(None) };
+    let Some(node) = builder.config.nodes.iter().find(|node| node.name == *name) else {
+        return Ok(None);
+    };
+    let address = node.address;
+    let listener = builder.transport.listen(address).await;
+    let listener = listener.map_err(|source| NodeError::Listen { address, source })?;
+    Ok(Some((listener, builder.hello())))
+}
+
+fn policy(config: &Config) -> RestartPolicy {
+    let supervisor = &config.supervisor;
+    RestartPolicy {
+        restarts_max: supervisor.restarts_max,
+        window: Duration::from_secs(supervisor.window_seconds),
+        backoff: Duration::from_millis(supervisor.backoff_ms),
+        // A restart that takes longer than this to begin looks like a hang.
+        backoff_max: Duration::from_secs(5).max(Duration::from_millis(supervisor.backoff_ms)),
+    }
+}
+
+/// Mailboxes for all that run here, proxies for all that don't.
+async fn cast(
+    builder: &NodeBuilder,
+    plan: &Plan,
+    directory: &mut Directory,
+    waiting: &mut Waiting,
+    checkpoints: Addr<CheckpointStore>,
+    arbiters: &mut Vec<Arbiter>,
+) -> Result<Cast, NodeError> {
+    let config = &builder.config;
+    let here = Arbiter::current();
+    let there = |directory: &mut Directory, role: Role, target: Target| {
+        directory
+            .remote(role, target)
+            .ok_or_else(|| NodeError::RoleMissing { role: role.to_string() })
+    };
+    let coordinator = if plan.is_here(Role::Coordinator, 0) {
+        let placed = place(&here).await?;
+        let address = placed.address.clone();
+        waiting.coordinator = Some(placed).filter(|_| builder.train);
+        Place::Here(address)
+    } else {
+        Place::There(there(directory, Role::Coordinator, coordinator_target())?)
+    };
+    let registry = if plan.is_here(Role::Registry, 0) {
+        let placed = place(&here).await?;
+        let address = placed.address.clone();
+        waiting.registry = Some(placed);
+        Place::Here(address)
+    } else {
+        Place::There(there(directory, Role::Registry, registry_target())?)
+    };
+    let mut servers = Vec::new();
+    for shard in 0..config.servers.shards {
+        servers.push(if plan.is_here(Role::Server, shard) {
+            let placed = place(&own_thread(arbiters)).await?;
+            let address = placed.address.clone();
+            waiting.servers.push((ShardId(shard), placed));
+            Place::Here(address)
+        } else {
+            Place::There(there(directory, Role::Server, server_target(shard))?)
+        });
+    }
+    let mut workers = Vec::new();
+    for worker in 0..config.workers.count {
+        workers.push(if plan.is_here(Role::Worker, worker) {
+            let placed = place(&own_thread(arbiters)).await?;
+            let address = placed.address.clone();
+            waiting.workers.push((WorkerId(worker), placed));
+            Place::Here(address)
+        } else {
+            Place::There(there(directory, Role::Worker, worker_target(worker))?)
+        });
+    }
+    Ok(Cast { coordinator, servers, workers, registry, checkpoints })
+}
+
+fn own_thread(arbiters: &mut Vec<Arbiter>) -> ArbiterHandle {
+    let arbiter = Arbiter::new();
+    let handle = arbiter.handle();
+    arbiters.push(arbiter);
+    handle
+}
+
+fn server_links(cast: &Cast) -> ServerLinks {
+    ServerLinks {
+        report_shard: cast.coordinator.recipient(),
+        report_part: cast.coordinator.recipient(),
+        save: cast.checkpoints.clone().recipient(),
+        load: cast.checkpoints.clone().recipient(),
+        norm: cast.servers[0].recipient(),
+    }
+}
+
+fn worker_links(cast: &Cast) -> WorkerLinks {
+    WorkerLinks {
+        push: cast.servers.iter().map(Place::recipient).collect(),
+        pull: cast.servers.iter().map(Place::recipient).collect(),
+        report_part: cast.coordinator.recipient(),
+        report_failure: cast.coordinator.recipient(),
+        save: cast.checkpoints.clone().recipient(),
+        load_residuals: cast.checkpoints.clone().recipient(),
+    }
+}
+
+async fn coordinate(
+    config: &Config,
+    cast: &Cast,
+    placed: Placed<Coordinator>,
+    supervision: Supervision,
+    unix_ms: u64,
+) -> Result<watch::Receiver<gradmesh_actors::training::TrainingStatus>, NodeError> {
+    let links = CoordinatorLinks {
+        restore: cast.servers.iter().map(Place::recipient).collect(),
+        adopt: cast.servers.iter().map(Place::recipient).collect(),
+        lease: cast.workers.iter().map(Place::recipient).collect(),
+        publish: cast.registry.recipient(),
+        open: cast.checkpoints.clone().recipient(),
+        raise_view: cast.checkpoints.clone().recipient(),
+        commit: cast.checkpoints.clone().recipient(),
+        load_state: cast.checkpoints.clone().recipient(),
+        discard: cast.checkpoints.clone().recipient(),
+    };
+    let training = TrainingConfig {
+        shards: config.servers.shards,
+        workers: config.workers.count,
+        checkpoint_every: config.checkpoint.every_steps,
+        dead_after: Duration::from_millis(config.detector.dead_after_ms),
+        gather_for: GATHER_FOR,
+    };
+    let job = config.job.clone();
+    let run = run_id(&job, unix_ms);
+    let first = Training::new(job.clone(), training.clone(), run.clone()).status();
+    let (status, watched) = watch::channel(first);
+    let factory = move || {
+        let (job, training, run) = (job.clone(), training.clone(), run.clone());
+        Coordinator::new(job, training, run, unix_ms, links.clone(), status.clone())
+    };
+    placed.run("coordinator".into(), supervision, factory).await?;
+    Ok(watched)
+}
+
+/// Names a run: another start, another name. A run that goes on from a checkpoint keeps its own.
+fn run_id(job: &JobSpec, unix_ms: u64) -> String {
+    let seed = format!("{} {unix_ms} {}", job.digest(), std::process::id());
+    blake3::hash(seed.as_bytes()).to_hex().chars().take(16).collect()
+}
+
+fn pulse(
+    builder: &NodeBuilder,
+    cast: &Cast,
+    members: Vec<(Member, Vitals)>,
+    task: Option<Task>,
+    supervision: Supervision,
+) {
+    let pulse = Pulse {
+        node: builder.name.clone().unwrap_or_else(|| "node".to_owned()),
+        life: supervision.base,
+        members,
+        offer: task.map(|task| task.offer),
+        coordinator: cast.coordinator.recipient(),
+        every: Duration::from_millis(builder.config.detector.heartbeat_ms),
+    };
+    actix_rt::spawn(pulse.run());
+}
+
+async fn serving(
+    builder: &NodeBuilder,
+    cast: &Cast,
+    arbiters: &mut Vec<Arbiter>,
+    metrics: Metrics,
+    supervision: Supervision,
+) -> Result<Serving, NodeError> {
+    let placed: Placed<Predictor> = place(&own_thread(arbiters)).await?;
+    let predict = placed.address.clone().recipient();
+    let (kinds, find, fetch) =
+        (builder.kinds.clone(), cast.registry.recipient(), cast.registry.recipient());
+    let factory = move || Predictor::new(kinds.clone(), find.clone(), fetch.clone());
+    placed.run("predictor".into(), supervision, factory).await?;
+    Ok(Serving {
+        predict,
+        find: cast.registry.recipient(),
+        fetch: cast.registry.recipient(),
+        list: cast.registry.recipient(),
+        set_alias: cast.registry.recipient(),
+        remove_alias: cast.registry.recipient(),
+        delete: cast.registry.recipient(),
+        metrics,
+    })
+}
+
+/// What other nodes may ask of this one.
+fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networked: bool) {
+    if !networked {
+        return;
+    }
+    if let Place::Here(coordinator) = &cast.coordinator {
+        let target = coordinator_target();
+        router.route(target, coordinator.clone().recipient::<messages::Heartbeat>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportShard>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportPart>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportFailure>());
+        router.route(target, coordinator.clone().recipient::<messages::GetStatus>());
+    }
+    for (index, server) in (0u32..).zip(&cast.servers) {
+        if let Place::Here(server) = server {
+            let target = server_target(index);
+            router.route(target, server.clone().recipient::<messages::PushGradient>());
+            router.route(target, server.clone().recipient::<messages::PullParameters>());
+            router.route(target, server.clone().recipient::<messages::CombineNorm>());
+            router.route(target, server.clone().recipient::<messages::RestoreShard>());
+            router.route(target, server.clone().recipient::<messages::AdoptView>());
+        }
+    }
+    for (index, worker) in (0u32..).zip(&cast.workers) {
+        if let Place::Here(worker) = worker {
+            let target = worker_target(index);
+            router.route(target, worker.clone().recipient::<messages::LeaseSlots>());
+        }
+    }
+    if let Place::Here(registry) = &cast.registry {
+        let target = registry_target();
+        router.route(target, registry.clone().recipient::<messages::PublishModel>());
+        router.route(target, registry.clone().recipient::<messages::FindModel>());
+        router.route(target, registry.clone().recipient::<messages::FetchModel>());
+        router.route(target, registry.clone().recipient::<messages::ListModels>());
+        router.route(target, registry.clone().recipient::<messages::SetAlias>());
+        router.route(target, registry.clone().recipient::<messages::RemoveAlias>());
+        router.route(target, registry.clone().recipient::<messages::DeleteVersion>());
+    }
+    if plan.is_here(Role::Service, 0) {
+        router.route(Target::new(wire::Role::Predictor, 0), serving.predict.clone());
+    }
+}
+
+pub(super) fn coordinator_target() -> Target {
+    Target::new(wire::Role::Coordinator, 0)
+}
+
+fn registry_target() -> Target {
+    Target::new(wire::Role::Registry, 0)
+}
+
+fn server_target(index: u32) -> Target {
+    Target::new(wire::Role::ParameterServer, index)
+}
+
+fn worker_target(index: u32) -> Target {
+    Target::new(wire::Role::Worker, index)
+}
