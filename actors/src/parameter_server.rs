@@ -144,8 +144,8 @@ impl ParameterServer {
 
     /// Writes a version without holding up the next step, and tells the coordinator.
     fn save(&mut self, save: Save, ctx: &mut Context<Self>) {
-        let last = self.shard.as_ref().is_some_and(Shard::is_done);
-        if self.saving >= SAVES_MAX && !last {
+        let Some(shard) = &self.shard else { return };
+        if self.saving >= SAVES_MAX && !shard.is_done() {
             warn!(
                 shard = %self.id, version = %save.version,
                 "checkpoint skipped, earlier ones are still being written; raise checkpoint.every_steps"
@@ -153,8 +153,8 @@ impl ParameterServer {
             return;
         }
         self.saving += 1;
-        let (links, view) = (self.links.clone(), self.view);
-        let written = write_and_report(links, view, save).into_actor(self);
+        let (links, report) = (self.links.clone(), snapshot(self.id, shard));
+        let written = write_and_report(links, report, save).into_actor(self);
         ctx.spawn(written.map(|(), server, _| server.saving -= 1));
     }
 
@@ -166,13 +166,7 @@ impl ParameterServer {
             return;
         }
         self.reporting = true;
-        let report = ReportShard {
-            view: shard.view(),
-            shard: self.id,
-            version: shard.version(),
-            ledger: shard.ledger().cloned(),
-            bytes: shard.bytes(),
-        };
+        let report = snapshot(self.id, shard);
         let coordinator = self.links.report_shard.clone();
         let sent = async move { ask(&coordinator, report, ANSWER_MAX).await }.into_actor(self);
         ctx.spawn(sent.map(move |answer, server, _| {
@@ -321,6 +315,17 @@ impl Handler<CombineNorm> for ParameterServer {
     }
 }
 
+/// How far the shard is.
+fn snapshot(id: ShardId, shard: &Shard) -> ReportShard {
+    ReportShard {
+        view: shard.view(),
+        shard: id,
+        version: shard.version(),
+        ledger: shard.ledger().cloned(),
+        bytes: shard.bytes(),
+    }
+}
+
 /// Asks for the norm until it is there. Ends with the actor, or is ignored after a rollback.
 async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
     loop {
@@ -366,11 +371,11 @@ async fn load_shard(
 }
 
 /// Writes a part and reports it until the coordinator has heard, or it is of no use any more.
-async fn write_and_report(links: ServerLinks, view: View, save: Save) {
-    let Save { version, content, tensors, ledger } = save;
+async fn write_and_report(links: ServerLinks, shard: ReportShard, save: Save) {
+    let Save { version, content, tensors } = save;
     let request = SavePart { version, content, tensors };
     let Some(part) = save_until_written(&links.save, request).await else { return };
-    let report = ReportPart { view, version, part, ledger };
+    let report = ReportPart { view: shard.view, version, part, shard: Some(shard) };
     loop {
         match ask(&links.report_part, report.clone(), ANSWER_MAX).await {
             Ok(()) | Err(ReportError::StaleView { .. }) => return,

@@ -79,8 +79,6 @@ pub struct Save {
     pub version: Version,
     pub content: PartContent,
     pub tensors: Vec<(String, Values)>,
-    /// The first shard's.
-    pub ledger: Option<Ledger>,
 }
 
 impl Shard {
@@ -267,7 +265,6 @@ impl Shard {
             version: self.version,
             content: PartContent::Parameters { start, end },
             tensors: std::iter::once(parameters).chain(state).collect(),
-            ledger: self.ledger().cloned(),
         })
     }
 

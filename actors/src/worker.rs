@@ -412,7 +412,7 @@ async fn pull_one(
 async fn save_and_report(links: WorkerLinks, view: View, part: SavePart) {
     let version = part.version;
     let Some(part) = save_until_written(&links.save, part).await else { return };
-    let report = ReportPart { view, version, part, ledger: None };
+    let report = ReportPart { view, version, part, shard: None };
     let mut pause = RETRY_FIRST;
     while let Err(ReportError::Link(_)) = ask(&links.report_part, report.clone(), ANSWER_MAX).await
     {

@@ -278,7 +278,11 @@ impl CheckpointStore {
         Ok(())
     }
 
-    async fn discard(self) -> Result<(), CheckpointError> {
+    /// Removes all checkpoints, whole or not.
+    ///
+    /// # Errors
+    /// The store can't be read or a file can't be removed.
+    pub async fn discard(self) -> Result<(), CheckpointError> {
         // All folders, also those of checkpoints that never became whole.
         let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
         for folder in list.common_prefixes {

@@ -38,8 +38,8 @@ pub struct ReportPart {
     pub view: View,
     pub version: Version,
     pub part: SavedPart,
-    /// What the first shard had counted at that version; `None` from the others.
-    pub ledger: Option<Ledger>,
+    /// The shard's progress with that version; `None` from a worker.
+    pub shard: Option<ReportShard>,
 }
 
 /// Training can't go on: the same would happen again.

@@ -165,6 +165,12 @@ impl Training {
         if let Err(stale) = self.check_view(report.view) {
             return (Err(stale), Vec::new());
         }
+        let ledger = report.shard.as_ref().and_then(|shard| shard.ledger.clone());
+        if let Some(shard) = report.shard
+            && let Err(stale) = self.report_shard(shard)
+        {
+            return (Err(stale), Vec::new());
+        }
         let newest = self.checkpoint.as_ref().map(|manifest| manifest.version);
         if newest.is_some_and(|newest| report.version <= newest) {
             return (Ok(()), Vec::new());
@@ -172,7 +178,7 @@ impl Training {
         let collected = self.collected.entry(report.version).or_default();
         collected.parts.retain(|part| part.content != report.part.content);
         collected.parts.push(report.part);
-        collected.ledger = report.ledger.or(collected.ledger.take());
+        collected.ledger = ledger.or(collected.ledger.take());
         (Ok(()), self.commit_if_whole(report.version).into_iter().collect())
     }
 

@@ -138,14 +138,18 @@ impl World {
         content: PartContent,
         view: View,
     ) -> Result<(), ReportError> {
-        let first = matches!(content, PartContent::Parameters { start: 0, .. });
-        let part = SavedPart { content, path: String::new(), bytes: 1, digest: String::new() };
-        let report = ReportPart {
-            view,
-            version: Version(version),
-            part,
-            ledger: first.then(Ledger::default),
+        let shard = match content {
+            PartContent::Parameters { start, .. } => Some(ReportShard {
+                view,
+                shard: ShardId(u32::from(start > 0)),
+                version: Version(version),
+                ledger: (start == 0).then(Ledger::default),
+                bytes: BytesMoved::default(),
+            }),
+            PartContent::Residuals { .. } => None,
         };
+        let part = SavedPart { content, path: String::new(), bytes: 1, digest: String::new() };
+        let report = ReportPart { view, version: Version(version), part, shard };
         let (answer, commands) = self.training.report_part(report);
         self.inbox.extend(commands);
         answer

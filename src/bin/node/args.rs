@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use gradmesh::config::Config;
+
+/// Trains on a cluster of actors, publishes the model and serves it.
+#[derive(Clone, Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// The cluster's configuration.
+    #[arg(long, global = true, default_value = "cluster.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Overrides a key, for example job.seed=7; may be repeated. Environment variables
+    /// GRADMESH__JOB__SEED=7 do the same and come before.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// What is logged: error, warn, info, debug, trace, or a filter; "json:" before it for JSON.
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        value_name = "FILTER",
+        env = "GRADMESH_LOG"
+    )]
+    pub(crate) log: String,
+    /// Answers as one JSON object on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Trains, publishes, then serves until Ctrl-C (what `node` alone does).
+    Run {
+        /// With [[nodes]]: which of them this process is.
+        #[arg(long)]
+        name: Option<String>,
+        /// Drops an unfinished run's checkpoints and starts anew.
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// Trains, publishes, exits.
+    Train {
+        /// Drops an unfinished run's checkpoints and starts anew.
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// Starts each of the [[nodes]] as a process of its own on this machine.
+    Up {
+        /// Exits when the model is published.
+        #[arg(long)]
+        train: bool,
+        /// Drops an unfinished run's checkpoints and starts anew.
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// Checks the configuration and names every problem.
+    Check {
+        /// Lists all keys with their types, ranges and defaults.
+        #[arg(long)]
+        keys: bool,
+    },
+    /// How far the run of a started cluster is.
+    Status,
+    /// The registry's models and versions.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Predicts rows of a CSV or JSON file with a version of the registry.
+    Predict {
+        model: String,
+        /// CSV without header, a row a line; or a JSON array of rows.
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// A number, an alias, or latest.
+        #[arg(long, default_value = "latest")]
+        version: String,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// All models, or the versions of one.
+    List { model: Option<String> },
+    /// The description of a version (default: the latest).
+    Show { model: String, version: Option<String> },
+    /// Names a version, for example `alias digits production 3`.
+    Alias { model: String, alias: String, version: String },
+    /// Removes a version for good; its number is not used again.
+    Delete { model: String, version: u64 },
+}
+
+impl Args {
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        Config::load(&self.config, &self.set, environment()).context("configuration")
+    }
+}
+
+/// Environment variables that are text; others can't be meant for us.
+pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+}

@@ -1,0 +1,52 @@
+//! `node`: trains on a cluster, publishes and serves, from one `cluster.toml`.
+#![allow(clippy::print_stdout, reason = "what a command answers goes to standard output")]
+
+mod args;
+mod check;
+mod log;
+mod models;
+mod predict;
+mod run;
+mod status;
+mod summary;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log::init(&args.log);
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let command = args.command.clone().unwrap_or(Command::Run { name: None, fresh: false });
+    if let Command::Check { keys } = command {
+        return check::check(&args, keys);
+    }
+    let config = args.config()?;
+    let system = actix_rt::System::new();
+    system.block_on(async move {
+        match command {
+            Command::Run { name, fresh } => run::serve(config, name, fresh, args.json).await,
+            Command::Train { fresh } => run::train(config, fresh, args.json).await,
+            Command::Up { train, fresh } => up::up(&args, config, train, fresh).await,
+            Command::Status => status::status(config, args.json).await,
+            Command::Models(command) => models::models(config, command, args.json).await,
+            Command::Predict { model, input, version } => {
+                predict::predict(config, &model, &version, &input, args.json).await
+            }
+            Command::Check { .. } => Ok(ExitCode::SUCCESS),
+        }
+    })
+}

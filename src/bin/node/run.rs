@@ -1,0 +1,91 @@
+//! `node run` and `node train`: one process's part of the cluster.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use gradmesh::config::{Config, Role};
+use gradmesh::node::{Node, NodeBuilder};
+use gradmesh::progress;
+use tracing::info;
+
+use crate::summary::Summary;
+
+/// Trains, publishes, exits.
+pub(crate) async fn train(config: Config, fresh: bool, json: bool) -> anyhow::Result<ExitCode> {
+    if !config.nodes.is_empty() {
+        anyhow::bail!("the configuration has [[nodes]]; use `node up --train`");
+    }
+    if fresh {
+        discard(&config).await?;
+    }
+    let node = NodeBuilder::new(config).start().await?;
+    finish(&node, json).await?;
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a node until Ctrl-C.
+pub(crate) async fn serve(
+    config: Config,
+    name: Option<String>,
+    fresh: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let coordinates = name.as_ref().is_none_or(|name| {
+        let own = config.nodes.iter().find(|node| node.name == *name);
+        own.is_some_and(|node| node.roles.contains(&Role::Coordinator))
+    });
+    if fresh && coordinates {
+        discard(&config).await?;
+    }
+    let node = NodeBuilder::new(config).name(name).serve(true).start().await?;
+    if let Some(address) = node.http_address() {
+        info!("serving on http://{address}/v2 and http://{address}/metrics");
+    }
+    let served = async {
+        if node.status().is_some() {
+            finish(&node, json).await?;
+            if let Some(address) = node.http_address() {
+                let model = &node.config().job.model.name;
+                info!("http://{address}/v2/models/{model} serves it, Ctrl-C ends");
+            }
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    tokio::select! { biased;
+        _ = stopped() => info!("stopping; a restart goes on from the last checkpoint"),
+        failed = served => failed?,
+    }
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the run and shows it.
+async fn finish(node: &Node, json: bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let watched = node.status().map(|status| actix_rt::spawn(progress::show(status)));
+    let trained = node.trained().await;
+    if let Some(watched) = watched {
+        let _ = watched.await;
+    }
+    let (published, status) = trained?;
+    Summary::new(node.config(), &published, &status, started.elapsed()).show(json)
+}
+
+pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
+    let store = gradmesh::store::open_store(&config.checkpoint.store, &config.folder)?;
+    gradmesh::store::CheckpointStore::new(store, config.checkpoint.store.clone(), 1)
+        .discard()
+        .await?;
+    Ok(())
+}
+
+/// Ctrl-C or SIGTERM.
+pub(crate) async fn stopped() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! { biased;
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}

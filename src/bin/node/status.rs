@@ -1,0 +1,72 @@
+//! `node status`: asks the coordinator of a started cluster.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use comfy_table::{Table, presets};
+use gradmesh::config::{Config, Role};
+use gradmesh::node::hello;
+use gradmesh::peer::{Link, LinkPolicy, Peer};
+use gradmesh::transport::TcpTransport;
+use gradmesh::wire::{self, Target};
+use gradmesh_actors::messages::{GetStatus, StatusError};
+use gradmesh_actors::training::{Progress, TrainingStatus};
+
+/// A connection and an answer on one machine take milliseconds.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A link to the node that has the coordinator.
+pub(crate) fn coordinator(config: &Config) -> anyhow::Result<Link> {
+    let node = config.nodes.iter().find(|node| node.roles.contains(&Role::Coordinator));
+    let node =
+        node.context("the configuration has no [[nodes]]; `node run` shows its own status")?;
+    let peer = Peer { node: node.name.clone(), address: node.address };
+    let own = hello(config, "status".to_owned());
+    Ok(Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default()))
+}
+
+pub(crate) async fn ask_status(link: &Link) -> Result<TrainingStatus, StatusError> {
+    let target = Target::new(wire::Role::Coordinator, 0);
+    let answer = link.request::<GetStatus>(target, GetStatus {});
+    match tokio::time::timeout(LIMIT, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StatusError::Link(gradmesh_actors::messages::LinkError::Timeout {
+            limit_ms: u64::try_from(LIMIT.as_millis()).unwrap_or(u64::MAX),
+        })),
+    }
+}
+
+pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCode> {
+    let link = coordinator(&config)?;
+    let status = match ask_status(&link).await {
+        Ok(status) => status,
+        Err(error) => bail!("no status: {error}; is the cluster started (`node up`)?"),
+    };
+    if json {
+        println!("{}", serde_json::to_string(&status)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    let progress = match &status.progress {
+        Progress::Done(published) => format!("done: version {}", published.version),
+        Progress::Failed { cause } => format!("failed: {cause}"),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    table.add_row(["run", &progress]);
+    let last = status.last_version.map_or_else(|| "?".to_owned(), |last| last.0.to_string());
+    table.add_row(["step", &format!("{} of {last}", status.version.0)]);
+    table.add_row(["view", &status.view.0.to_string()]);
+    table.add_row(["alive", &format!("{} shards, {} workers", status.shards, status.workers)]);
+    let healed = format!(
+        "{} members lost, {} rollbacks, {} new leases",
+        status.lost, status.rollbacks, status.new_leases
+    );
+    table.add_row(["healed", &healed]);
+    let checkpoint = status.checkpoint.map_or_else(|| "-".to_owned(), |v| v.0.to_string());
+    table.add_row(["checkpoint", &checkpoint]);
+    println!("{table}");
+    Ok(ExitCode::SUCCESS)
+}
