@@ -62,7 +62,7 @@ mod tests {
         for text in ["digits: loss by epoch", "training rows", "test rows"] {
             assert!(drawn.contains(text), "{text} is missing");
         }
-        assert_eq!(drawn.matches("<polyline").count() >= 2, true);
+        assert!(drawn.matches("<polyline").count() >= 2);
     }
 
     #[test]
