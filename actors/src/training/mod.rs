@@ -70,7 +70,8 @@ struct Collected {
 #[derive(Clone, Copy, Debug, Default)]
 struct ShardProgress {
     version: Version,
-    /// Of this life of the shard's actor, and of all earlier ones.
+    closed: bool,
+    /// Since the newest rollback, and before it.
     bytes: BytesMoved,
     bytes_before: BytesMoved,
 }
@@ -146,11 +147,12 @@ impl Training {
     pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
         self.check_view(report.view)?;
         let shard = self.progress.entry(report.shard).or_default();
-        shard.version = report.version;
-        if report.bytes.pulled < shard.bytes.pulled {
-            shard.bytes_before = shard.bytes_before.plus(shard.bytes);
+        // A checkpoint part is reported when it has been written; later steps may be known by then.
+        let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
+        if (report.version, closed) < (shard.version, shard.closed) {
+            return Ok(());
         }
-        shard.bytes = report.bytes;
+        *shard = ShardProgress { version: report.version, closed, bytes: report.bytes, ..*shard };
         if let Some(ledger) = report.ledger {
             self.ledger = ledger;
         }

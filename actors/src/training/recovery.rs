@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Training;
 use super::phase::{Asked, Command, Phase, Recovery};
+use super::{ShardProgress, Training};
 use crate::assignment::lease;
 use crate::checkpoint::Manifest;
 use crate::ids::{ShardId, Version, View, WorkerId};
@@ -37,7 +37,11 @@ impl Training {
         if recovery == Recovery::Rollback {
             self.collected.clear();
             self.rolled_back_in = view;
-            self.progress.values_mut().for_each(|shard| shard.version = self.rollback_to);
+            for shard in self.progress.values_mut() {
+                let bytes_before = shard.bytes_before.plus(shard.bytes);
+                let version = self.rollback_to;
+                *shard = ShardProgress { version, bytes_before, ..ShardProgress::default() };
+            }
         }
         let shards = 0..self.config.shards;
         let waiting = shards.map(|shard| (ShardId(shard), Asked::Again)).collect();

@@ -355,3 +355,36 @@ fn a_failure_that_would_repeat_ends_the_run_with_its_cause() {
     let failed = Progress::Failed { cause: "not finite".into() };
     assert_eq!(world.training.status().progress, failed);
 }
+
+#[test]
+fn a_late_report_of_a_checkpoint_does_not_turn_progress_back() {
+    let mut world = World::new(CodecKind::None);
+    let report = |version: u64, pushed: u64| ReportShard {
+        view: View(1),
+        shard: ShardId(0),
+        version: Version(version),
+        ledger: Some(Ledger { rows: version, ..Ledger::default() }),
+        bytes: BytesMoved { pushed, pushed_dense: pushed, pulled: pushed },
+    };
+    world.training.report_shard(report(9, 900)).unwrap();
+    world.training.report_shard(report(8, 800)).unwrap();
+    let status = world.training.status();
+    assert_eq!((status.bytes.pushed, status.ledger.rows), (900, 9));
+}
+
+#[test]
+fn bytes_of_rolled_back_steps_count_too() {
+    let mut world = World::new(CodecKind::None);
+    let report = |view: u64, pushed: u64| ReportShard {
+        view: View(view),
+        shard: ShardId(0),
+        version: Version(1),
+        ledger: None,
+        bytes: BytesMoved { pushed, ..BytesMoved::default() },
+    };
+    world.training.report_shard(report(1, 900)).unwrap();
+    world.lives.insert(SHARDS[1], 2);
+    world.pass(2);
+    world.training.report_shard(report(2, 100)).unwrap();
+    assert_eq!(world.training.status().bytes.pushed, 1000);
+}
