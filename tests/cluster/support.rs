@@ -347,10 +347,7 @@ fn started(log: &str, name: Option<&str>) -> Vec<Pid> {
             name.map_or("started node=".to_owned(), |name| format!("started node=\"{name}\""));
         line.contains(&mark)
     };
-    let pid = |line: &str| {
-        let (_, rest) = line.split_once("pid=Some(")?;
-        rest.split_once(')')?.0.parse().ok().map(Pid::from_raw)
-    };
+    let pid = |line: &str| line.split_once("pid=")?.1.trim_end().parse().ok().map(Pid::from_raw);
     log.lines().filter(of_node).filter_map(pid).collect()
 }
 
