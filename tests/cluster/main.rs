@@ -1,0 +1,7 @@
+//! The `node` binary as operators start it: the same bits at each size of a cluster, after each
+//! death, and in spite of bad input.
+
+mod support;
+
+mod grid;
+mod recovery;
