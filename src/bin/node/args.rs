@@ -37,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Trains, publishes, then serves until Ctrl-C (what `node` alone does).
     Run {
-        /// With [[nodes]]: which of them this process is.
+        /// Where the configuration names nodes: which of them this process is.
         #[arg(long)]
         name: Option<String>,
         /// Drops an unfinished run's checkpoints and starts anew.
@@ -50,7 +50,7 @@ pub(crate) enum Command {
         #[arg(long)]
         fresh: bool,
     },
-    /// Starts each of the [[nodes]] as a process of its own on this machine.
+    /// Starts each node of the configuration as a process of its own on this machine.
     Up {
         /// Exits when the model is published.
         #[arg(long)]
