@@ -28,7 +28,14 @@ fn draw(text: &mut String, model: &str, epochs: &[EpochRecord]) -> Drawn {
         .x_label_area_size(32)
         .y_label_area_size(52)
         .build_cartesian_2d(1.0..last, 0.0..top * 1.05)?;
-    chart.configure_mesh().x_desc("epoch").y_desc("loss").draw()?;
+    chart
+        .configure_mesh()
+        .x_desc("epoch")
+        .y_desc("loss")
+        .x_label_formatter(&|epoch| format!("{epoch:.0}"))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.1))
+        .draw()?;
     chart
         .draw_series(LineSeries::new(train(), &BLUE))?
         .label("training rows")
@@ -37,7 +44,12 @@ fn draw(text: &mut String, model: &str, epochs: &[EpochRecord]) -> Drawn {
         .draw_series(LineSeries::new(test(), &RED))?
         .label("test rows")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], RED));
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
     area.present()?;
     drop(chart);
     drop(area);

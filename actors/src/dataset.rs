@@ -99,6 +99,22 @@ impl Rows {
         Batch { inputs: self.inputs.view(), targets }
     }
 
+    /// Copies a range of rows.
+    ///
+    /// # Panics
+    /// If there are fewer rows.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let axis = ndarray::Axis(0);
+        let inputs = self.inputs.slice_axis(axis, range.clone().into()).to_owned();
+        let targets = match &self.targets {
+            RowTargets::Classes(classes) => RowTargets::Classes(classes[range].to_vec()),
+            RowTargets::Values(values) => {
+                RowTargets::Values(values.slice_axis(axis, range.into()).to_owned())
+            }
+        };
+        Self { inputs, targets }
+    }
+
     /// Copies the rows of these numbers, in this order.
     ///
     /// # Panics

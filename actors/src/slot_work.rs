@@ -1,6 +1,7 @@
 //! One worker's part of a step: gradients of its slots, encoded and summed as far as the tree allows.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::{Codec, codec};
@@ -77,22 +78,40 @@ impl SlotWork {
     /// The data set can't give the rows.
     pub fn hold(&mut self, span: Span, data: &dyn Dataset) -> Result<(), WorkError> {
         self.slots.retain(|slot, _| (span.first..span.end).contains(&slot.0));
-        let zeros = if self.keeps_residuals() { self.plan.layout.len() } else { 0 };
-        for slot in span.slots().filter(|slot| !self.slots.contains_key(slot)).collect::<Vec<_>>() {
-            let load = |split: Split, range: std::ops::Range<usize>| {
-                let expected = range.len();
-                let rows =
-                    data.load(split, range).map_err(|source| WorkError::Data { slot, source })?;
-                let got = rows.len();
-                if got == expected {
-                    Ok(rows)
-                } else {
-                    Err(WorkError::Rows { slot, expected, got })
-                }
-            };
+        let missing: Vec<Slot> =
+            span.slots().filter(|slot| !self.slots.contains_key(slot)).collect();
+        // Slots side by side have rows side by side: one pass over the files for each run of them.
+        for run in missing.chunk_by(|slot, next| slot.0 + 1 == next.0) {
+            self.load(run, data)?;
+        }
+        Ok(())
+    }
+
+    /// Loads the rows of slots that lie side by side.
+    fn load(&mut self, run: &[Slot], data: &dyn Dataset) -> Result<(), WorkError> {
+        let (Some(&first), Some(&last)) = (run.first(), run.last()) else { return Ok(()) };
+        let plan = Arc::clone(&self.plan);
+        let load = |split: Split, range: Range<usize>| {
+            let expected = range.len();
+            let rows = data
+                .load(split, range)
+                .map_err(|source| WorkError::Data { slot: first, source })?;
+            let got = rows.len();
+            if got == expected {
+                Ok(rows)
+            } else {
+                Err(WorkError::Rows { slot: first, expected, got })
+            }
+        };
+        let within = |rows: Range<usize>, start: usize| rows.start - start..rows.end - start;
+        let (train_start, test_start) = (plan.train_rows(first).start, plan.test_rows(first).start);
+        let train = load(Split::Train, train_start..plan.train_rows(last).end)?;
+        let test = load(Split::Test, test_start..plan.test_rows(last).end)?;
+        let zeros = if self.keeps_residuals() { plan.layout.len() } else { 0 };
+        for &slot in run {
             let state = SlotState {
-                train: load(Split::Train, self.plan.train_rows(slot))?,
-                test: load(Split::Test, self.plan.test_rows(slot))?,
+                train: train.slice(within(plan.train_rows(slot), train_start)),
+                test: test.slice(within(plan.test_rows(slot), test_start)),
                 order: None,
                 residual: vec![0.0; zeros],
             };
@@ -108,11 +127,6 @@ impl SlotWork {
                 state.residual = residual;
             }
         }
-    }
-
-    /// Residuals back to zero: where version 0 begins.
-    pub fn clear_residuals(&mut self) {
-        self.slots.values_mut().for_each(|state| state.residual.fill(0.0));
     }
 
     /// Copies of all residuals, for a checkpoint.
