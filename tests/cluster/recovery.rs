@@ -4,6 +4,7 @@
 //! death came in the midst of the run is asserted by what the run says of it afterwards.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use nix::sys::signal::{Signal, kill};
@@ -143,6 +144,30 @@ fn the_death_of_all_processes_at_once_moves_no_bit() {
     let resumed = resumed_at(&trained.ended.stderr).unwrap();
     assert!((20..trained.number("steps")).contains(&resumed), "{}", trained.ended);
     assert_eq!(trained.digest, calm(SPARSE), "{}", trained.ended);
+}
+
+/// Nodes that went on without their `up` would hold the ports of the next one.
+#[test]
+fn the_nodes_of_a_killed_up_end_and_the_next_one_goes_on() {
+    let (job, up) = running_cluster(DENSE);
+    let killed = up.kill();
+    assert!(!killed.stderr.contains("version published"), "{killed}");
+
+    let trained = job.up();
+    assert!(resumed_at(&trained.ended.stderr).is_some(), "{}", trained.ended);
+    assert_eq!(trained.digest, calm(DENSE), "{}", trained.ended);
+}
+
+#[test]
+fn a_process_whose_log_nobody_reads_trains_to_its_end() {
+    let job = Job::embedded(DENSE);
+    let mut train = job.command(&["train", "--json"]);
+    let mut child = train.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["digest"], calm(DENSE), "{summary}");
 }
 
 #[test]

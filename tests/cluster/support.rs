@@ -94,13 +94,18 @@ impl Job {
 
     /// Starts `node` with these arguments.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(self.command(arguments))
+    }
+
+    /// `node` with these arguments, not started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
         command.arg("--config").arg(self.config()).arg("--log").arg("info");
         for set in &self.sets {
             command.arg("--set").arg(set);
         }
         command.args(arguments).env_remove("GRADMESH_LOG");
-        Running::start(command)
+        command
     }
 
     /// Runs `node` to its end.

@@ -43,6 +43,9 @@ pub(crate) enum Command {
         /// Drops an unfinished run's checkpoints and starts anew.
         #[arg(long)]
         fresh: bool,
+        /// Ends with whoever holds the other end of standard input, however that one dies.
+        #[arg(long, hide = true)]
+        until_stdin_ends: bool,
     },
     /// Trains, publishes, exits.
     Train {

@@ -30,7 +30,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let command = args.command.clone().unwrap_or(Command::Run { name: None, fresh: false });
+    let serve = Command::Run { name: None, fresh: false, until_stdin_ends: false };
+    let command = args.command.clone().unwrap_or(serve);
     if let Command::Check { keys } = command {
         return check::check(&args, keys);
     }
@@ -38,7 +39,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let system = actix_rt::System::new();
     system.block_on(async move {
         match command {
-            Command::Run { name, fresh } => run::serve(config, name, fresh, args.json).await,
+            Command::Run { name, fresh, until_stdin_ends } => {
+                let ends = run::ended(until_stdin_ends);
+                run::serve(config, name, fresh, args.json, ends).await
+            }
             Command::Train { fresh } => run::train(config, fresh, args.json).await,
             Command::Up { train, fresh } => up::up(&args, config, train, fresh).await,
             Command::Status => status::status(config, args.json).await,

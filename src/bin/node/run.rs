@@ -24,12 +24,13 @@ pub(crate) async fn train(config: Config, fresh: bool, json: bool) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a node until Ctrl-C.
+/// Runs a node until Ctrl-C, or until `ends`.
 pub(crate) async fn serve(
     config: Config,
     name: Option<String>,
     fresh: bool,
     json: bool,
+    ends: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
     let coordinates = name.as_ref().is_none_or(|name| {
         let own = config.nodes.iter().find(|node| node.name == *name);
@@ -54,6 +55,7 @@ pub(crate) async fn serve(
     };
     tokio::select! { biased;
         _ = stopped() => info!("stopping; a restart goes on from the last checkpoint"),
+        () = ends => info!("stopping with the process that started this one"),
         failed = served => failed?,
     }
     node.stop().await;
@@ -78,6 +80,21 @@ pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
         .discard()
         .await?;
     Ok(())
+}
+
+/// The end of standard input where that is watched; never elsewhere.
+pub(crate) async fn ended(watched: bool) {
+    if !watched {
+        return std::future::pending().await;
+    }
+    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
+    // A read of standard input can't be called off, so it has a thread that dies with the process.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        drop(ended);
+    });
+    // The channel closes and carries nothing.
+    let _ = wait.await;
 }
 
 /// Ctrl-C or SIGTERM.

@@ -115,6 +115,9 @@ async fn keep(
     loop {
         let started = Instant::now();
         let mut child = spawn(&args, &node)?;
+        // Taken, since waiting for a child closes what it reads. It closes when this process dies,
+        // by `kill -9` too, and the node ends: nobody else would know that it still runs.
+        let _lifeline = child.stdin.take();
         info!(node = node.name, pid = child.id(), "started");
         let ended = tokio::select! { biased;
             _ = stopping.wait_for(|stop| *stop) => {
@@ -143,9 +146,8 @@ fn spawn(args: &Args, node: &NodeConfig) -> anyhow::Result<Child> {
     for set in &args.set {
         command.arg("--set").arg(set);
     }
-    command.arg("run").arg("--name").arg(&node.name);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A killed `up` leaves no nodes behind where the system lets it know; see PR_SET_PDEATHSIG.
+    command.arg("run").arg("--name").arg(&node.name).arg("--until-stdin-ends");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true);
     let mut child = command.spawn().with_context(|| format!("starting node {}", node.name))?;
     if let Some(output) = child.stdout.take() {
