@@ -123,12 +123,6 @@ impl Job {
         self.run(&["up", "--train", "--json"]).trained()
     }
 
-    /// What the coordinator of a started cluster answers.
-    pub(crate) fn status(&self) -> Option<Value> {
-        let ended = self.run(&["status", "--json"]);
-        serde_json::from_str(ended.stdout.trim()).ok()
-    }
-
     /// Manifests of whole checkpoints, in the order of their versions.
     pub(crate) fn manifests(&self) -> Vec<PathBuf> {
         let Ok(folders) = self.path("store/checkpoints").read_dir() else { return Vec::new() };
