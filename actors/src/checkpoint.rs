@@ -80,6 +80,11 @@ impl StateSnapshot {
     }
 }
 
+/// Name of a slot's residual in a part.
+pub fn residual_name(slot: Slot) -> String {
+    format!("slot-{}", slot.0)
+}
+
 /// Whether `version` is one that is saved.
 pub fn is_saved(version: Version, every: u64, last: Version) -> bool {
     version.0 > 0 && (version == last || version.0.is_multiple_of(every))

@@ -24,6 +24,7 @@ mod recent;
 pub mod reduction;
 mod registry_log;
 pub mod restart;
+mod saving;
 pub mod schedule;
 pub mod serving;
 pub mod shard;

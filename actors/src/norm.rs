@@ -59,7 +59,12 @@ impl NormRounds {
             .collect::<Option<Vec<_>>>()
             .map(|shards| shards.into_iter().flatten().sum());
         while self.rounds.len() > ROUNDS_KEPT {
-            self.rounds.pop_first();
+            // After a rollback, requests of abandoned steps may come late: never forget the round
+            // of the step that was asked for.
+            match self.rounds.first_key_value() {
+                Some((&oldest, _)) if oldest != step => self.rounds.pop_first(),
+                _ => self.rounds.pop_last(),
+            };
         }
         total
     }
@@ -91,6 +96,16 @@ mod tests {
         assert_eq!(clip_factor(25.0, 5.0), 1.0);
         assert_eq!(clip_factor(100.0, 5.0), 0.5);
         assert_eq!(clip_factor(0.0, 5.0), 1.0);
+    }
+
+    #[test]
+    fn late_requests_of_abandoned_steps_do_not_displace_the_step_in_flight() {
+        let mut rounds = NormRounds::new(2);
+        for step in 100..110 {
+            rounds.add(Version(step), ShardId(1), vec![1.0]);
+        }
+        assert_eq!(rounds.add(Version(50), ShardId(0), vec![2.0]), None);
+        assert_eq!(rounds.add(Version(50), ShardId(1), vec![3.0]), Some(5.0));
     }
 
     #[test]

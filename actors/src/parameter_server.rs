@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{
-    Actor, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture, Supervised,
+    Actor, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture,
+    SpawnHandle, Supervised,
 };
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::ids::{ShardId, Version, View, WorkerId};
-use crate::messages::checkpoint_store::{LoadRange, SavePart, save_until_written};
+use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
     AdoptView, CombineNorm, CombinedNorm, LinkError, NormError, Parameters, PullError,
     PullParameters, PushError, PushGradient, Pushed, ReportError, ReportPart, ReportShard,
@@ -25,6 +26,7 @@ use crate::model::initialise;
 use crate::norm::NormRounds;
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
+use crate::saving::save_until_written;
 use crate::shard::{Accepted, Aggregated, Save, Shard, ShardState};
 
 /// Two requests a worker at 64 workers; senders beyond it are held back.
@@ -65,6 +67,8 @@ pub struct ParameterServer {
     waiting: BTreeMap<WorkerId, oneshot::Sender<Result<Pushed, PushError>>>,
     norms: Option<NormRounds>,
     norm_waiting: BTreeMap<ShardId, (Version, oneshot::Sender<Result<CombinedNorm, NormError>>)>,
+    /// The request for the norm of the step in flight.
+    combining: Option<SpawnHandle>,
     saving: usize,
     reported: Option<(View, Version, bool)>,
     reporting: bool,
@@ -91,6 +95,7 @@ impl ParameterServer {
             waiting: BTreeMap::new(),
             norms: None,
             norm_waiting: BTreeMap::new(),
+            combining: None,
             saving: 0,
             reported: None,
             reporting: false,
@@ -113,13 +118,14 @@ impl ParameterServer {
                 let request = CombineNorm { step, shard: self.id, sums };
                 let (norm, view) = (self.links.norm.clone(), self.view);
                 let answer = combine(norm, request).into_actor(self);
-                ctx.spawn(answer.map(move |sum, server, ctx| {
+                let combining = ctx.spawn(answer.map(move |sum, server, ctx| {
                     let current = server.shard.as_ref().map(Shard::version);
                     // A rollback may have come between.
                     if server.view >= view && current == Some(step) && server.restored_in(view) {
                         server.commit(Some(sum), ctx);
                     }
                 }));
+                self.combining = Some(combining);
             }
         }
     }
@@ -196,7 +202,7 @@ impl Supervised for ParameterServer {
 impl Handler<RestoreShard> for ParameterServer {
     type Result = ResponseActFuture<Self, Result<(), RestoreError>>;
 
-    fn handle(&mut self, restore: RestoreShard, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, restore: RestoreShard, ctx: &mut Self::Context) -> Self::Result {
         let done = |answer| Box::pin(actix::fut::ready(answer)) as Self::Result;
         if restore.shard != self.id {
             return done(Err(RestoreError::WrongShard { expected: restore.shard, got: self.id }));
@@ -217,6 +223,10 @@ impl Handler<RestoreShard> for ParameterServer {
         // Whoever waits for the abandoned steps learns of it by the closed reply.
         self.waiting.clear();
         self.norm_waiting.clear();
+        // Else it would go on asking for a step that may be far ahead now.
+        if let Some(combining) = self.combining.take() {
+            ctx.cancel_future(combining);
+        }
         let load = load_shard(self.id, self.links.load.clone(), restore.clone()).into_actor(self);
         Box::pin(load.map(move |loaded, server, _| {
             if server.view != restore.view {

@@ -185,7 +185,10 @@ impl Shard {
             // `read_parts` has asked the tree already.
             self.reduction.insert(span, part).map_err(|_| PushError::WrongSpan { span })?;
         }
-        self.reports.extend(push.reports.iter().map(|report| (report.slot, *report)));
+        // Only the first shard counts rows; the others would keep what a peer sends for ever.
+        if self.is_first() {
+            self.reports.extend(push.reports.iter().map(|report| (report.slot, *report)));
+        }
         let complete = if closing {
             self.reports.len() == self.plan.offer.job.virtual_workers as usize
         } else {
@@ -373,3 +376,6 @@ impl Shard {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,3 +220,6 @@ fn cut(plan: &JobPlan, shard: ShardId, values: &Values) -> Values {
     }
     Arc::new(values[plan.shards.range(shard)].to_vec())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,16 +11,17 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHand
 use futures_util::future::try_join_all;
 use tracing::{debug, info, warn};
 
-use crate::checkpoint::{PartContent, is_saved};
+use crate::checkpoint::{PartContent, is_saved, residual_name};
 use crate::dataset::Dataset;
 use crate::ids::{ShardId, Slot, Version, View, WorkerId};
-use crate::messages::checkpoint_store::{LoadResiduals, SavePart, save_until_written};
+use crate::messages::checkpoint_store::{LoadResiduals, SavePart};
 use crate::messages::{
     LeaseError, LeaseSlots, PullError, PullParameters, PushError, PushGradient, ReportError,
     ReportFailure, ReportPart, Values, ask,
 };
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
+use crate::saving::save_until_written;
 use crate::slot_work::{SlotWork, StepWork};
 
 /// How long the answer to a push may take: others' slots may have to be computed again first.
@@ -303,11 +304,6 @@ impl Handler<Proceed> for Worker {
             self.proceed(lease, ctx);
         }
     }
-}
-
-/// Name of a slot's residual in a checkpoint part.
-pub fn residual_name(slot: Slot) -> String {
-    format!("slot-{}", slot.0)
 }
 
 /// One push a shard; the last version is only evaluated, which the first shard alone wants to know.

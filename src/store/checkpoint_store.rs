@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
 use futures_util::TryStreamExt;
-use gradmesh_actors::checkpoint::{Manifest, PartContent, SavedPart, StateSnapshot};
+use gradmesh_actors::checkpoint::{Manifest, PartContent, SavedPart, StateSnapshot, residual_name};
 use gradmesh_actors::ids::{Slot, Version, View};
 use gradmesh_actors::messages::Values;
 use gradmesh_actors::messages::checkpoint_store::{
@@ -21,7 +21,6 @@ use gradmesh_actors::messages::checkpoint_store::{
 };
 use gradmesh_actors::optimizer::Optimizer;
 use gradmesh_actors::plan::JobPlan;
-use gradmesh_actors::worker::residual_name;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tracing::warn;
@@ -268,7 +267,9 @@ impl CheckpointStore {
         let manifest = commit.manifest;
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| store_error(&error))?;
         self.put(&manifest_path(manifest.version), text).await?;
-        let versions = self.versions().await?;
+        let mut versions = self.versions().await?;
+        // Newer ones are damaged, or training would have gone on from there: none to rely on.
+        versions.retain(|version| *version <= manifest.version);
         let old = versions.len().saturating_sub(self.keep);
         for version in &versions[..old] {
             if let Err(error) = self.remove(*version).await {

@@ -1,10 +1,6 @@
 //! ParameterServer, Worker, Coordinator → the checkpoint store of their own node. Not on the wire.
 
 use std::ops::Range;
-use std::time::Duration;
-
-use actix::Recipient;
-use tracing::warn;
 
 use crate::checkpoint::{Manifest, PartContent, SavedPart, StateSnapshot};
 use crate::ids::{Slot, Version, View};
@@ -106,21 +102,4 @@ pub enum CheckpointError {
     Store(String),
     #[error("the checkpoint store didn't answer")]
     Closed,
-}
-
-/// A full disk is worth waiting for: the checkpoint before stays the one that counts.
-const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// Writes a part, again and again until the store takes it; `None` if the store is gone.
-pub async fn save_until_written(store: &Recipient<SavePart>, part: SavePart) -> Option<SavedPart> {
-    loop {
-        match store.send(part.clone()).await {
-            Ok(Ok(saved)) => return Some(saved),
-            Ok(Err(error)) => {
-                warn!(version = %part.version, %error, "checkpoint part not written, trying again");
-                tokio::time::sleep(WRITE_AGAIN_AFTER).await;
-            }
-            Err(_) => return None,
-        }
-    }
 }

@@ -296,20 +296,25 @@ impl Training {
 
     /// Finishes after the last version; else takes the moment to move slots, if that is wanted.
     fn after_checkpoint(&mut self) -> Vec<Command> {
-        let Some(manifest) = &self.checkpoint else { return Vec::new() };
-        let last = self.plan.as_ref().map(JobPlan::last_version);
         if !matches!(self.phase, Phase::Running { .. }) {
             return Vec::new();
         }
-        if Some(manifest.version) == last {
-            let manifest = Box::new(manifest.clone());
-            self.phase = Phase::Publishing;
-            return vec![Command::Publish(manifest)];
+        if let Some(publish) = self.publish_if_last() {
+            return vec![publish];
         }
         if std::mem::take(&mut self.rebalance) {
             return self.recover(Recovery::Rollback);
         }
         Vec::new()
+    }
+
+    fn publish_if_last(&mut self) -> Option<Command> {
+        let last = self.plan.as_ref()?.last_version();
+        let manifest = self.checkpoint.as_ref().filter(|manifest| manifest.version == last)?;
+        self.ledger.clone_from(&manifest.ledger);
+        let publish = Command::Publish(Box::new(manifest.clone()));
+        self.phase = Phase::Publishing;
+        Some(publish)
     }
 
     fn changed(&mut self, change: Change) -> Vec<Command> {

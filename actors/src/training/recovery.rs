@@ -179,6 +179,11 @@ impl Training {
             return Vec::new();
         }
         let recovery = *recovery;
+        // Its last checkpoint was committed, but nobody lived to publish it, or it was committed
+        // while this view began.
+        if let Some(publish) = self.publish_if_last() {
+            return vec![publish];
+        }
         let workers = self.members.workers();
         if workers.is_empty() {
             return self.recover(Recovery::Rollback);

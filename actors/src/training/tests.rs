@@ -312,6 +312,34 @@ fn a_restarted_coordinator_goes_on_from_the_store_in_a_higher_view() {
 }
 
 #[test]
+fn a_coordinator_that_died_before_it_published_publishes_when_it_is_back() {
+    let mut world = World::new(CodecKind::None);
+    world.save(18);
+    let config = world.training.config.clone();
+    world.training = Training::new(world.training.job.clone(), config, "run-2".into());
+    world.pass(2);
+    let progress = world.training.status().progress;
+    assert!(matches!(progress, Progress::Done(_)), "{progress:?}");
+}
+
+#[test]
+fn a_last_checkpoint_that_is_committed_while_leases_change_is_published() {
+    let mut world = World::new(CodecKind::None);
+    for (start, end) in [(0, 256), (256, 600)] {
+        world.report(18, PartContent::Parameters { start, end }, View(1)).unwrap();
+    }
+    let commit = std::mem::take(&mut world.inbox);
+    world.lives.insert(WORKERS[1], 2);
+    world.beat(WORKERS[1], 2);
+    assert!(matches!(world.inbox[..], [Command::RaiseView { .. }]), "{:?}", world.inbox);
+    world.inbox.splice(0..0, commit);
+    world.carry_out();
+    world.pass(2);
+    let progress = world.training.status().progress;
+    assert!(matches!(progress, Progress::Done(_)), "{progress:?}");
+}
+
+#[test]
 fn a_node_with_other_data_is_refused_with_both_digests() {
     let mut world = World::new(CodecKind::None);
     let mut other = offer(world.training.job.clone());
