@@ -1,5 +1,7 @@
 //! Imports point downward only: each file is compared with the layers of `ARCHITECTURE.md`.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

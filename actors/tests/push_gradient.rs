@@ -1,0 +1,199 @@
+//! ParameterServer from its mailbox: who waits for a step, and how the wait ends.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context, Handler, MailboxError};
+use gradmesh_actors::dataset::{DatasetShape, Scaling};
+use gradmesh_actors::ids::{ShardId, Slot, Version, View, WorkerId};
+use gradmesh_actors::job::JobSpec;
+use gradmesh_actors::layout::{Init, TensorSpec};
+use gradmesh_actors::ledger::SlotReport;
+use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
+use gradmesh_actors::messages::{
+    AdoptView, CombineNorm, LinkError, NormError, PartHeader, Payload, PushError, PushGradient,
+    Pushed, ReportPart, ReportShard, RestoreShard,
+};
+use gradmesh_actors::model::ModelDescription;
+use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
+use gradmesh_actors::plan::JobOffer;
+use gradmesh_actors::reduction::Span;
+
+/// Coordinator and store of a server that saves nothing here.
+struct Others;
+
+impl Actor for Others {
+    type Context = Context<Self>;
+}
+
+macro_rules! answers {
+    ($message:ty, $answer:expr) => {
+        impl Handler<$message> for Others {
+            type Result = <$message as actix::Message>::Result;
+
+            fn handle(&mut self, _: $message, _: &mut Self::Context) -> Self::Result {
+                $answer
+            }
+        }
+    };
+}
+
+answers!(ReportShard, Ok(()));
+answers!(ReportPart, Ok(()));
+answers!(SavePart, Err(CheckpointError::Closed));
+answers!(LoadRange, Err(CheckpointError::Closed));
+answers!(CombineNorm, Err(NormError::NotReady));
+
+fn job() -> JobSpec {
+    let job = serde_json::json!({
+        "seed": 1, "epochs": 3, "batch_size": 10, "virtual_workers": 2,
+        "model": {"name": "toy", "kind": "linear", "hidden": [], "activation": "relu",
+                  "loss": "squared"},
+        "data": {"format": "csv", "train": "toy.csv", "train_labels": null, "test": null,
+                 "test_labels": null, "test_fraction": 0.0, "target": "-1", "header": false,
+                 "scale": "none", "divide_by": 1.0},
+        "optimizer": {"kind": "sgd", "learning_rate": 1.0, "momentum": 0.0, "beta1": 0.9,
+                      "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0,
+                      "schedule": {"kind": "constant", "warmup_steps": 0, "every_steps": 1,
+                                   "factor": 0.5, "floor": 0.0}},
+        "gradient": {"clip_value": 0.0, "clip_norm": 0.0, "codec": "none", "top_k": 0.1}
+    });
+    serde_json::from_value(job).unwrap()
+}
+
+/// 3 parameters that start at zero, 2 slots, steps of 10 of 40 rows.
+fn restore(view: u64) -> RestoreShard {
+    let data = DatasetShape {
+        train_rows: 40,
+        test_rows: 0,
+        features: 2,
+        classes: None,
+        target_width: 1,
+        digest: "d".into(),
+    };
+    let settings = serde_json::Value::Null;
+    RestoreShard {
+        view: View(view),
+        shard: ShardId(0),
+        version: Version(0),
+        offer: JobOffer {
+            job: job(),
+            data,
+            scaling: Scaling::None,
+            architecture: ModelDescription { kind: "linear".into(), settings },
+            tensors: vec![TensorSpec::new("w", vec![3], Init::Zeros)],
+            outputs: 1,
+        },
+        shards: 1,
+        checkpoint_every: 100,
+    }
+}
+
+/// Worker `slot` pushes its one slot of step `step`: ten times one, of ten rows.
+fn push(view: u64, step: u64, slot: u32) -> PushGradient {
+    PushGradient {
+        view: View(view),
+        worker: WorkerId(slot),
+        shard: ShardId(0),
+        step: Version(step),
+        parts: vec![PartHeader { span: Span::one(Slot(slot)), rows: 10 }],
+        reports: vec![SlotReport { slot: Slot(slot), rows: 10, loss: 1.0, score: None }],
+        payload: vec![Payload::Dense(Arc::new(vec![10.0; 3]))],
+    }
+}
+
+fn server() -> Addr<ParameterServer> {
+    let others = Others.start();
+    let links = ServerLinks {
+        report_shard: others.clone().recipient(),
+        report_part: others.clone().recipient(),
+        save: others.clone().recipient(),
+        load: others.clone().recipient(),
+        norm: others.recipient(),
+    };
+    ParameterServer::new(ShardId(0), links).start()
+}
+
+async fn restored() -> Addr<ParameterServer> {
+    let server = server();
+    server.send(restore(1)).await.unwrap().unwrap();
+    server
+}
+
+type Answer = Result<Result<Pushed, PushError>, MailboxError>;
+
+/// Puts a push in the mailbox before this returns; what follows comes after it.
+fn send(server: &Addr<ParameterServer>, push: PushGradient) -> actix_rt::task::JoinHandle<Answer> {
+    actix_rt::spawn(server.send(push))
+}
+
+fn first_step() -> Pushed {
+    Pushed { version: Version(1), values: Arc::new(vec![-1.0; 3]) }
+}
+
+#[actix_rt::test]
+async fn whoever_waits_for_a_step_is_answered_when_it_is_applied() {
+    let server = restored().await;
+    let waiting = server.send(push(1, 0, 0));
+    let completing = server.send(push(1, 0, 1));
+    let (waiting, completing) = futures_util::future::join(waiting, completing).await;
+    assert_eq!(waiting.unwrap(), Ok(first_step()));
+    assert_eq!(completing.unwrap(), Ok(first_step()));
+}
+
+#[actix_rt::test]
+async fn a_push_that_is_repeated_after_its_step_is_answered_at_once() {
+    let server = restored().await;
+    let both = futures_util::future::join(server.send(push(1, 0, 0)), server.send(push(1, 0, 1)));
+    both.await.0.unwrap().unwrap();
+    assert_eq!(server.send(push(1, 0, 0)).await.unwrap(), Ok(first_step()));
+}
+
+#[actix_rt::test]
+async fn a_later_push_of_the_same_worker_takes_the_place_of_the_waiting_one() {
+    let server = restored().await;
+    let (earlier, later) = (server.send(push(1, 0, 0)), server.send(push(1, 0, 0)));
+    let later = actix_rt::spawn(later);
+    assert_eq!(earlier.await.unwrap(), Err(PushError::Superseded));
+    server.send(push(1, 0, 1)).await.unwrap().unwrap();
+    assert_eq!(later.await.unwrap().unwrap(), Ok(first_step()));
+}
+
+#[actix_rt::test]
+async fn a_server_without_a_shard_says_so() {
+    let server = server();
+    let early = server.send(push(1, 0, 0)).await.unwrap();
+    assert_eq!(early, Err(PushError::NotReady(ShardId(0))));
+}
+
+#[actix_rt::test]
+async fn a_restoration_ends_the_wait_for_abandoned_steps() {
+    let server = restored().await;
+    let waiting = server.send(push(1, 0, 0));
+    server.send(restore(2)).await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap(), Err(PushError::Link(LinkError::Closed)));
+    let stale = server.send(push(1, 0, 1)).await.unwrap();
+    assert_eq!(stale, Err(PushError::StaleView { got: View(1), current: View(2) }));
+}
+
+#[actix_rt::test]
+async fn a_restoration_forgets_the_parts_of_abandoned_steps() {
+    let server = restored().await;
+    let _abandoned = send(&server, push(1, 0, 0));
+    server.send(restore(2)).await.unwrap().unwrap();
+    let waiting = send(&server, push(2, 0, 1));
+    let answers = futures_util::future::join(waiting, server.send(push(2, 0, 0))).await;
+    assert_eq!(answers.1.unwrap(), Ok(first_step()));
+}
+
+#[actix_rt::test]
+async fn new_leases_keep_the_wait_and_the_parts() {
+    let server = restored().await;
+    let waiting = server.send(push(1, 0, 0));
+    let adopt = AdoptView { view: View(2), shard: ShardId(0) };
+    server.send(adopt).await.unwrap().unwrap();
+    let completing = server.send(push(2, 0, 1)).await.unwrap();
+    assert_eq!(completing, Ok(first_step()));
+    assert_eq!(waiting.await.unwrap(), Ok(first_step()));
+}

@@ -1,0 +1,282 @@
+//! Checkpoints on a real folder: whatever is torn, flipped or missing, one that is whole is used.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actix::{Actor, Addr};
+use gradmesh::config::Config;
+use gradmesh::store::{CheckpointStore, open_store};
+use gradmesh_actors::checkpoint::{Manifest, PartContent, SavedPart, residual_name};
+use gradmesh_actors::dataset::{DatasetShape, Scaling};
+use gradmesh_actors::ids::{Slot, Version, View};
+use gradmesh_actors::layout::{Init, TensorSpec};
+use gradmesh_actors::ledger::Ledger;
+use gradmesh_actors::messages::checkpoint_store::{
+    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadRange, LoadResiduals, LoadState,
+    OpenCheckpoints, Opened, RaiseView, SavePart,
+};
+use gradmesh_actors::model::ModelDescription;
+use gradmesh_actors::plan::JobOffer;
+use tempfile::TempDir;
+
+const LEN: usize = 600;
+
+/// A store on a folder of its own; what the folder is called goes into messages.
+struct Stored {
+    folder: TempDir,
+    store: Addr<CheckpointStore>,
+}
+
+impl Stored {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = open(folder.path());
+        Self { folder, store }
+    }
+
+    /// Saves and commits a checkpoint of these cuts, with the residuals of two slots.
+    async fn commit(&self, version: u64, cuts: &[Range<usize>]) -> Manifest {
+        let mut parts = Vec::new();
+        for cut in cuts {
+            parts.push(self.save(version, cut.clone()).await);
+        }
+        let residual = |slot| (residual_name(Slot(slot)), Arc::new(vec![slot as f32; LEN]));
+        let residuals = SavePart {
+            version: Version(version),
+            content: PartContent::Residuals { slots: vec![Slot(0), Slot(1)] },
+            tensors: vec![residual(0), residual(1)],
+        };
+        parts.push(self.store.send(residuals).await.unwrap().unwrap());
+        let manifest = manifest(version, parts);
+        let commit = CommitCheckpoint { manifest: manifest.clone() };
+        self.store.send(commit).await.unwrap().unwrap();
+        manifest
+    }
+
+    async fn save(&self, version: u64, cut: Range<usize>) -> SavedPart {
+        let values = |scale: f32| {
+            Arc::new(cut.clone().map(|i| i as f32 * scale + version as f32).collect::<Vec<_>>())
+        };
+        let part = SavePart {
+            version: Version(version),
+            content: PartContent::Parameters { start: cut.start, end: cut.end },
+            tensors: vec![
+                ("parameters".to_owned(), values(1.0)),
+                ("momentum".to_owned(), values(0.5)),
+            ],
+        };
+        self.store.send(part).await.unwrap().unwrap()
+    }
+
+    async fn open(&self) -> Result<Option<Version>, CheckpointError> {
+        let wanted = OpenCheckpoints { job_digest: job_digest(), data_digest: "data".into() };
+        let Opened { manifest } = self.store.send(wanted).await.unwrap()?;
+        Ok(manifest.map(|manifest| manifest.version))
+    }
+
+    fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join("checkpoints").join(relative)
+    }
+
+    /// Folders of versions that hold a manifest, and all folders.
+    fn folders(&self) -> (usize, usize) {
+        let folders: Vec<PathBuf> = fs::read_dir(self.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir() && fs::read_dir(path).unwrap().next().is_some())
+            .collect();
+        let whole = folders.iter().filter(|folder| folder.join("manifest.json").exists());
+        (whole.count(), folders.len())
+    }
+}
+
+fn open(folder: &Path) -> Addr<CheckpointStore> {
+    CheckpointStore::new(open_store("checkpoints", folder).unwrap(), "checkpoints", 2).start()
+}
+
+fn offer() -> JobOffer {
+    let text = "job.data.format = 'csv'\njob.data.train = 'rows.csv'\njob.optimizer.kind = 'momentum'\njob.gradient.codec = 'top-k'\njob.virtual_workers = 2\n";
+    JobOffer {
+        job: Config::from_toml(text, Path::new(".")).unwrap().job,
+        data: DatasetShape {
+            train_rows: 100,
+            test_rows: 0,
+            features: LEN - 1,
+            classes: None,
+            target_width: 1,
+            digest: "data".into(),
+        },
+        scaling: Scaling::None,
+        architecture: ModelDescription { kind: "linear".into(), settings: serde_json::Value::Null },
+        tensors: vec![TensorSpec::new("w", vec![LEN], Init::Zeros)],
+        outputs: 1,
+    }
+}
+
+fn job_digest() -> String {
+    offer().job.digest()
+}
+
+fn manifest(version: u64, parts: Vec<SavedPart>) -> Manifest {
+    Manifest {
+        version: Version(version),
+        run: "run".into(),
+        job_digest: job_digest(),
+        offer: offer(),
+        parts,
+        ledger: Ledger { rows: 7, ..Ledger::default() },
+    }
+}
+
+const HALVES: [Range<usize>; 2] = [0..256, 256..600];
+
+#[actix_rt::test]
+async fn another_cut_of_shards_reads_the_same_values() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    for range in [0..600, 0..256, 100..300, 512..600] {
+        let load =
+            LoadRange { version: Version(4), range: range.clone(), state: vec!["momentum".into()] };
+        let loaded = stored.store.send(load).await.unwrap().unwrap();
+        let expected: Vec<f32> = range.clone().map(|i| i as f32 + 4.0).collect();
+        assert_eq!(loaded.parameters, expected);
+        let momentum: Vec<f32> = range.map(|i| i as f32 * 0.5 + 4.0).collect();
+        assert_eq!(loaded.state, [momentum]);
+        assert_eq!(loaded.manifest.ledger.rows, 7);
+    }
+}
+
+#[actix_rt::test]
+async fn the_whole_state_does_not_depend_on_the_cut() {
+    let (one, two) = (Stored::new(), Stored::new());
+    one.commit(4, &[0..600]).await;
+    two.commit(4, &HALVES).await;
+    let load = LoadState { version: Version(4) };
+    let one = one.store.send(load.clone()).await.unwrap().unwrap();
+    let two = two.store.send(load).await.unwrap().unwrap();
+    assert_eq!(one.residuals.len(), 2);
+    assert_eq!(one, two);
+    assert_eq!(one.digest(), two.digest());
+}
+
+#[actix_rt::test]
+async fn a_checkpoint_with_any_damaged_file_is_passed_over_for_the_one_before() {
+    let damages: [fn(&Path); 3] = [
+        |file| {
+            let mut bytes = fs::read(file).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            fs::write(file, bytes).unwrap();
+        },
+        |file| {
+            let bytes = fs::read(file).unwrap();
+            fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+        },
+        |file| fs::remove_file(file).unwrap(),
+    ];
+    for damage in damages {
+        for file in ["parameters-256-600.safetensors", "residuals-0-1.safetensors", "manifest.json"]
+        {
+            let stored = Stored::new();
+            stored.commit(4, &HALVES).await;
+            stored.commit(8, &HALVES).await;
+            assert_eq!(stored.open().await, Ok(Some(Version(8))));
+            damage(&stored.path(&format!("v00000000000000000008/{file}")));
+            assert_eq!(stored.open().await, Ok(Some(Version(4))), "{file}");
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn parts_without_a_manifest_are_no_checkpoint() {
+    let stored = Stored::new();
+    stored.save(4, 0..600).await;
+    assert_eq!(stored.open().await, Ok(None));
+}
+
+#[actix_rt::test]
+async fn a_checkpoint_of_another_job_or_of_other_data_is_refused_with_the_way_out() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    for (job_digest, data_digest) in [("other".into(), "data"), (job_digest(), "other")] {
+        let wanted = OpenCheckpoints { job_digest, data_digest: data_digest.into() };
+        let refused = stored.store.send(wanted).await.unwrap().unwrap_err();
+        assert!(matches!(refused, CheckpointError::OtherJob { .. }), "{refused:?}");
+        assert!(refused.to_string().ends_with("drop it with --fresh"), "{refused}");
+    }
+}
+
+#[actix_rt::test]
+async fn the_oldest_checkpoints_make_room_and_keep_no_files() {
+    let stored = Stored::new();
+    for version in [4, 8, 12] {
+        stored.commit(version, &HALVES).await;
+    }
+    assert_eq!(stored.folders(), (2, 2));
+    assert_eq!(stored.open().await, Ok(Some(Version(12))));
+    let gone = LoadState { version: Version(4) };
+    assert!(stored.store.send(gone).await.unwrap().is_err());
+}
+
+/// Version 12 is damaged, training went back to 4 and comes to 8 again: 4 and 8 are what counts.
+#[actix_rt::test]
+async fn a_damaged_newer_checkpoint_takes_no_place_of_a_whole_one() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    stored.commit(12, &HALVES).await;
+    fs::remove_file(stored.path("v00000000000000000012/residuals-0-1.safetensors")).unwrap();
+    stored.commit(8, &HALVES).await;
+    fs::remove_file(stored.path("v00000000000000000008/residuals-0-1.safetensors")).unwrap();
+    assert_eq!(stored.open().await, Ok(Some(Version(4))));
+}
+
+#[actix_rt::test]
+async fn the_view_only_rises_and_outlives_the_store() {
+    let stored = Stored::new();
+    let raise = |above| RaiseView { above: View(above) };
+    assert_eq!(stored.store.send(raise(0)).await.unwrap(), Ok(View(1)));
+    assert_eq!(stored.store.send(raise(0)).await.unwrap(), Ok(View(2)));
+    assert_eq!(stored.store.send(raise(9)).await.unwrap(), Ok(View(10)));
+    let restarted = open(stored.folder.path());
+    assert_eq!(restarted.send(raise(3)).await.unwrap(), Ok(View(11)));
+}
+
+#[actix_rt::test]
+async fn discarding_removes_whole_and_unfinished_checkpoints_but_not_the_view() {
+    let stored = Stored::new();
+    stored.store.send(RaiseView { above: View(0) }).await.unwrap().unwrap();
+    stored.commit(4, &HALVES).await;
+    stored.save(8, 0..600).await;
+    stored.store.send(DiscardCheckpoints).await.unwrap().unwrap();
+    assert_eq!(stored.folders(), (0, 0));
+    assert_eq!(stored.open().await, Ok(None));
+    let view = stored.store.send(RaiseView { above: View(0) }).await.unwrap();
+    assert_eq!(view, Ok(View(2)));
+}
+
+#[actix_rt::test]
+async fn a_residual_that_is_not_there_is_an_error() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    let load = |slots: &[u32]| LoadResiduals {
+        version: Version(4),
+        slots: slots.iter().copied().map(Slot).collect(),
+    };
+    let found = stored.store.send(load(&[1])).await.unwrap().unwrap();
+    assert_eq!(found, [(Slot(1), vec![1.0; LEN])]);
+    let missing = stored.store.send(load(&[1, 2])).await.unwrap();
+    assert!(matches!(missing, Err(CheckpointError::Missing { .. })), "{missing:?}");
+}
+
+#[actix_rt::test]
+async fn a_hole_in_the_parameters_is_an_error() {
+    let stored = Stored::new();
+    stored.commit(4, &[0..256, 512..600]).await;
+    let load = LoadRange { version: Version(4), range: 0..600, state: Vec::new() };
+    let loaded = stored.store.send(load).await.unwrap();
+    assert!(matches!(loaded, Err(CheckpointError::Missing { .. })), "{loaded:?}");
+}
