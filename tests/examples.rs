@@ -1,0 +1,63 @@
+//! The examples do what their first lines say. `cargo test` builds them beside `node`.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn example(name: &str) -> PathBuf {
+    let profile = Path::new(env!("CARGO_BIN_EXE_node")).parent().unwrap();
+    let example = profile.join("examples").join(name);
+    assert!(example.is_file(), "{} isn't built; run `cargo build --examples`", example.display());
+    example
+}
+
+/// What an example that ends well prints.
+fn lines(name: &str, arguments: &[&str]) -> Vec<String> {
+    let output = Command::new(example(name)).args(arguments).output().unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), &output.stderr);
+    let context = format!("{name}: {said}\n{}", String::from_utf8_lossy(errors));
+    assert!(output.status.success(), "{context}");
+    said.lines().map(str::to_owned).collect()
+}
+
+/// The first number in a text behind `after`.
+fn number(text: &str, after: &str) -> f64 {
+    let (_, rest) = text.split_once(after).unwrap_or_else(|| panic!("no {after:?} in {text:?}"));
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    rest[..end].parse().unwrap()
+}
+
+#[test]
+fn an_application_of_ones_own_trains_and_classifies() {
+    let lines = lines("embed_in_actix_web", &["--once"]);
+    let [before, after, digit, refused, ready] = &lines[..] else { panic!("{lines:?}") };
+    assert!(before.ends_with("\"}") && before.contains("-> 200"), "{before}");
+    assert!(after.ends_with(r#"-> 200 {"digits":"version 1, after 230 steps"}"#), "{after}");
+    assert!(digit.contains(r#"-> 200 {"digit":1,"#), "{digit}");
+    assert!(digit.ends_with(r#""version":1}"#), "{digit}");
+    assert!(refused.contains("-> 400") && refused.contains("64 features"), "{refused}");
+    assert!(ready.ends_with(r#"-> 200 {"name":"digits","ready":true}"#), "{ready}");
+}
+
+#[test]
+fn a_model_of_ones_own_learns_and_serves_what_it_learnt() {
+    let lines = lines("custom_model", &[]);
+    let [trained, served] = &lines[..] else { panic!("{lines:?}") };
+    let accuracy = number(trained, "test accuracy ");
+    assert!(accuracy > 94.0, "{trained}");
+    // The predictor, which scales raw rows itself, agrees with the workers that evaluated.
+    let right = number(served, "serves: ");
+    let rows = number(served, "of ");
+    assert!((100.0 * right / rows - accuracy).abs() < 0.01, "{trained}, {served}");
+}
+
+#[test]
+fn a_killed_worker_changes_no_bit() {
+    let lines = lines("three_nodes", &[]);
+    let [calm, kill, killed, verdict] = &lines[..] else { panic!("{lines:?}") };
+    assert!(kill.contains("kill -9") && kill.ends_with("(worker-1)"), "{kill}");
+    assert_eq!(calm.strip_prefix("calm:   "), killed.strip_prefix("killed: "));
+    assert!(number(calm, "test accuracy ") > 80.0, "{calm}");
+    assert_eq!(verdict, "the same bits");
+}
