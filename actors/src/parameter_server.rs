@@ -264,10 +264,10 @@ impl Handler<PushGradient> for ParameterServer {
         let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
         let Some(shard) = &mut self.shard else { return done(Err(PushError::NotReady(self.id))) };
         match shard.accept(&push) {
-            Err(refused) => return done(Err(refused)),
+            Err(refused) => done(Err(refused)),
             Ok(Accepted::Applied) => {
                 let Parameters { version, values } = shard.newest();
-                return done(Ok(Pushed { version, values }));
+                done(Ok(Pushed { version, values }))
             }
             Ok(accepted) => {
                 let (answer, answered) = oneshot::channel();
