@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
+// Its own tests run here: an example with `test = true` would be built as a test only.
+#[path = "../examples/custom_model.rs"]
+#[allow(dead_code, reason = "its main is run as a program of its own")]
+mod custom_model;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
