@@ -69,6 +69,8 @@ struct Collected {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct ShardProgress {
+    /// Of the last report.
+    view: View,
     version: Version,
     /// Of this life of the shard's actor, and of all earlier ones.
     bytes: BytesMoved,
@@ -146,7 +148,14 @@ impl Training {
     pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
         self.check_view(report.view)?;
         let shard = self.progress.entry(report.shard).or_default();
+        let known = (shard.view, shard.version, shard.bytes.pulled);
+        if (report.view, report.version, report.bytes.pulled) < known {
+            // It waited for a checkpoint's part to be written, and a later one came before it.
+            return Ok(());
+        }
+        shard.view = report.view;
         shard.version = report.version;
+        // Only a new life, which begins in a view of its own, has moved fewer.
         if report.bytes.pulled < shard.bytes.pulled {
             shard.bytes_before = shard.bytes_before.plus(shard.bytes);
         }

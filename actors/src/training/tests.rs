@@ -355,3 +355,23 @@ fn a_failure_that_would_repeat_ends_the_run_with_its_cause() {
     let failed = Progress::Failed { cause: "not finite".into() };
     assert_eq!(world.training.status().progress, failed);
 }
+
+/// A snapshot that travels with a checkpoint's part waits until the part is written.
+#[test]
+fn a_late_report_of_a_shard_takes_nothing_back_and_counts_no_byte_twice() {
+    let mut world = World::new(CodecKind::None);
+    let report = |version, pulled| ReportShard {
+        view: View(1),
+        shard: ShardId(0),
+        version: Version(version),
+        ledger: Some(Ledger::default()),
+        bytes: BytesMoved { pulled, ..BytesMoved::default() },
+    };
+    for (version, pulled) in [(1, 10), (3, 30), (2, 20), (3, 25), (4, 40)] {
+        world.training.report_shard(report(version, pulled)).unwrap();
+    }
+    assert_eq!(world.training.status().bytes.pulled, 40);
+    assert_eq!(world.training.progress[&ShardId(0)].version, Version(4));
+    world.training.report_shard(report(2, 20)).unwrap();
+    assert_eq!(world.training.progress[&ShardId(0)].version, Version(4));
+}
