@@ -149,7 +149,8 @@ impl Training {
         let shard = self.progress.entry(report.shard).or_default();
         // A checkpoint part is reported when it has been written; later steps may be known by then.
         let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
-        if (report.version, closed) < (shard.version, shard.closed) {
+        let known = (shard.version, shard.closed, shard.bytes.pulled);
+        if (report.version, closed, report.bytes.pulled) < known {
             return Ok(());
         }
         *shard = ShardProgress { version: report.version, closed, bytes: report.bytes, ..*shard };
