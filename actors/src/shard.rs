@@ -328,13 +328,19 @@ impl Shard {
             if !self.reduction.is_node(span) {
                 return Err(PushError::WrongSpan { span });
             }
+            let step = push.step;
+            let rows = span.slots().map(|slot| self.plan.batch_rows(slot, step).len() as u64);
+            let (expected, got) = (rows.sum(), header.rows);
+            if got != expected {
+                return Err(PushError::WrongRows { span, step, expected, got });
+            }
             self.count(payload);
             if self.mean.is_some() || self.reduction.covers(span) {
                 continue;
             }
             let values = self.read_payload(span, payload)?;
             if !values.iter().all(|value| value.is_finite()) {
-                return Err(PushError::NotFinite { span, step: push.step });
+                return Err(PushError::NotFinite { span, step });
             }
             read.push((span, Part { values, rows: header.rows }));
         }

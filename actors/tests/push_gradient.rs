@@ -90,16 +90,16 @@ fn restore(view: u64) -> RestoreShard {
     }
 }
 
-/// Worker `slot` pushes its one slot of step `step`: ten times one, of ten rows.
+/// Worker `slot` pushes its one slot of step `step`: five times one, of five rows.
 fn push(view: u64, step: u64, slot: u32) -> PushGradient {
     PushGradient {
         view: View(view),
         worker: WorkerId(slot),
         shard: ShardId(0),
         step: Version(step),
-        parts: vec![PartHeader { span: Span::one(Slot(slot)), rows: 10 }],
-        reports: vec![SlotReport { slot: Slot(slot), rows: 10, loss: 1.0, score: None }],
-        payload: vec![Payload::Dense(Arc::new(vec![10.0; 3]))],
+        parts: vec![PartHeader { span: Span::one(Slot(slot)), rows: 5 }],
+        reports: vec![SlotReport { slot: Slot(slot), rows: 5, loss: 1.0, score: None }],
+        payload: vec![Payload::Dense(Arc::new(vec![5.0; 3]))],
     }
 }
 

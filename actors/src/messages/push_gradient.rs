@@ -74,6 +74,8 @@ pub enum PushError {
     OutOfWindow { got: Version, version: Version },
     #[error("part of {span} has {got} values, the shard has {expected}")]
     WrongLength { span: Span, expected: usize, got: usize },
+    #[error("part of {span} at {step} says it has {got} rows, the job's plan {expected}")]
+    WrongRows { span: Span, step: Version, expected: u64, got: u64 },
     #[error("{span} is not a part of this job's sum")]
     WrongSpan { span: Span },
     /// The same job would fail again: a lower learning rate or clipping is what helps.

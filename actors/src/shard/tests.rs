@@ -6,13 +6,14 @@ use crate::job::{CodecKind, JobSpec};
 use crate::messages::PartHeader;
 use crate::model::Score;
 use crate::norm::NormRounds;
+use crate::plan::JobOffer;
 use crate::plan::tests::{job, offer};
 
 /// Rows that each slot reports a step.
 const ROWS: u64 = 3;
 
 fn plan(job: JobSpec, shards: u32) -> Arc<JobPlan> {
-    Arc::new(JobPlan::new(offer(job), shards).unwrap())
+    Arc::new(JobPlan::new(rows_of_three(offer(job)), shards).unwrap())
 }
 
 /// All shards of a plan, at `version`, in view 1; a checkpoint every 4 steps.
@@ -27,6 +28,13 @@ fn shards_at(plan: &Arc<JobPlan>, version: u64) -> Vec<Shard> {
         Shard::new(id, Arc::clone(plan), 4, View(1), state)
     };
     plan.shards.iter().map(shard).collect()
+}
+
+/// Steps of 12 of 72 rows: [`ROWS`] a slot, and 6 steps an epoch.
+fn rows_of_three(mut offer: JobOffer) -> JobOffer {
+    offer.data.train_rows = 72;
+    offer.job.batch_size = 12;
+    offer
 }
 
 fn one(job: JobSpec) -> Shard {
@@ -357,4 +365,13 @@ fn versions_at_the_interval_are_saved_with_their_range() {
         assert_eq!(save.version, Version(4));
         assert_eq!(save.tensors[0], ("parameters".to_owned(), shard.newest().values));
     }
+}
+
+#[test]
+fn rows_that_the_plan_does_not_have_are_refused_with_both_numbers() {
+    let mut shard = one(job());
+    let mut lying = push(&plan(job(), 1), 0, 0, 0..1);
+    lying.parts[0].rows = u64::MAX;
+    let text = shard.accept(&lying).unwrap_err().to_string();
+    assert!(text.contains("18446744073709551615 rows, the job's plan 3"), "{text}");
 }
