@@ -11,13 +11,15 @@ use std::sync::Arc;
 use actix::{Actor, Addr};
 use gradmesh::config::Config;
 use gradmesh::store::{CheckpointStore, open_store};
-use gradmesh_actors::checkpoint::{Manifest, PartContent, SavedPart, residual_name};
+use gradmesh_actors::checkpoint::{
+    Finished, Manifest, PartContent, Published, SavedPart, residual_name,
+};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
 use gradmesh_actors::ids::{Slot, Version, View};
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::Ledger;
 use gradmesh_actors::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadRange, LoadResiduals, LoadState,
+    CheckpointError, CommitCheckpoint, ConcludeRun, LoadRange, LoadResiduals, LoadState,
     OpenCheckpoints, Opened, RaiseView, SavePart,
 };
 use gradmesh_actors::model::ModelDescription;
@@ -75,8 +77,29 @@ impl Stored {
 
     async fn open(&self) -> Result<Option<Version>, CheckpointError> {
         let wanted = OpenCheckpoints { job_digest: job_digest(), data_digest: "data".into() };
-        let Opened { manifest } = self.store.send(wanted).await.unwrap()?;
+        let Opened { manifest, .. } = self.store.send(wanted).await.unwrap()?;
         Ok(manifest.map(|manifest| manifest.version))
+    }
+
+    /// Finishes a run of the job on this data.
+    async fn conclude(&self, data: &str) -> Finished {
+        let finished = Finished {
+            run: "run".into(),
+            job_digest: job_digest(),
+            data_digest: data.into(),
+            last_version: Version(12),
+            ledger: Ledger::default(),
+            published: Published { model: "m".into(), version: 3, digest: "d".into() },
+        };
+        let conclude = ConcludeRun { finished: finished.clone() };
+        self.store.send(conclude).await.unwrap().unwrap();
+        finished
+    }
+
+    /// The run that the store says has finished.
+    async fn finished(&self) -> Option<Finished> {
+        let wanted = OpenCheckpoints { job_digest: job_digest(), data_digest: "data".into() };
+        self.store.send(wanted).await.unwrap().unwrap().finished
     }
 
     fn path(&self, relative: &str) -> PathBuf {
@@ -247,12 +270,12 @@ async fn the_view_only_rises_and_outlives_the_store() {
 }
 
 #[actix_rt::test]
-async fn discarding_removes_whole_and_unfinished_checkpoints_but_not_the_view() {
+async fn concluding_a_run_removes_whole_and_unfinished_checkpoints_but_not_the_view() {
     let stored = Stored::new();
     stored.store.send(RaiseView { above: View(0) }).await.unwrap().unwrap();
     stored.commit(4, &HALVES).await;
     stored.save(8, 0..600).await;
-    stored.store.send(DiscardCheckpoints).await.unwrap().unwrap();
+    stored.conclude("data").await;
     assert_eq!(stored.folders(), (0, 0));
     assert_eq!(stored.open().await, Ok(None));
     let view = stored.store.send(RaiseView { above: View(0) }).await.unwrap();
@@ -280,4 +303,37 @@ async fn a_hole_in_the_parameters_is_an_error() {
     let load = LoadRange { version: Version(4), range: 0..600, state: Vec::new() };
     let loaded = stored.store.send(load).await.unwrap();
     assert!(matches!(loaded, Err(CheckpointError::Missing { .. })), "{loaded:?}");
+}
+
+#[actix_rt::test]
+async fn a_finished_run_is_remembered_until_it_is_forgotten() {
+    let stored = Stored::new();
+    assert_eq!(stored.finished().await, None);
+    let finished = stored.conclude("data").await;
+    assert_eq!(stored.finished().await, Some(finished));
+    let store = open_store("checkpoints", stored.folder.path()).unwrap();
+    CheckpointStore::new(store, "checkpoints", 2).forget_finished().await.unwrap();
+    assert_eq!(stored.finished().await, None);
+}
+
+#[actix_rt::test]
+async fn a_finished_run_on_other_data_and_a_damaged_sign_say_nothing_of_this_job() {
+    let stored = Stored::new();
+    stored.conclude("other data").await;
+    assert_eq!(stored.finished().await, None);
+    stored.conclude("data").await;
+    fs::write(stored.path("finished.json"), "{").unwrap();
+    assert_eq!(stored.finished().await, None);
+}
+
+#[actix_rt::test]
+async fn a_damaged_view_says_which_file_to_delete() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    fs::write(stored.path("view.json"), "").unwrap();
+    let raised = stored.store.send(RaiseView { above: View(0) }).await.unwrap();
+    let error = raised.unwrap_err();
+    assert!(!error.may_pass());
+    assert!(error.to_string().contains("delete that file"), "{error}");
+    assert_eq!(stored.open().await, Ok(Some(Version(4))));
 }

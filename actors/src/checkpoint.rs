@@ -42,6 +42,27 @@ pub struct Manifest {
     pub ledger: Ledger,
 }
 
+/// A run whose model is published. It outlives the run's checkpoints, so that a coordinator that
+/// starts again knows that there is nothing left to train.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    pub run: String,
+    pub job_digest: String,
+    pub data_digest: String,
+    pub last_version: Version,
+    pub ledger: Ledger,
+    pub published: Published,
+}
+
+/// What became of the trained model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub model: String,
+    pub version: u64,
+    /// Digest of the final state.
+    pub digest: String,
+}
+
 /// Everything that training has made, whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateSnapshot {

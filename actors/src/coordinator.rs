@@ -3,8 +3,6 @@
 //! Connects mailboxes to [`Training`], which decides; carries out its commands and hands the
 //! answers back. Publishes its state as one snapshot.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
@@ -13,21 +11,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::checkpoint::{Manifest, StateSnapshot};
+use crate::checkpoint::{Finished, Manifest};
 use crate::job::JobSpec;
-use crate::ledger::EpochRecord;
 use crate::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadState, OpenCheckpoints, RaiseView,
+    CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, RaiseView,
 };
 use crate::messages::{
-    AdoptView, ChangeError, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
+    AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
     PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
-    Values, ask,
+    ask,
 };
-use crate::new_version::NewVersion;
-use crate::plan::JobPlan;
+use crate::publication::describe;
 use crate::training::{Command, Published, Training, TrainingConfig, TrainingStatus};
-use crate::version::TensorShape;
+use crate::version::VersionRef;
 
 /// A heartbeat and a report of each of 64 nodes and shards; senders beyond it are held back.
 const MAILBOX_CAPACITY: usize = 256;
@@ -37,6 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 const RESTORE_MAX: Duration = Duration::from_secs(60);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 const PUBLISH_MAX: Duration = Duration::from_secs(60);
+/// Before a store or the registry is asked again: a full disk or a restart takes longer.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Whom a Coordinator speaks to; shards and workers by number.
@@ -46,11 +43,12 @@ pub struct CoordinatorLinks {
     pub adopt: Vec<Recipient<AdoptView>>,
     pub lease: Vec<Recipient<LeaseSlots>>,
     pub publish: Recipient<PublishModel>,
+    pub find: Recipient<FindModel>,
     pub open: Recipient<OpenCheckpoints>,
     pub raise_view: Recipient<RaiseView>,
     pub commit: Recipient<CommitCheckpoint>,
     pub load_state: Recipient<LoadState>,
-    pub discard: Recipient<DiscardCheckpoints>,
+    pub conclude: Recipient<ConcludeRun>,
 }
 
 impl std::fmt::Debug for CoordinatorLinks {
@@ -97,6 +95,7 @@ impl Coordinator {
                 Command::Open { job_digest, data_digest } => {
                     self.open(OpenCheckpoints { job_digest, data_digest }, ctx);
                 }
+                Command::Confirm(finished) => self.confirm(*finished, ctx),
                 Command::RaiseView { above } => self.raise_view(RaiseView { above }, ctx),
                 Command::Restore(restore) => self.restore(*restore, ctx),
                 Command::Adopt(adopt) => self.adopt(adopt, ctx),
@@ -121,15 +120,57 @@ impl Coordinator {
                 Ok(opened) => {
                     let version = opened.manifest.as_ref().map(|manifest| manifest.version.0);
                     info!(?version, "newest checkpoint");
-                    coordinator.training.opened(opened.manifest)
+                    coordinator.training.opened(opened)
                 }
-                Err(error) => {
-                    coordinator.training.fail(error.to_string());
+                Err(error) => coordinator.store_failed(&error, ctx),
+            };
+            coordinator.carry_out(commands, ctx);
+        }));
+    }
+
+    /// Whether a finished run's version is still there: it may have been deleted, to be trained anew.
+    fn confirm(&self, finished: Finished, ctx: &mut Context<Self>) {
+        let (registry, published) = (self.links.find.clone(), &finished.published);
+        let version = VersionRef::Number(published.version);
+        let find = FindModel { model: published.model.clone(), version };
+        let asked = async move { ask(&registry, find, ANSWER_MAX).await };
+        ctx.spawn(asked.into_actor(self).map(move |found, coordinator, ctx| {
+            let commands = match found {
+                Err(error) if error.may_pass() => {
+                    coordinator.hold_up(error.to_string(), ctx);
                     Vec::new()
+                }
+                found => {
+                    let is_there = found.is_ok_and(|found| found.run == finished.run);
+                    let (model, version) = (&finished.published.model, finished.published.version);
+                    if is_there {
+                        info!(%model, version, "this job is finished; --fresh trains it again");
+                    }
+                    coordinator.training.confirmed(is_there)
                 }
             };
             coordinator.carry_out(commands, ctx);
         }));
+    }
+
+    fn store_failed(&mut self, error: &CheckpointError, ctx: &mut Context<Self>) -> Vec<Command> {
+        if error.may_pass() {
+            self.hold_up(error.to_string(), ctx);
+        } else {
+            self.training.fail(error.to_string());
+        }
+        Vec::new()
+    }
+
+    /// Asks again after a while, and says why.
+    fn hold_up(&mut self, cause: String, ctx: &mut Context<Self>) {
+        if self.training.held_up(cause.clone()) {
+            warn!(%cause, "trying again until it works");
+        }
+        ctx.run_later(RETRY_AFTER, |coordinator, ctx| {
+            let commands = coordinator.training.ask_store_again();
+            coordinator.carry_out(commands, ctx);
+        });
     }
 
     fn raise_view(&self, raise: RaiseView, ctx: &mut Context<Self>) {
@@ -138,10 +179,7 @@ impl Coordinator {
         ctx.spawn(asked.into_actor(self).map(|raised, coordinator, ctx| {
             let commands = match raised {
                 Ok(view) => coordinator.training.view_raised(view),
-                Err(error) => {
-                    coordinator.training.fail(error.to_string());
-                    Vec::new()
-                }
+                Err(error) => coordinator.store_failed(&error, ctx),
             };
             coordinator.carry_out(commands, ctx);
         }));
@@ -185,10 +223,19 @@ impl Coordinator {
         let commit = CommitCheckpoint { manifest: manifest.clone() };
         let asked = async move { store.send(commit).await.unwrap_or(Err(CheckpointError::Closed)) };
         ctx.spawn(asked.into_actor(self).map(move |written, coordinator, ctx| {
-            if let Err(error) = &written {
-                warn!(version = %manifest.version, %error, "checkpoint not committed");
-            }
-            let commands = coordinator.training.committed(manifest, written.is_ok());
+            let commands = match written {
+                Ok(()) => coordinator.training.committed(manifest),
+                Err(error) => {
+                    if coordinator.training.held_up(error.to_string()) {
+                        warn!(version = %manifest.version, %error, "checkpoint not committed, trying again");
+                    }
+                    ctx.run_later(RETRY_AFTER, move |coordinator, ctx| {
+                        let commands = coordinator.training.commit_again(manifest);
+                        coordinator.carry_out(commands, ctx);
+                    });
+                    Vec::new()
+                }
+            };
             coordinator.carry_out(commands, ctx);
         }));
     }
@@ -197,8 +244,21 @@ impl Coordinator {
         let (links, created) = (self.links.clone(), self.started_unix_ms);
         let published = async move { publish(links, manifest, created).await };
         ctx.spawn(published.into_actor(self).map(|published, coordinator, ctx| {
-            coordinator.training.published(published);
-            coordinator.carry_out(Vec::new(), ctx);
+            let commands = match published {
+                Ok(published) => {
+                    coordinator.training.published(published);
+                    Vec::new()
+                }
+                Err(NotPublished::Checkpoint(error)) => {
+                    warn!(%error, "the last checkpoint can't be read any more");
+                    coordinator.training.last_checkpoint_lost()
+                }
+                Err(NotPublished::Refused(cause)) => {
+                    coordinator.training.fail(cause);
+                    Vec::new()
+                }
+            };
+            coordinator.carry_out(commands, ctx);
         }));
     }
 }
@@ -270,87 +330,57 @@ impl Handler<GetStatus> for Coordinator {
     }
 }
 
+/// Why a trained model was not published.
+enum NotPublished {
+    /// Its checkpoint is damaged: an earlier one may not be.
+    Checkpoint(CheckpointError),
+    /// It would happen again.
+    Refused(String),
+}
+
 /// Reads the last checkpoint, publishes it, and removes the run's checkpoints.
 async fn publish(
     links: CoordinatorLinks,
     manifest: Manifest,
     created_unix_ms: u64,
-) -> Result<Published, String> {
+) -> Result<Published, NotPublished> {
     let load = LoadState { version: manifest.version };
-    let state = links
-        .load_state
-        .send(load)
-        .await
-        .unwrap_or(Err(CheckpointError::Closed))
-        .map_err(|error| error.to_string())?;
-    let message = describe(&manifest, &state, created_unix_ms)?;
+    let state = loop {
+        match links.load_state.send(load.clone()).await.unwrap_or(Err(CheckpointError::Closed)) {
+            Ok(state) => break state,
+            Err(error) if error.may_pass() => retry(&error).await,
+            Err(error) => return Err(NotPublished::Checkpoint(error)),
+        }
+    };
+    let message = describe(&manifest, &state, created_unix_ms).map_err(NotPublished::Refused)?;
     let (model, digest) = (message.description.model.clone(), message.description.digest.clone());
     let version = loop {
         match ask(&links.publish, message.clone(), PUBLISH_MAX).await {
             Ok(published) => break published.version,
-            Err(ChangeError::Link(error)) => {
-                warn!(%error, "the registry doesn't answer, publishing again");
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            Err(refused) => return Err(refused.to_string()),
+            Err(error) if error.may_pass() => retry(&error).await,
+            Err(refused) => return Err(NotPublished::Refused(refused.to_string())),
         }
     };
-    if let Err(error) =
-        links.discard.send(DiscardCheckpoints).await.unwrap_or(Err(CheckpointError::Closed))
+    info!(%model, version, %digest, "published");
+    let published = Published { model, version, digest };
+    let finished = Finished {
+        run: manifest.run,
+        job_digest: manifest.job_digest,
+        data_digest: manifest.offer.data.digest.clone(),
+        last_version: manifest.version,
+        ledger: manifest.ledger,
+        published: published.clone(),
+    };
+    // A coordinator that starts again before this is done publishes the same version once more.
+    let conclude = ConcludeRun { finished };
+    if let Err(error) = links.conclude.send(conclude).await.unwrap_or(Err(CheckpointError::Closed))
     {
         warn!(%error, "checkpoints of the finished run stay");
     }
-    info!(%model, version, %digest, "published");
-    Ok(Published { model, version, digest })
+    Ok(published)
 }
 
-fn describe(
-    manifest: &Manifest,
-    state: &StateSnapshot,
-    created_unix_ms: u64,
-) -> Result<PublishModel, String> {
-    let offer = &manifest.offer;
-    let plan = JobPlan::new(offer.clone(), 1).map_err(|error| error.to_string())?;
-    let tensors = plan.layout.tensors();
-    let values = (0..tensors.len()).map(|tensor| {
-        let values = state.parameters.get(plan.layout.range(tensor));
-        values.map(|values| Arc::new(values.to_vec()))
-    });
-    let values: Option<Vec<Values>> = values.collect();
-    let shape = |spec: &crate::layout::TensorSpec| TensorShape {
-        name: spec.name.clone(),
-        shape: spec.shape.clone(),
-    };
-    let description = NewVersion {
-        model: offer.job.model.name.clone(),
-        architecture: offer.architecture.clone(),
-        tensors: tensors.iter().map(shape).collect(),
-        features: offer.data.features,
-        outputs: offer.outputs,
-        classes: offer.data.classes,
-        scaling: offer.scaling.clone(),
-        job: serde_json::to_value(&offer.job).map_err(|error| error.to_string())?,
-        job_digest: manifest.job_digest.clone(),
-        data_digest: offer.data.digest.clone(),
-        run: manifest.run.clone(),
-        digest: state.digest(),
-        steps: manifest.version.0,
-        epochs: offer.job.epochs,
-        metrics: metrics(&manifest.ledger.finished),
-        created_unix_ms,
-    };
-    let values = values.ok_or("the last checkpoint is shorter than the model")?;
-    Ok(PublishModel { description, tensors: values })
-}
-
-fn metrics(epochs: &[EpochRecord]) -> BTreeMap<String, f64> {
-    let Some(last) = epochs.last() else { return BTreeMap::new() };
-    [
-        ("train_loss", Some(last.train_loss)),
-        ("test_loss", last.test_loss),
-        ("test_accuracy", last.test_accuracy),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-    .collect()
+async fn retry(error: &dyn std::error::Error) {
+    warn!(%error, "publishing again");
+    tokio::time::sleep(RETRY_AFTER).await;
 }

@@ -20,6 +20,7 @@ pub mod optimizer;
 pub mod parameter_server;
 pub mod plan;
 pub mod predictor;
+mod publication;
 mod recent;
 pub mod reduction;
 mod registry_log;

@@ -267,11 +267,12 @@ async fn coordinate(
         adopt: cast.servers.iter().map(Place::recipient).collect(),
         lease: cast.workers.iter().map(Place::recipient).collect(),
         publish: cast.registry.recipient(),
+        find: cast.registry.recipient(),
         open: cast.checkpoints.clone().recipient(),
         raise_view: cast.checkpoints.clone().recipient(),
         commit: cast.checkpoints.clone().recipient(),
         load_state: cast.checkpoints.clone().recipient(),
-        discard: cast.checkpoints.clone().recipient(),
+        conclude: cast.checkpoints.clone().recipient(),
     };
     let training = TrainingConfig {
         shards: config.servers.shards,

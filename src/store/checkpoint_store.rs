@@ -5,6 +5,7 @@
 //! v00000000000000000200/residuals-0-3.safetensors
 //! v00000000000000000200/manifest.json       written last: from now on the checkpoint counts
 //! view.json                                 the highest view that was ever begun
+//! finished.json                             the run that was published last, until another is
 //! ```
 
 use std::ops::Range;
@@ -12,11 +13,13 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
 use futures_util::TryStreamExt;
-use gradmesh_actors::checkpoint::{Manifest, PartContent, SavedPart, StateSnapshot, residual_name};
+use gradmesh_actors::checkpoint::{
+    Finished, Manifest, PartContent, SavedPart, StateSnapshot, residual_name,
+};
 use gradmesh_actors::ids::{Slot, Version, View};
 use gradmesh_actors::messages::Values;
 use gradmesh_actors::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadRange, LoadResiduals, LoadState,
+    CheckpointError, CommitCheckpoint, ConcludeRun, LoadRange, LoadResiduals, LoadState,
     LoadedRange, OpenCheckpoints, Opened, RaiseView, SavePart,
 };
 use gradmesh_actors::optimizer::Optimizer;
@@ -38,6 +41,8 @@ pub struct CheckpointStore {
 }
 
 const PARAMETERS: &str = "parameters";
+const VIEW: &str = "view.json";
+const FINISHED: &str = "finished.json";
 
 impl CheckpointStore {
     pub fn new(store: Arc<dyn ObjectStore>, name: impl Into<String>, keep: u32) -> Self {
@@ -76,14 +81,35 @@ impl CheckpointStore {
             match self.whole(version).await {
                 Ok(manifest) => {
                     self.check_job(&manifest, &wanted)?;
-                    return Ok(Opened { manifest: Some(manifest) });
+                    let finished = self.finished(&wanted).await?;
+                    return Ok(Opened { manifest: Some(manifest), finished });
                 }
+                // Not the checkpoint's fault: going back further would lose work.
+                Err(error) if error.may_pass() => return Err(error),
                 Err(error) => {
                     warn!(%version, %error, "checkpoint passed over, looking at the one before")
                 }
             }
         }
-        Ok(Opened { manifest: None })
+        Ok(Opened { manifest: None, finished: self.finished(&wanted).await? })
+    }
+
+    /// The run that finished last, if it is one of the wanted job.
+    async fn finished(
+        &self,
+        wanted: &OpenCheckpoints,
+    ) -> Result<Option<Finished>, CheckpointError> {
+        let Some(bytes) = self.find(FINISHED).await? else { return Ok(None) };
+        match serde_json::from_slice::<Finished>(&bytes) {
+            Ok(finished) => Ok(Some(finished).filter(|finished| {
+                finished.job_digest == wanted.job_digest
+                    && finished.data_digest == wanted.data_digest
+            })),
+            Err(error) => {
+                warn!(%error, "{FINISHED} is damaged, the job is trained again");
+                Ok(None)
+            }
+        }
     }
 
     fn check_job(
@@ -247,19 +273,19 @@ impl CheckpointStore {
     }
 
     async fn raise_view(self, raise: RaiseView) -> Result<View, CheckpointError> {
-        let stored = match self.store.get(&Path::from("view.json")).await {
-            Ok(found) => {
-                let bytes = found.bytes().await.map_err(|error| store_error(&error))?;
-                serde_json::from_slice::<View>(&bytes).map_err(|error| {
-                    CheckpointError::Damaged { path: "view.json".into(), cause: error.to_string() }
+        let stored = match self.find(VIEW).await? {
+            Some(bytes) => {
+                serde_json::from_slice::<View>(&bytes).map_err(|error| CheckpointError::View {
+                    store: self.name.clone(),
+                    path: VIEW,
+                    cause: error.to_string(),
                 })?
             }
-            Err(object_store::Error::NotFound { .. }) => View(0),
-            Err(error) => return Err(store_error(&error)),
+            None => View(0),
         };
         let view = stored.max(raise.above).next();
         let text = serde_json::to_vec(&view).map_err(|error| store_error(&error))?;
-        self.put("view.json", text).await?;
+        self.put(VIEW, text).await?;
         Ok(view)
     }
 
@@ -279,11 +305,31 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Removes all checkpoints, whole or not.
+    async fn conclude(self, conclude: ConcludeRun) -> Result<(), CheckpointError> {
+        let finished = serde_json::to_vec_pretty(&conclude.finished);
+        self.put(FINISHED, finished.map_err(|error| store_error(&error))?).await?;
+        self.remove_all().await
+    }
+
+    /// Removes all checkpoints, whole or not, and the sign that a job is finished. The view stays:
+    /// a node that slept through this must not take the next run for its own.
     ///
     /// # Errors
     /// The store can't be read or a file can't be removed.
     pub async fn discard(self) -> Result<(), CheckpointError> {
+        self.forget_finished().await?;
+        self.remove_all().await
+    }
+
+    /// Removes the sign that a job is finished, so that it is trained again.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub async fn forget_finished(&self) -> Result<(), CheckpointError> {
+        removed(self.store.delete(&Path::from(FINISHED)).await)
+    }
+
+    async fn remove_all(&self) -> Result<(), CheckpointError> {
         // All folders, also those of checkpoints that never became whole.
         let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
         for folder in list.common_prefixes {
@@ -312,10 +358,6 @@ impl CheckpointStore {
     async fn remove(&self, version: Version) -> Result<(), CheckpointError> {
         let prefix = Path::from(folder(version));
         let manifest = Path::from(manifest_path(version));
-        let removed = |result: object_store::Result<()>| match result {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(store_error(&error)),
-        };
         removed(self.store.delete(&manifest).await)?;
         let files: Vec<_> = self
             .store
@@ -330,12 +372,23 @@ impl CheckpointStore {
     }
 
     async fn get(&self, path: &str) -> Result<Vec<u8>, CheckpointError> {
-        let damaged = |error: object_store::Error| CheckpointError::Damaged {
+        self.find(path).await?.ok_or_else(|| CheckpointError::Damaged {
             path: path.to_owned(),
-            cause: error.to_string(),
+            cause: "it is not there".to_owned(),
+        })
+    }
+
+    /// `None` if there is no such file.
+    async fn find(&self, path: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
+        let found = match self.store.get(&Path::from(path)).await {
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
         };
-        let found = self.store.get(&Path::from(path)).await.map_err(damaged)?;
-        Ok(found.bytes().await.map_err(damaged)?.to_vec())
+        match found {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(store_error(&error)),
+        }
     }
 
     async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), CheckpointError> {
@@ -374,14 +427,7 @@ answer!(LoadState, load_state);
 answer!(OpenCheckpoints, open);
 answer!(RaiseView, raise_view);
 answer!(CommitCheckpoint, commit);
-
-impl Handler<DiscardCheckpoints> for CheckpointStore {
-    type Result = ResponseFuture<Result<(), CheckpointError>>;
-
-    fn handle(&mut self, _: DiscardCheckpoints, _ctx: &mut Self::Context) -> Self::Result {
-        Box::pin(self.clone().discard())
-    }
-}
+answer!(ConcludeRun, conclude);
 
 fn folder(version: Version) -> String {
     format!("v{:020}", version.0)
@@ -393,6 +439,14 @@ fn version_of(folder: &str) -> Option<Version> {
 
 fn manifest_path(version: Version) -> String {
     format!("{}/manifest.json", folder(version))
+}
+
+/// What is not there is as good as removed.
+fn removed(result: object_store::Result<()>) -> Result<(), CheckpointError> {
+    match result {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(store_error(&error)),
+    }
 }
 
 fn store_error(error: &dyn std::error::Error) -> CheckpointError {

@@ -32,7 +32,7 @@ pub enum StoreError {
 /// Opens the store at a path or a `file://` URL; a relative path is one from `base`. The folder is
 /// made if it isn't there.
 ///
-/// Whatever a put has acknowledged is synced to disk.
+/// Whatever a put has acknowledged is synced to disk. A folder goes with its last file.
 ///
 /// # Errors
 /// Another scheme, or a folder that can't be made or opened.
@@ -47,7 +47,7 @@ pub fn open_store(url_or_path: &str, base: &Path) -> Result<Arc<dyn ObjectStore>
         return Err(StoreError::Folder { path, source });
     }
     match LocalFileSystem::new_with_prefix(&path) {
-        Ok(store) => Ok(Arc::new(store.with_fsync(true))),
+        Ok(store) => Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true))),
         Err(source) => Err(StoreError::Open { path, source }),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::checkpoint::{Manifest, PartContent, SavedPart, StateSnapshot};
+use crate::checkpoint::{Finished, Manifest, PartContent, SavedPart, StateSnapshot};
 use crate::ids::{Slot, Version, View};
 use crate::messages::Values;
 
@@ -45,7 +45,7 @@ pub struct LoadResiduals {
     pub slots: Vec<Slot>,
 }
 
-/// Finds the newest checkpoint that is whole, and starts a new view above all earlier ones.
+/// Finds the newest checkpoint that is whole, and the sign that the job is finished.
 #[derive(Clone, Debug, PartialEq, Eq, actix::Message)]
 #[rtype(result = "Result<Opened, CheckpointError>")]
 pub struct OpenCheckpoints {
@@ -58,6 +58,8 @@ pub struct OpenCheckpoints {
 pub struct Opened {
     /// The newest whole checkpoint, if there is one.
     pub manifest: Option<Manifest>,
+    /// The run of this job that finished last, if none of another job has since.
+    pub finished: Option<Finished>,
 }
 
 /// Raises the view number durably.
@@ -83,10 +85,12 @@ pub struct LoadState {
     pub version: Version,
 }
 
-/// Removes all checkpoints: their job is done and published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, actix::Message)]
+/// Remembers that a run is published, then removes all checkpoints.
+#[derive(Clone, Debug, PartialEq, actix::Message)]
 #[rtype(result = "Result<(), CheckpointError>")]
-pub struct DiscardCheckpoints;
+pub struct ConcludeRun {
+    pub finished: Finished,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
@@ -96,10 +100,21 @@ pub enum CheckpointError {
     OtherJob { store: String, version: Version, what: &'static str, expected: String, got: String },
     #[error("checkpoint file {path} is damaged: {cause}")]
     Damaged { path: String, cause: String },
+    #[error(
+        "{path} in checkpoint.store {store} is damaged: {cause}; stop all nodes of this cluster and delete that file, training goes on from its checkpoint"
+    )]
+    View { store: String, path: &'static str, cause: String },
     #[error("checkpoint of {version} has no {what}")]
     Missing { version: Version, what: String },
     #[error("checkpoint.store can't be used: {0}")]
     Store(String),
     #[error("the checkpoint store didn't answer")]
     Closed,
+}
+
+impl CheckpointError {
+    /// Whether the same request may succeed later: a full disk gets room, a store comes back.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Closed)
+    }
 }

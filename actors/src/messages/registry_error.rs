@@ -39,5 +39,27 @@ pub enum ChangeError {
     Link(#[from] LinkError),
 }
 
+impl FindError {
+    /// Whether the same question may be answered later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.may_pass(),
+            Self::Busy { .. } | Self::Link(_) => true,
+            Self::Catalog(_) => false,
+        }
+    }
+}
+
+impl ChangeError {
+    /// Whether the same change may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.may_pass(),
+            Self::Contended { .. } | Self::Busy { .. } | Self::Link(_) => true,
+            Self::Catalog(_) | Self::Values(_) => false,
+        }
+    }
+}
+
 impl WirePart for FindError {}
 impl WirePart for ChangeError {}

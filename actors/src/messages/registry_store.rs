@@ -100,6 +100,13 @@ pub enum RegistryStoreError {
     Timeout { limit_ms: u64 },
 }
 
+impl RegistryStoreError {
+    /// Whether the same request may succeed later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Gone | Self::Timeout { .. })
+    }
+}
+
 /// Where a registry finds its store.
 #[derive(Clone, Debug)]
 pub struct RegistryStoreLink {

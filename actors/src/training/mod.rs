@@ -22,6 +22,7 @@ use std::time::Duration;
 pub use phase::{Command, TrainingConfig};
 pub use status::{Progress, TrainingStatus};
 
+pub use crate::checkpoint::Published;
 use crate::checkpoint::{Manifest, SavedPart, is_whole};
 use crate::codec::codec;
 use crate::ids::{ShardId, Version, View};
@@ -47,6 +48,8 @@ pub struct Training {
     phase: Phase,
     /// The newest whole checkpoint: where a rollback goes.
     checkpoint: Option<Manifest>,
+    /// Where this coordinator took the run up.
+    resumed_from: Option<Version>,
     /// Where the rollback under way goes; fixed when it begins.
     rollback_to: Version,
     /// The view that began with the newest rollback.
@@ -57,6 +60,8 @@ pub struct Training {
     rebalance: bool,
     progress: BTreeMap<ShardId, ShardProgress>,
     ledger: Ledger,
+    /// Why the store or the registry is being asked again.
+    held_up: Option<String>,
     recoveries: status::Recoveries,
 }
 
@@ -88,12 +93,14 @@ impl Training {
             view: View(0),
             phase: Phase::Gathering { since: None },
             checkpoint: None,
+            resumed_from: None,
             rollback_to: Version(0),
             rolled_back_in: View(0),
             collected: BTreeMap::new(),
             rebalance: false,
             progress: BTreeMap::new(),
             ledger: Ledger::default(),
+            held_up: None,
             recoveries: status::Recoveries::default(),
         }
     }
@@ -195,15 +202,10 @@ impl Training {
         Ok(())
     }
 
-    /// A manifest is in the store; or it couldn't be written, and the next checkpoint will do.
-    pub fn committed(&mut self, manifest: Manifest, written: bool) -> Vec<Command> {
+    /// A manifest is in the store.
+    pub fn committed(&mut self, manifest: Manifest) -> Vec<Command> {
         let version = manifest.version;
-        if let Some(collected) = self.collected.get_mut(&version) {
-            collected.committing = false;
-        }
-        if !written {
-            return Vec::new();
-        }
+        self.held_up = None;
         self.collected.retain(|&other, _| other > version);
         if self.checkpoint.as_ref().is_none_or(|newest| newest.version < version) {
             self.checkpoint = Some(manifest);
@@ -211,12 +213,32 @@ impl Training {
         self.after_checkpoint()
     }
 
-    /// The trained model has been published, or that failed for good.
-    pub fn published(&mut self, result: Result<Published, String>) {
-        match result {
-            Ok(published) => self.phase = Phase::Done(published),
-            Err(cause) => self.fail(cause),
+    /// A manifest could not be written a while ago.
+    pub fn commit_again(&self, manifest: Manifest) -> Vec<Command> {
+        // A rollback, or a later checkpoint, has made it useless.
+        let wanted = self.collected.get(&manifest.version).is_some_and(|c| c.committing);
+        if wanted { vec![Command::Commit(Box::new(manifest))] } else { Vec::new() }
+    }
+
+    /// The trained model has been published.
+    pub fn published(&mut self, published: Published) {
+        self.held_up = None;
+        self.phase = Phase::Done(published);
+    }
+
+    /// The last checkpoint was whole when it was committed, and is not any more.
+    pub fn last_checkpoint_lost(&mut self) -> Vec<Command> {
+        if !matches!(self.phase, Phase::Publishing) {
+            return Vec::new();
         }
+        self.checkpoint = None;
+        self.recover(Recovery::Rollback)
+    }
+
+    /// A store or the registry could not do what was asked, now: [`Training::ask_store_again`]
+    /// after a while. Whether this is news.
+    pub fn held_up(&mut self, cause: String) -> bool {
+        self.held_up.replace(cause.clone()) != Some(cause)
     }
 
     /// Gives the run up.
@@ -327,15 +349,6 @@ impl Training {
             Change::Joined(member) => self.joined(member),
         }
     }
-}
-
-/// What became of the trained model.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Published {
-    pub model: String,
-    pub version: u64,
-    /// Digest of the final state.
-    pub digest: String,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Published;
-use crate::checkpoint::Manifest;
+use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardId, View, WorkerId};
 use crate::messages::{AdoptView, LeaseSlots, RestoreShard};
 use crate::reduction::Span;
@@ -25,8 +25,12 @@ pub struct TrainingConfig {
 /// Something to carry out; the answer comes back as a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Find the newest whole checkpoint of this job → [`super::Training::opened`].
+    /// Find the newest whole checkpoint of this job, or the sign that it is finished
+    /// → [`super::Training::opened`].
     Open { job_digest: String, data_digest: String },
+    /// See whether the registry still has what this finished run published
+    /// → [`super::Training::confirmed`].
+    Confirm(Box<Finished>),
     /// → [`super::Training::view_raised`].
     RaiseView { above: View },
     /// → [`super::Training::shard_answered`].
@@ -66,6 +70,11 @@ pub(super) enum Phase {
         since: Option<Duration>,
     },
     Opening,
+    /// The store says that the job is finished.
+    Confirming {
+        finished: Box<Finished>,
+        newest: Option<Box<Manifest>>,
+    },
     Raising(Recovery),
     /// Shards are told their version or view. Leases follow when all have answered.
     Assigning {

@@ -6,23 +6,52 @@ use std::time::Duration;
 use super::phase::{Asked, Command, Phase, Recovery};
 use super::{ShardProgress, Training};
 use crate::assignment::lease;
-use crate::checkpoint::Manifest;
+use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
+use crate::messages::checkpoint_store::Opened;
 use crate::messages::{AdoptView, LeaseError, LeaseSlots, Member, RestoreError, RestoreShard};
 use crate::reduction::Span;
 
 impl Training {
     /// The checkpoint store has been searched.
-    pub fn opened(&mut self, newest: Option<Manifest>) -> Vec<Command> {
+    pub fn opened(&mut self, opened: Opened) -> Vec<Command> {
         if !matches!(self.phase, Phase::Opening) {
             return Vec::new();
         }
+        self.held_up = None;
+        let Opened { manifest: newest, finished } = opened;
+        // A checkpoint of another run is of one that began since.
+        let of_run = |finished: &Finished| newest.as_ref().is_none_or(|m| m.run == finished.run);
+        let Some(finished) = finished.filter(of_run) else { return self.start_from(newest) };
+        let finished = Box::new(finished);
+        self.phase = Phase::Confirming { finished: finished.clone(), newest: newest.map(Box::new) };
+        vec![Command::Confirm(finished)]
+    }
+
+    /// The registry has been asked for the version that a finished run published.
+    pub fn confirmed(&mut self, is_there: bool) -> Vec<Command> {
+        let Phase::Confirming { finished, newest } = &mut self.phase else { return Vec::new() };
+        self.held_up = None;
+        if !is_there {
+            let newest = newest.take().map(|newest| *newest);
+            return self.start_from(newest);
+        }
+        let Finished { run, last_version: version, ledger, published, .. } = (**finished).clone();
+        let done = ShardProgress { version, closed: true, ..ShardProgress::default() };
+        self.progress = (0..self.config.shards).map(|shard| (ShardId(shard), done)).collect();
+        (self.run, self.ledger, self.resumed_from) = (run, ledger, Some(version));
+        self.phase = Phase::Done(published);
+        Vec::new()
+    }
+
+    fn start_from(&mut self, newest: Option<Manifest>) -> Vec<Command> {
         if let Some(manifest) = &newest {
             self.run.clone_from(&manifest.run);
         }
         self.ledger = newest.as_ref().map_or_else(Ledger::default, |m| m.ledger.clone());
         self.rollback_to = newest.as_ref().map_or(Version(0), |manifest| manifest.version);
+        self.resumed_from.get_or_insert(self.rollback_to);
         self.checkpoint = newest;
         self.raise(Recovery::Rollback)
     }
@@ -34,6 +63,7 @@ impl Training {
             return Vec::new();
         }
         self.view = view;
+        self.held_up = None;
         if recovery == Recovery::Rollback {
             self.collected.clear();
             self.rolled_back_in = view;
@@ -132,7 +162,9 @@ impl Training {
     /// Starts, or starts again, when everyone who is needed is there.
     pub(super) fn gather(&mut self, now: Duration) -> Vec<Command> {
         let Phase::Gathering { since } = &mut self.phase else { return Vec::new() };
-        let Some(plan) = &self.plan else { return Vec::new() };
+        if self.plan.is_none() {
+            return Vec::new();
+        }
         let shards_there = self.members.shards().len() == self.config.shards as usize;
         let workers = self.members.workers().len();
         if !shards_there || workers == 0 {
@@ -144,9 +176,21 @@ impl Training {
         if !all && now.saturating_sub(began) < self.config.gather_for {
             return Vec::new();
         }
-        let data_digest = plan.offer.data.digest.clone();
         self.phase = Phase::Opening;
-        vec![Command::Open { job_digest: self.job.digest(), data_digest }]
+        self.ask_store_again()
+    }
+
+    /// What the store or the registry has not done yet, to be asked again.
+    pub fn ask_store_again(&self) -> Vec<Command> {
+        match (&self.phase, &self.plan) {
+            (Phase::Opening, Some(plan)) => {
+                let data_digest = plan.offer.data.digest.clone();
+                vec![Command::Open { job_digest: self.job.digest(), data_digest }]
+            }
+            (Phase::Confirming { finished, .. }, _) => vec![Command::Confirm(finished.clone())],
+            (Phase::Raising(_), _) => vec![Command::RaiseView { above: self.view }],
+            _ => Vec::new(),
+        }
     }
 
     /// Begins a new view; waits first where somebody who is needed is missing.
@@ -170,7 +214,7 @@ impl Training {
 
     fn raise(&mut self, recovery: Recovery) -> Vec<Command> {
         self.phase = Phase::Raising(recovery);
-        vec![Command::RaiseView { above: self.view }]
+        self.ask_store_again()
     }
 
     fn lease_if_assigned(&mut self) -> Vec<Command> {

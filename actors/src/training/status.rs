@@ -48,6 +48,8 @@ pub struct TrainingStatus {
     pub last_version: Option<Version>,
     pub steps_per_epoch: Option<u64>,
     pub train_rows: Option<u64>,
+    /// The version at which this coordinator took the run up: 0 for a new one.
+    pub resumed_from: Option<Version>,
     /// The newest whole checkpoint.
     pub checkpoint: Option<Version>,
     pub shards: usize,
@@ -58,13 +60,18 @@ pub struct TrainingStatus {
     pub lost: u64,
     pub new_leases: u64,
     pub rollbacks: u64,
+    /// Why a store or the registry is being asked again.
+    pub held_up: Option<String>,
 }
 
 impl Training {
     pub fn status(&self) -> TrainingStatus {
         let progress = match &self.phase {
             Phase::Gathering { .. } => Progress::Gathering,
-            Phase::Opening | Phase::Raising(_) | Phase::Assigning { .. } => Progress::Assigning,
+            Phase::Opening
+            | Phase::Confirming { .. }
+            | Phase::Raising(_)
+            | Phase::Assigning { .. } => Progress::Assigning,
             Phase::Running { .. } => Progress::Running,
             Phase::Publishing => Progress::Publishing,
             Phase::Done(published) => Progress::Done(published.clone()),
@@ -82,6 +89,7 @@ impl Training {
             last_version: self.plan.as_ref().map(JobPlan::last_version),
             steps_per_epoch: self.plan.as_ref().map(JobPlan::steps_per_epoch),
             train_rows: self.plan.as_ref().map(|plan| plan.offer.data.train_rows as u64),
+            resumed_from: self.resumed_from,
             checkpoint: self.checkpoint.as_ref().map(|manifest| manifest.version),
             shards: self.members.shards().len(),
             workers: self.members.workers().len(),
@@ -90,6 +98,7 @@ impl Training {
             lost: self.recoveries.lost,
             new_leases: self.recoveries.new_leases,
             rollbacks: self.recoveries.rollbacks,
+            held_up: self.held_up.clone(),
         }
     }
 }

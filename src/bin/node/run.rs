@@ -6,6 +6,7 @@ use std::time::Instant;
 use gradmesh::config::{Config, Role};
 use gradmesh::node::{Node, NodeBuilder};
 use gradmesh::progress;
+use gradmesh::store::{CheckpointStore, open_store};
 use tracing::info;
 
 use crate::summary::Summary;
@@ -15,9 +16,7 @@ pub(crate) async fn train(config: Config, fresh: bool, json: bool) -> anyhow::Re
     if !config.nodes.is_empty() {
         anyhow::bail!("the configuration has [[nodes]]; use `node up --train`");
     }
-    if fresh {
-        discard(&config).await?;
-    }
+    begin(&config, fresh).await?;
     let node = NodeBuilder::new(config).start().await?;
     finish(&node, json).await?;
     node.stop().await;
@@ -74,12 +73,22 @@ async fn finish(node: &Node, json: bool) -> anyhow::Result<()> {
     Summary::new(node.config(), &published, &status, started.elapsed()).show(json)
 }
 
+/// Before a command that says to train: a job that is finished is trained again, one that was
+/// interrupted goes on, unless `fresh`.
+pub(crate) async fn begin(config: &Config, fresh: bool) -> anyhow::Result<()> {
+    if fresh {
+        return discard(config).await;
+    }
+    Ok(checkpoints(config)?.forget_finished().await?)
+}
+
 pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
-    let store = gradmesh::store::open_store(&config.checkpoint.store, &config.folder)?;
-    gradmesh::store::CheckpointStore::new(store, config.checkpoint.store.clone(), 1)
-        .discard()
-        .await?;
-    Ok(())
+    Ok(checkpoints(config)?.discard().await?)
+}
+
+fn checkpoints(config: &Config) -> anyhow::Result<CheckpointStore> {
+    let store = open_store(&config.checkpoint.store, &config.folder)?;
+    Ok(CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep))
 }
 
 /// The end of standard input where that is watched; never elsewhere.

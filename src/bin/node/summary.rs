@@ -23,6 +23,8 @@ pub(crate) struct Summary {
     test_accuracy: Option<f64>,
     /// Training rows that counted, over all epochs.
     rows: u64,
+    /// Steps that an earlier process had done: not in `seconds`, `samples_per_second` and bytes.
+    resumed_from: u64,
     seconds: f64,
     samples_per_second: f64,
     bytes_pushed: u64,
@@ -47,19 +49,23 @@ impl Summary {
         let epochs = &status.ledger.finished;
         let last = epochs.last();
         let rows: u64 = epochs.iter().map(|epoch| epoch.rows).sum();
+        let steps = status.last_version.map_or(0, |last| last.0);
+        let resumed_from = status.resumed_from.map_or(0, |version| version.0);
+        let done = steps.saturating_sub(resumed_from) as f64 / steps.max(1) as f64;
         let folder = format!("models/{}/{}", published.model, published.version);
         Self {
             model: published.model.clone(),
             version: published.version,
             digest: published.digest.clone(),
-            steps: status.last_version.map_or(0, |last| last.0),
+            steps,
             epochs: epochs.len() as u64,
             train_loss: last.map(|epoch| epoch.train_loss),
             test_loss: last.and_then(|epoch| epoch.test_loss),
             test_accuracy: last.and_then(|epoch| epoch.test_accuracy),
             rows,
+            resumed_from,
             seconds: took.as_secs_f64(),
-            samples_per_second: rows as f64 / took.as_secs_f64(),
+            samples_per_second: rows as f64 * done / took.as_secs_f64(),
             bytes_pushed: status.bytes.pushed,
             bytes_pushed_uncompressed: status.bytes.pushed_dense,
             bytes_pulled: status.bytes.pulled,
@@ -91,7 +97,11 @@ impl Summary {
         table.add_row(["test accuracy", &or_none(self.test_accuracy.map(percent))]);
         table.add_row(["test loss", &or_none(self.test_loss.map(number))]);
         table.add_row(["train loss", &or_none(self.train_loss.map(number))]);
-        table.add_row(["steps", &format!("{} in {} epochs", self.steps, self.epochs)]);
+        let mut steps = format!("{} in {} epochs", self.steps, self.epochs);
+        if self.resumed_from > 0 {
+            steps += &format!(", {} of them before", self.resumed_from);
+        }
+        table.add_row(["steps", &steps]);
         let rate = format!("{:.1} s, {:.0} rows/s", self.seconds, self.samples_per_second);
         table.add_row(["time", &rate]);
         let pushed = format!(

@@ -38,7 +38,9 @@ pub(crate) async fn up(
     if config.nodes.is_empty() {
         bail!("{} has no [[nodes]]; examples/three-nodes.toml shows some", args.config.display());
     }
-    if fresh {
+    if train {
+        crate::run::begin(&config, fresh).await?;
+    } else if fresh {
         crate::run::discard(&config).await?;
     }
     let started = Instant::now();

@@ -1,9 +1,12 @@
 //! The coordinator's decisions, told as events and commands; no actor, no network.
 
+mod finish;
+
 use super::*;
-use crate::checkpoint::PartContent;
+use crate::checkpoint::{Finished, PartContent};
 use crate::ids::{Incarnation, WorkerId};
 use crate::job::CodecKind;
+use crate::messages::checkpoint_store::Opened;
 use crate::messages::{LeaseSlots, RestoreError};
 use crate::plan::tests::{job, offer};
 use crate::reduction::Span;
@@ -16,6 +19,9 @@ struct World {
     /// Commands not carried out yet.
     inbox: Vec<Command>,
     stored: Option<Manifest>,
+    finished: Option<Finished>,
+    /// Whether the registry has what a finished run published.
+    registered: bool,
     stored_view: View,
     leases: BTreeMap<WorkerId, LeaseSlots>,
     restored: BTreeMap<ShardId, Version>,
@@ -41,6 +47,8 @@ impl World {
             lives: SHARDS.iter().chain(&WORKERS).map(|member| (*member, 1)).collect(),
             inbox: Vec::new(),
             stored: None,
+            finished: None,
+            registered: true,
             stored_view: View(0),
             leases: BTreeMap::new(),
             restored: BTreeMap::new(),
@@ -75,37 +83,52 @@ impl World {
 
     fn carry_out(&mut self) {
         while !self.inbox.is_empty() {
-            let next = match self.inbox.remove(0) {
-                Command::Open { .. } => self.training.opened(self.stored.clone()),
-                Command::RaiseView { above } => {
-                    self.stored_view = self.stored_view.max(above).next();
-                    self.training.view_raised(self.stored_view)
-                }
-                Command::Restore(restore) => {
-                    self.restored.insert(restore.shard, restore.version);
-                    self.training.shard_answered(restore.shard, restore.view, &Ok(()))
-                }
-                Command::Adopt(adopt) => {
-                    self.training.shard_answered(adopt.shard, adopt.view, &Ok(()))
-                }
-                Command::Lease(lease) => {
-                    self.leases.insert(lease.worker, lease);
-                    self.training.worker_answered(lease.worker, lease.view, &Ok(()));
-                    Vec::new()
-                }
-                Command::Commit(manifest) => {
-                    self.stored = Some((*manifest).clone());
-                    self.training.committed(*manifest, true)
-                }
-                Command::Publish(manifest) => {
-                    let digest = format!("state of {}", manifest.version);
-                    let model = "toy".to_owned();
-                    self.training.published(Ok(Published { model, version: 1, digest }));
-                    Vec::new()
-                }
-            };
-            self.inbox.extend(next);
+            self.carry_out_one();
         }
+    }
+
+    fn carry_out_one(&mut self) {
+        let next = match self.inbox.remove(0) {
+            Command::Open { .. } => {
+                let (manifest, finished) = (self.stored.clone(), self.finished.clone());
+                self.training.opened(Opened { manifest, finished })
+            }
+            Command::Confirm(_) => self.training.confirmed(self.registered),
+            Command::RaiseView { above } => {
+                self.stored_view = self.stored_view.max(above).next();
+                self.training.view_raised(self.stored_view)
+            }
+            Command::Restore(restore) => {
+                self.restored.insert(restore.shard, restore.version);
+                self.training.shard_answered(restore.shard, restore.view, &Ok(()))
+            }
+            Command::Adopt(adopt) => self.training.shard_answered(adopt.shard, adopt.view, &Ok(())),
+            Command::Lease(lease) => {
+                self.leases.insert(lease.worker, lease);
+                self.training.worker_answered(lease.worker, lease.view, &Ok(()));
+                Vec::new()
+            }
+            Command::Commit(manifest) => {
+                self.stored = Some((*manifest).clone());
+                self.training.committed(*manifest)
+            }
+            Command::Publish(manifest) => {
+                let digest = format!("state of {}", manifest.version);
+                let model = "toy".to_owned();
+                let published = Published { model, version: 1, digest };
+                self.finished = Some(Finished {
+                    run: manifest.run.clone(),
+                    job_digest: manifest.job_digest.clone(),
+                    data_digest: manifest.offer.data.digest.clone(),
+                    last_version: manifest.version,
+                    ledger: manifest.ledger.clone(),
+                    published: published.clone(),
+                });
+                self.training.published(published);
+                Vec::new()
+            }
+        };
+        self.inbox.extend(next);
     }
 
     fn spans(&self) -> Vec<(u32, u32)> {
@@ -257,7 +280,10 @@ fn a_checkpoint_committed_during_a_rollback_does_not_split_the_cluster() {
     while !matches!(world.inbox.first(), Some(Command::Restore(_))) {
         let rest = world.inbox.split_off(1);
         let next = match world.inbox.remove(0) {
-            Command::Open { .. } => world.training.opened(world.stored.clone()),
+            Command::Open { .. } => {
+                let manifest = world.stored.clone();
+                world.training.opened(Opened { manifest, finished: None })
+            }
             Command::RaiseView { above } => world.training.view_raised(above.next()),
             other => panic!("unexpected {other:?}"),
         };
@@ -309,17 +335,6 @@ fn a_restarted_coordinator_goes_on_from_the_store_in_a_higher_view() {
     assert_eq!(world.training.view, View(2));
     assert_eq!(world.training.run, "run-1");
     assert_eq!(world.restored[&ShardId(1)], Version(8));
-}
-
-#[test]
-fn a_coordinator_that_died_before_it_published_publishes_when_it_is_back() {
-    let mut world = World::new(CodecKind::None);
-    world.save(18);
-    let config = world.training.config.clone();
-    world.training = Training::new(world.training.job.clone(), config, "run-2".into());
-    world.pass(2);
-    let progress = world.training.status().progress;
-    assert!(matches!(progress, Progress::Done(_)), "{progress:?}");
 }
 
 #[test]
