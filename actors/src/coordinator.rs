@@ -316,8 +316,8 @@ impl Handler<ReportFailure> for Coordinator {
     type Result = Result<(), ReportError>;
 
     fn handle(&mut self, report: ReportFailure, ctx: &mut Self::Context) -> Self::Result {
-        let answer = self.training.report_failure(report);
-        self.carry_out(Vec::new(), ctx);
+        let (answer, commands) = self.training.report_failure(report);
+        self.carry_out(commands, ctx);
         answer
     }
 }

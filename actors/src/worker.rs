@@ -14,10 +14,10 @@ use tracing::{debug, info, warn};
 use crate::checkpoint::{PartContent, is_saved, residual_name};
 use crate::dataset::Dataset;
 use crate::ids::{ShardId, Slot, Version, View, WorkerId};
-use crate::messages::checkpoint_store::{LoadResiduals, SavePart};
+use crate::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use crate::messages::{
-    LeaseError, LeaseSlots, PullError, PullParameters, PushError, PushGradient, ReportError,
-    ReportFailure, ReportPart, Values, ask,
+    FailureKind, LeaseError, LeaseSlots, PullError, PullParameters, PushError, PushGradient,
+    ReportError, ReportFailure, ReportPart, Values, ask,
 };
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
@@ -143,18 +143,21 @@ impl Worker {
     fn load_residuals(&mut self, lease: LeaseSlots, version: Version, ctx: &mut Context<Self>) {
         let slots: Vec<Slot> = lease.slots.slots().collect();
         let store = self.links.load_residuals.clone();
-        let load = async move { store.send(LoadResiduals { version, slots }).await };
+        let load = async move { load_residuals(store, LoadResiduals { version, slots }).await };
         let handle =
             ctx.spawn(load.into_actor(self).map(move |loaded, worker, ctx| match loaded {
-                Ok(Ok(residuals)) => {
+                Ok(residuals) => {
                     if let Some(work) = &mut worker.work {
                         work.restore_residuals(residuals);
                     }
                     worker.residuals_due = None;
                     worker.proceed(lease, ctx);
                 }
-                Ok(Err(error)) => worker.fail(lease.view, error.to_string(), ctx),
-                Err(_) => worker.fail(lease.view, "the checkpoint store is gone".into(), ctx),
+                // It was whole when this view began.
+                Err(error) => {
+                    let (kind, cause) = (FailureKind::Checkpoint, error.to_string());
+                    worker.report(lease.view, kind, cause, ctx);
+                }
             }));
         self.under_way = Some(handle);
     }
@@ -238,9 +241,13 @@ impl Worker {
     }
 
     fn fail(&mut self, view: View, cause: String, ctx: &mut Context<Self>) {
+        self.report(view, FailureKind::Lasting, cause, ctx);
+    }
+
+    fn report(&mut self, view: View, kind: FailureKind, cause: String, ctx: &mut Context<Self>) {
         warn!(worker = %self.id, %cause, "can't go on");
         let coordinator = self.links.report_failure.clone();
-        let report = ReportFailure { view, worker: self.id, cause };
+        let report = ReportFailure { view, worker: self.id, kind, cause };
         let sent = async move {
             let mut pause = RETRY_FIRST;
             while let Err(ReportError::Link(_)) =
@@ -401,6 +408,23 @@ async fn pull_one(
             Err(refused @ PullError::WrongShard { .. }) => {
                 return Err(Halt::Failed(refused.to_string()));
             }
+        }
+    }
+}
+
+/// Reads residuals, again and again while the store can't be read.
+async fn load_residuals(
+    store: Recipient<LoadResiduals>,
+    load: LoadResiduals,
+) -> Result<Vec<(Slot, Vec<f32>)>, CheckpointError> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match store.send(load.clone()).await.unwrap_or(Err(CheckpointError::Closed)) {
+            Err(error) if error.may_pass() => {
+                warn!(version = %load.version, %error, "residuals not read, trying again");
+                wait(&mut pause).await;
+            }
+            read => return read,
         }
     }
 }

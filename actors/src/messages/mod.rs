@@ -56,7 +56,9 @@ pub use registry_store::{
     RemoveArtifact, WriteArtifact, ask_store,
 };
 pub use remove_alias::RemoveAlias;
-pub use report_shard::{BytesMoved, ReportError, ReportFailure, ReportPart, ReportShard};
+pub use report_shard::{
+    BytesMoved, FailureKind, ReportError, ReportFailure, ReportPart, ReportShard,
+};
 pub use restore_shard::{AdoptView, RestoreError, RestoreShard};
 pub use run_status::{GetStatus, StatusError};
 pub use set_alias::{AliasSet, SetAlias};

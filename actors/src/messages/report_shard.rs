@@ -42,13 +42,24 @@ pub struct ReportPart {
     pub shard: Option<ReportShard>,
 }
 
-/// Training can't go on: the same would happen again.
+/// Training can't go on like this.
 #[derive(Clone, Debug, PartialEq, Eq, actix::Message, Serialize, Deserialize)]
 #[rtype(result = "Result<(), ReportError>")]
 pub struct ReportFailure {
     pub view: View,
     pub worker: WorkerId,
+    pub kind: FailureKind,
     pub cause: String,
+}
+
+/// What is to be done about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The checkpoint that this view began with can't be read any more: another one may do.
+    Checkpoint,
+    /// The same would happen again.
+    Lasting,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]

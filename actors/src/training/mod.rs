@@ -30,8 +30,8 @@ use crate::job::JobSpec;
 use crate::ledger::Ledger;
 use crate::membership::{Change, Membership};
 use crate::messages::{
-    BytesMoved, Heartbeat, HeartbeatAck, HeartbeatError, Member, ReportError, ReportFailure,
-    ReportPart, ReportShard,
+    BytesMoved, FailureKind, Heartbeat, HeartbeatAck, HeartbeatError, Member, ReportError,
+    ReportFailure, ReportPart, ReportShard,
 };
 use crate::plan::{JobOffer, JobPlan};
 use phase::{Phase, Recovery};
@@ -192,14 +192,26 @@ impl Training {
         (Ok(()), self.commit_if_whole(report.version).into_iter().collect())
     }
 
-    /// Training failed in a way that would happen again.
+    /// A worker can't go on.
     ///
     /// # Errors
     /// It is of a view that is over.
-    pub fn report_failure(&mut self, report: ReportFailure) -> Result<(), ReportError> {
-        self.check_view(report.view)?;
-        self.fail(report.cause);
-        Ok(())
+    pub fn report_failure(
+        &mut self,
+        report: ReportFailure,
+    ) -> (Result<(), ReportError>, Vec<Command>) {
+        if let Err(stale) = self.check_view(report.view) {
+            return (Err(stale), Vec::new());
+        }
+        match report.kind {
+            FailureKind::Lasting => self.fail(report.cause),
+            FailureKind::Checkpoint if matches!(self.phase, Phase::Running { .. }) => {
+                return (Ok(()), self.recover(Recovery::Rollback));
+            }
+            // Another recovery has begun, which reads the checkpoint itself.
+            FailureKind::Checkpoint => {}
+        }
+        (Ok(()), Vec::new())
     }
 
     /// A manifest is in the store.

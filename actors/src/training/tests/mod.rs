@@ -389,11 +389,27 @@ fn a_worker_counts_only_when_it_has_said_what_it_trains() {
     assert!(matches!(commands[..], [Command::RaiseView { .. }]), "{commands:?}");
 }
 
+fn failure(kind: FailureKind) -> ReportFailure {
+    ReportFailure { view: View(1), worker: WorkerId(0), kind, cause: "not finite".into() }
+}
+
+#[test]
+fn a_worker_that_can_not_read_its_checkpoint_makes_all_go_back_to_one_that_can_be_read() {
+    let mut world = World::new(CodecKind::TopK);
+    world.save(4);
+    let before = world.stored.clone();
+    world.save(8);
+    world.stored = before;
+    let (answer, commands) = world.training.report_failure(failure(FailureKind::Checkpoint));
+    assert_eq!((answer, &commands[..]), (Ok(()), &[][..]));
+    world.pass(2);
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(4)));
+}
+
 #[test]
 fn a_failure_that_would_repeat_ends_the_run_with_its_cause() {
     let mut world = World::new(CodecKind::None);
-    let report = ReportFailure { view: View(1), worker: WorkerId(0), cause: "not finite".into() };
-    world.training.report_failure(report).unwrap();
+    world.training.report_failure(failure(FailureKind::Lasting)).0.unwrap();
     world.pass(30);
     let failed = Progress::Failed { cause: "not finite".into() };
     assert_eq!(world.training.status().progress, failed);
