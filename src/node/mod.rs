@@ -3,6 +3,7 @@
 //! With no `[[nodes]]` one process runs every role and no message leaves it. With them, each
 //! process runs the roles of its own name and reaches the rest through [`crate::peer::Proxy`].
 
+mod context;
 mod directory;
 mod error;
 mod heartbeat;
@@ -26,12 +27,12 @@ use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::training::{Progress, Published, TrainingStatus};
 use tokio::sync::watch;
 
+pub use context::{NodeContext, OperatingSystem};
 pub use error::NodeError;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::service::{Service, ServiceLimits, ServiceState};
-use crate::transport::{TcpTransport, Transport};
 use crate::wire::{ConfigDigest, Hello};
 
 /// What to run, before it runs.
@@ -41,7 +42,7 @@ pub struct NodeBuilder {
     name: Option<String>,
     kinds: ModelKinds,
     data: Option<Arc<dyn Dataset>>,
-    transport: Rc<dyn Transport>,
+    context: Rc<dyn NodeContext>,
     serve: bool,
     train: bool,
 }
@@ -85,7 +86,7 @@ impl NodeBuilder {
             name: None,
             kinds: ModelKinds::builtin(),
             data: None,
-            transport: Rc::new(TcpTransport),
+            context: Rc::new(OperatingSystem),
             serve: false,
             train: true,
         }
@@ -112,10 +113,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Speaks to other nodes through this and not through TCP.
+    /// Lives in this world and not on the operating system.
     #[must_use]
-    pub fn transport(mut self, transport: Rc<dyn Transport>) -> Self {
-        self.transport = transport;
+    pub fn context(mut self, context: Rc<dyn NodeContext>) -> Self {
+        self.context = context;
         self
     }
 

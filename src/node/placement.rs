@@ -1,9 +1,10 @@
 //! Where actors run: the one place that knows of threads.
 
 use actix::{Actor, Addr, Context, Supervised};
-use actix_rt::ArbiterHandle;
+use actix_rt::{Arbiter, ArbiterHandle};
 use gradmesh_actors::ids::Incarnation;
 use tokio::sync::oneshot;
+use tokio::task::spawn_local;
 
 use super::NodeError;
 use crate::supervisor::{Prepared, RestartPolicy, Vitals};
@@ -23,25 +24,65 @@ pub(super) struct Supervision {
     pub(super) policy: RestartPolicy,
 }
 
-/// Gives an actor a mailbox on `arbiter`.
-pub(super) async fn place<A>(arbiter: &ArbiterHandle) -> Result<Placed<A>, NodeError>
+/// Where an actor runs.
+#[derive(Clone, Debug)]
+pub(super) enum Thread {
+    /// That of the node itself.
+    Here,
+    Other(ArbiterHandle),
+}
+
+/// The threads of a node's actors.
+#[derive(Debug)]
+pub(super) struct Threads {
+    /// Empty, for good, where the node has only its own.
+    pub(super) arbiters: Vec<Arbiter>,
+    has_threads: bool,
+}
+
+impl Threads {
+    pub(super) fn new(has_threads: bool) -> Self {
+        Self { arbiters: Vec::new(), has_threads }
+    }
+
+    /// A thread for one actor alone, if there are any.
+    pub(super) fn own(&mut self) -> Thread {
+        if !self.has_threads {
+            return Thread::Here;
+        }
+        let arbiter = Arbiter::new();
+        let handle = arbiter.handle();
+        self.arbiters.push(arbiter);
+        Thread::Other(handle)
+    }
+}
+
+/// Gives an actor a mailbox on `thread`.
+pub(super) async fn place<A>(thread: &Thread) -> Result<Placed<A>, NodeError>
 where
     A: Actor<Context = Context<A>> + Supervised,
 {
     let (address, placed) = oneshot::channel();
     let (start, started) = oneshot::channel::<Start<A>>();
-    let spawned = arbiter.spawn_fn(move || {
+    let begin = move || {
         let prepared = Prepared::new();
         if address.send(prepared.address()).is_err() {
             return;
         }
-        actix_rt::spawn(async move {
+        spawn_local(async move {
             if let Ok(start) = started.await {
                 start(prepared);
             }
         });
-    });
-    if !spawned {
+    };
+    let begun = match thread {
+        Thread::Here => {
+            begin();
+            true
+        }
+        Thread::Other(arbiter) => arbiter.spawn_fn(begin),
+    };
+    if !begun {
         return Err(NodeError::Arbiter);
     }
     let address = placed.await.map_err(|_| NodeError::Arbiter)?;

@@ -2,10 +2,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actix::{Actor, Addr};
-use actix_rt::{Arbiter, ArbiterHandle};
 use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
 use gradmesh_actors::ids::{ShardId, WorkerId};
 use gradmesh_actors::job::JobSpec;
@@ -18,17 +17,19 @@ use gradmesh_actors::predictor::Predictor;
 use gradmesh_actors::training::{Training, TrainingConfig};
 use gradmesh_actors::worker::{Task, Worker, WorkerLinks};
 use tokio::sync::watch;
+use tokio::task::spawn_local;
 use tracing::info;
 
+use super::context::NodeContext;
 use super::directory::{Directory, Place, Plan};
 use super::heartbeat::Pulse;
-use super::placement::{Placed, Supervision, place};
+use super::placement::{Placed, Supervision, Thread, Threads, place};
 use super::{GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, incarnation, own_roles};
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::service::{Service, ServiceLimits};
-use crate::store::{CheckpointStore, RegistryStore, open_store};
+use crate::store::{CheckpointStore, RegistryStore};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 
@@ -56,31 +57,31 @@ struct Waiting {
 pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let config = &builder.config;
     let roles = own_roles(config, builder.name.as_deref())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let unix_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX >> 16);
+    let context = Rc::clone(&builder.context);
+    let unix_ms = u64::try_from(context.unix_time().as_millis()).unwrap_or(u64::MAX >> 16);
     let supervision = Supervision { base: incarnation(unix_ms), policy: policy(config) };
     let works = builder.train && roles.contains(&Role::Worker);
     let task = works.then(|| task(&builder)).transpose()?;
     let listener = listen(&builder).await?;
 
-    let mut arbiters = Vec::new();
+    let mut threads = Threads::new(context.has_threads());
     let plan = Plan::new(config, builder.name.clone());
-    let mut directory =
-        Directory::new(plan.clone(), builder.hello(), Rc::clone(&builder.transport));
+    let mut directory = Directory::new(plan.clone(), builder.hello(), context.transport());
     let mut waiting = Waiting::default();
-    let store = open_store(&config.checkpoint.store, &base(config))?;
+    let store = context.open_store(&config.checkpoint.store, &base(config))?;
     let checkpoints =
         CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep)
             .start();
     let cast =
-        cast(&builder, &plan, &mut directory, &mut waiting, checkpoints, &mut arbiters).await?;
+        cast(&builder, &plan, &mut directory, &mut waiting, checkpoints, &mut threads).await?;
 
     let metrics = Metrics::new();
     let router = Router::new();
-    let serving = serving(&builder, &cast, &mut arbiters, metrics, supervision).await?;
+    let serving = serving(&builder, &cast, &mut threads, metrics, supervision).await?;
     routes(&router, &cast, &plan, &serving, builder.name.is_some());
     if let Some(registry) = waiting.registry.take() {
-        let store = RegistryStore::new(open_store(&config.registry.store, &base(config))?).start();
+        let store = context.open_store(&config.registry.store, &base(config))?;
+        let store = RegistryStore::new(store).start();
         let link = RegistryStore::link(&store);
         let factory = move || ModelRegistry::new(link.clone());
         registry.run("registry".into(), supervision, factory).await?;
@@ -99,14 +100,17 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         members.push((Member::Worker(worker), vitals));
     }
     let status = match waiting.coordinator.take() {
-        Some(placed) => Some(coordinate(config, &cast, placed, supervision, unix_ms).await?),
+        Some(placed) => {
+            let start = Start::new(&*context, &config.job, unix_ms);
+            Some(coordinate(config, &cast, placed, supervision, start).await?)
+        }
         None => None,
     };
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
     }
     if let Some((listener, own)) = listener {
-        actix_rt::spawn(router.serve(listener, own));
+        spawn_local(router.serve(listener, own));
     }
     let service = if builder.serve && roles.contains(&Role::Service) {
         let state = serving.state(ServiceLimits::default());
@@ -115,7 +119,7 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         None
     };
     let config = builder.config;
-    Ok(Node { config, status, serving, service, arbiters })
+    Ok(Node { config, status, serving, service, arbiters: threads.arbiters })
 }
 
 /// The model and the rows of this node's workers.
@@ -154,7 +158,7 @@ async fn listen(builder: &NodeBuilder) -> Result<Option<Listening>, NodeError> {
         return Ok(None);
     };
     let address = node.address;
-    let listener = builder.transport.listen(address).await;
+    let listener = builder.context.transport().listen(address).await;
     let listener = listener.map_err(|source| NodeError::Listen { address, source })?;
     Ok(Some((listener, builder.hello())))
 }
@@ -177,10 +181,10 @@ async fn cast(
     directory: &mut Directory,
     waiting: &mut Waiting,
     checkpoints: Addr<CheckpointStore>,
-    arbiters: &mut Vec<Arbiter>,
+    threads: &mut Threads,
 ) -> Result<Cast, NodeError> {
     let config = &builder.config;
-    let here = Arbiter::current();
+    let here = Thread::Here;
     let there = |directory: &mut Directory, role: Role, target: Target| {
         directory
             .remote(role, target)
@@ -205,7 +209,7 @@ async fn cast(
     let mut servers = Vec::new();
     for shard in 0..config.servers.shards {
         servers.push(if plan.is_here(Role::Server, shard) {
-            let placed = place(&own_thread(arbiters)).await?;
+            let placed = place(&threads.own()).await?;
             let address = placed.address.clone();
             waiting.servers.push((ShardId(shard), placed));
             Place::Here(address)
@@ -216,7 +220,7 @@ async fn cast(
     let mut workers = Vec::new();
     for worker in 0..config.workers.count {
         workers.push(if plan.is_here(Role::Worker, worker) {
-            let placed = place(&own_thread(arbiters)).await?;
+            let placed = place(&threads.own()).await?;
             let address = placed.address.clone();
             waiting.workers.push((WorkerId(worker), placed));
             Place::Here(address)
@@ -225,13 +229,6 @@ async fn cast(
         });
     }
     Ok(Cast { coordinator, servers, workers, registry, checkpoints })
-}
-
-fn own_thread(arbiters: &mut Vec<Arbiter>) -> ArbiterHandle {
-    let arbiter = Arbiter::new();
-    let handle = arbiter.handle();
-    arbiters.push(arbiter);
-    handle
 }
 
 fn server_links(cast: &Cast) -> ServerLinks {
@@ -260,7 +257,7 @@ async fn coordinate(
     cast: &Cast,
     placed: Placed<Coordinator>,
     supervision: Supervision,
-    unix_ms: u64,
+    start: Start,
 ) -> Result<watch::Receiver<gradmesh_actors::training::TrainingStatus>, NodeError> {
     let links = CoordinatorLinks {
         restore: cast.servers.iter().map(Place::recipient).collect(),
@@ -282,7 +279,7 @@ async fn coordinate(
         gather_for: GATHER_FOR,
     };
     let job = config.job.clone();
-    let run = run_id(&job, unix_ms);
+    let Start { run, unix_ms } = start;
     let first = Training::new(job.clone(), training.clone(), run.clone()).status();
     let (status, watched) = watch::channel(first);
     let factory = move || {
@@ -293,10 +290,18 @@ async fn coordinate(
     Ok(watched)
 }
 
-/// Names a run: another start, another name. A run that goes on from a checkpoint keeps its own.
-fn run_id(job: &JobSpec, unix_ms: u64) -> String {
-    let seed = format!("{} {unix_ms} {}", job.digest(), std::process::id());
-    blake3::hash(seed.as_bytes()).to_hex().chars().take(16).collect()
+/// A run's name and when it began, unless it goes on from a checkpoint, which has both.
+struct Start {
+    run: String,
+    unix_ms: u64,
+}
+
+impl Start {
+    fn new(context: &dyn NodeContext, job: &JobSpec, unix_ms: u64) -> Self {
+        let seed = format!("{} {unix_ms} {}", job.digest(), context.entropy());
+        let run = blake3::hash(seed.as_bytes()).to_hex().chars().take(16).collect();
+        Self { run, unix_ms }
+    }
 }
 
 fn pulse(
@@ -314,17 +319,17 @@ fn pulse(
         coordinator: cast.coordinator.recipient(),
         every: Duration::from_millis(builder.config.detector.heartbeat_ms),
     };
-    actix_rt::spawn(pulse.run());
+    spawn_local(pulse.run());
 }
 
 async fn serving(
     builder: &NodeBuilder,
     cast: &Cast,
-    arbiters: &mut Vec<Arbiter>,
+    threads: &mut Threads,
     metrics: Metrics,
     supervision: Supervision,
 ) -> Result<Serving, NodeError> {
-    let placed: Placed<Predictor> = place(&own_thread(arbiters)).await?;
+    let placed: Placed<Predictor> = place(&threads.own()).await?;
     let predict = placed.address.clone().recipient();
     let (kinds, find, fetch) =
         (builder.kinds.clone(), cast.registry.recipient(), cast.registry.recipient());
