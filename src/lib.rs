@@ -73,6 +73,8 @@ pub mod peer;
 pub mod progress;
 pub mod router;
 pub mod service;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 pub mod supervisor;
 pub mod transport;

@@ -254,6 +254,31 @@ impl Head {
     }
 }
 
+/// What a stretch of bytes begins with.
+#[cfg(feature = "sim")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// With a frame of this length, which may not all be there yet.
+    Frame { class: Class, kind: u16, bytes: usize },
+    /// Too short to tell.
+    Unknown,
+    NoFrame,
+}
+
+/// Looks at the head and the body table of a frame, and at nothing behind them.
+#[cfg(feature = "sim")]
+pub(crate) fn begins(bytes: &[u8]) -> Begins {
+    let Some(raw) = bytes.first_chunk::<HEAD_BYTES>() else { return Begins::Unknown };
+    let Ok(head) = Head::parse(raw, &Limits::TRUSTED) else { return Begins::NoFrame };
+    let Some(table) = bytes.get(HEAD_BYTES..HEAD_BYTES + head.table_bytes()) else {
+        return Begins::Unknown;
+    };
+    let Ok(entries) = head.parse_table(table, &Limits::TRUSTED) else { return Begins::NoFrame };
+    let bodies: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
+    let rest = frame_bytes_without_bodies(u64::from(head.bodies), u64::from(head.meta_bytes));
+    Begins::Frame { class: head.class, kind: head.kind, bytes: rest as usize + bodies }
+}
+
 fn frame_bytes_without_bodies(bodies: u64, meta_bytes: u64) -> u64 {
     (HEAD_BYTES + CHECKSUM_BYTES) as u64 + bodies * ENTRY_BYTES as u64 + meta_bytes
 }

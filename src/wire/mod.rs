@@ -15,6 +15,8 @@ pub use fault::Fault;
 pub use frame::{
     BODIES_MAX, Class, FRAME_BYTES_MAX, Frame, FrameError, Limits, MAGIC, META_BYTES_MAX, PROTOCOL,
 };
+#[cfg(feature = "sim")]
+pub(crate) use frame::{Begins, begins};
 pub use hello::{ConfigDigest, HELLO_TIME_MAX, Hello, HelloError, shake_hands};
 pub use message::{MessageError, decode, encode};
 pub use pulse::Pulse;

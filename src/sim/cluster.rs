@@ -1,0 +1,76 @@
+//! The cluster of a `cluster.toml` as a simulation.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use gradmesh_actors::dataset::Dataset;
+use gradmesh_actors::model::ModelKinds;
+
+use super::{Ending, Main, NodeSpec, Sim, SimNode};
+use crate::config::{Config, NodeConfig, Role};
+use crate::data::{self, DataError};
+use crate::node::NodeBuilder;
+
+impl Sim {
+    /// The nodes of a configuration. Where it has none: one for the coordinator and the registry,
+    /// one for each shard, one for each worker. The run ends when the model is published.
+    ///
+    /// The data is read once, from its real files.
+    ///
+    /// # Errors
+    /// The data can't be read.
+    pub fn cluster(config: Config) -> Result<Self, DataError> {
+        let (job, folder) = (&config.job, &config.folder);
+        let data = data::open(&job.data, job.model.loss, job.seed, folder)?;
+        Ok(Self::cluster_with(config, data, ModelKinds::builtin()))
+    }
+
+    /// The same with rows and models of one's own.
+    #[must_use]
+    pub fn cluster_with(mut config: Config, data: Arc<dyn Dataset>, kinds: ModelKinds) -> Self {
+        if config.nodes.is_empty() {
+            config.nodes = one_role_each(&config);
+        }
+        let names: BTreeSet<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
+        debug_assert_eq!(names.len(), config.nodes.len());
+        let mut sim = Self { ending: Ending::Trained, ..Self::new() };
+        for node in config.nodes.clone() {
+            let (config, data, kinds) = (config.clone(), Arc::clone(&data), kinds.clone());
+            let own = node.name.clone();
+            let main: Main = Arc::new(move |node| {
+                let builder = NodeBuilder::new(config.clone())
+                    .name(Some(own.clone()))
+                    .data(Arc::clone(&data))
+                    .kinds(kinds.clone())
+                    .context(Rc::new(node.clone()));
+                live(builder, node).boxed_local()
+            });
+            sim.nodes.push(NodeSpec { name: node.name, main });
+        }
+        sim
+    }
+}
+
+async fn live(builder: NodeBuilder, node: SimNode) -> Result<(), String> {
+    let running = builder.start().await.map_err(|error| error.to_string())?;
+    if let Some(status) = running.status() {
+        node.show_training(status);
+    }
+    pending().await
+}
+
+fn one_role_each(config: &Config) -> Vec<NodeConfig> {
+    let mut nodes = vec![("main".to_owned(), vec![Role::Coordinator, Role::Registry])];
+    nodes.extend((0..config.servers.shards).map(|i| (format!("ps-{i}"), vec![Role::Server])));
+    nodes.extend((0..config.workers.count).map(|i| (format!("worker-{i}"), vec![Role::Worker])));
+    let node = |(port, (name, roles))| NodeConfig {
+        name,
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        roles,
+    };
+    (7000u16..).zip(nodes).map(node).collect()
+}

@@ -1,0 +1,460 @@
+//! The host: runs all nodes of a simulation on one thread, one clock, from one seed.
+//!
+//! Each node is a `LocalSet` of its own. Nodes that were woken are polled in the order of their
+//! numbers; when none is left, time goes on to the next message, fault or timer. A killed node is
+//! never polled again: none of its code runs, and its memory is kept until the run is over.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
+use gradmesh_actors::training::Progress;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::disk::Disk;
+use super::fault::{ANY, Fault, FaultKind, FaultPlan};
+use super::network::{NetNode, Network, Wires};
+use super::node::{Seen, SimNode};
+use super::report::{Broken, Report};
+use super::trace::{EventKind, NodeIndex, Trace};
+use super::world::{Counts, NodeState, Watch, World};
+use super::{Ending, Main, Seed, Sim, log};
+
+/// As `node up`, which starts a process that ended by itself again.
+const RESTART_MS: u64 = 200;
+
+/// Runs one seed on this thread, which must be a fresh one: thread-locals of libraries count too.
+pub(super) fn run(sim: &Sim, seed: Seed, plan: FaultPlan) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    #[expect(clippy::expect_used, reason = "without I/O nothing is asked of the system")]
+    let runtime = runtime.expect("a runtime with a clock");
+    tracing::subscriber::with_default(log::Listener, || {
+        let (report, rest) = runtime.block_on(async {
+            let mut host = Host::new(sim, seed, plan);
+            let entered = host.network.enter();
+            let broken = host.drive().await;
+            log::speaks(None);
+            drop(entered);
+            host.finish(broken)
+        });
+        // Hooks of nodes that ended without running any: nobody sees what they do now.
+        let _guard = runtime.enter();
+        drop(rest);
+        report
+    })
+}
+
+struct Host<'a> {
+    sim: &'a Sim,
+    seed: Seed,
+    plan: FaultPlan,
+    network: Network,
+    disk: Disk,
+    seen: Rc<Seen>,
+    rng: ChaCha8Rng,
+    names: Rc<[String]>,
+    machines: Vec<Machine>,
+    /// Changes of faults still to come, the next one last.
+    to_come: Vec<(u64, Change)>,
+    active: Vec<FaultKind>,
+    waker: Arc<AtomicWaker>,
+    watch: Watch<'a>,
+    counts: Counts,
+    started: Instant,
+    /// Memory of nodes that were killed.
+    killed: Vec<LocalSet>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Begin(Fault),
+    End(Fault),
+    Start(NodeIndex),
+}
+
+struct Machine {
+    local: Option<LocalSet>,
+    woken: Arc<Woken>,
+    /// Set when the node's own code has come to its end.
+    ended: Rc<RefCell<Option<Result<(), String>>>>,
+    state: NodeState,
+    skew_ms: Rc<Cell<i64>>,
+}
+
+struct Woken {
+    ready: AtomicBool,
+    host: Arc<AtomicWaker>,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.store(true, Ordering::Relaxed);
+        self.host.wake();
+    }
+}
+
+impl<'a> Host<'a> {
+    fn new(sim: &'a Sim, seed: Seed, plan: FaultPlan) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed.0);
+        let mut stream = || ChaCha8Rng::seed_from_u64(rng.next_u64());
+        let (net, disk, own) = (stream(), stream(), stream());
+        let mut wires = Wires::new(net, Trace::new(sim.keep_events));
+        let names: Rc<[String]> = sim.nodes.iter().map(|node| node.name.clone()).collect();
+        wires.nodes = names
+            .iter()
+            .map(|name| NetNode { name: name.clone(), life: 0, up: false, dark: false })
+            .collect();
+        let disk = Disk::new(disk, sim.disks_sync);
+        disk.name_nodes(names.to_vec());
+        let waker = Arc::new(AtomicWaker::new());
+        let machine = || Machine {
+            local: None,
+            woken: Arc::new(Woken { ready: AtomicBool::new(false), host: Arc::clone(&waker) }),
+            ended: Rc::default(),
+            state: NodeState::default(),
+            skew_ms: Rc::default(),
+        };
+        let mut host = Self {
+            sim,
+            seed,
+            network: Network(Rc::new(RefCell::new(wires))),
+            disk,
+            seen: Rc::default(),
+            rng: own,
+            machines: names.iter().map(|_| machine()).collect(),
+            names,
+            to_come: Vec::new(),
+            active: Vec::new(),
+            waker,
+            watch: Watch::new(&sim.checks),
+            counts: Counts::default(),
+            started: Instant::now(),
+            killed: Vec::new(),
+            plan,
+        };
+        for fault in host.plan.faults.clone() {
+            host.plan_change(fault.at_ms, Change::Begin(fault));
+        }
+        host
+    }
+
+    /// Keeps changes of the same time in the order in which they were planned.
+    fn plan_change(&mut self, at_ms: u64, change: Change) {
+        let before = self.to_come.iter().position(|(at, _)| *at <= at_ms);
+        self.to_come.insert(before.unwrap_or(self.to_come.len()), (at_ms, change));
+    }
+
+    async fn drive(&mut self) -> Option<Broken> {
+        for node in 0..self.machines.len() {
+            self.start(node as NodeIndex);
+        }
+        let mut timer = Box::pin(sleep_until(self.started));
+        poll_fn(|cx| self.poll(cx, timer.as_mut())).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Broken>> {
+        self.waker.register(cx.waker());
+        loop {
+            while self.change_due() || self.run_network() || self.poll_nodes() {
+                if let Some(ended) = self.look() {
+                    return Poll::Ready(ended);
+                }
+            }
+            if let Some(ended) = self.look() {
+                return Poll::Ready(ended);
+            }
+            timer.as_mut().reset(self.next());
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// When something happens that no timer of a node announces.
+    fn next(&self) -> Instant {
+        let change = self.to_come.last().map(|(at, _)| *at);
+        let limit = u64::try_from(self.sim.limit.as_millis()).unwrap_or(u64::MAX);
+        let planned = self.started + Duration::from_millis(change.unwrap_or(limit).min(limit));
+        let due = self.network.0.borrow().next_due();
+        due.map_or(planned, |due| due.min(planned))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.network.0.borrow().now_ms()
+    }
+
+    fn run_network(&mut self) -> bool {
+        self.network.0.borrow_mut().run_due()
+    }
+
+    fn poll_nodes(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.machines.len() {
+            any |= self.poll_node(index);
+        }
+        any
+    }
+
+    fn poll_node(&mut self, index: usize) -> bool {
+        let machine = &mut self.machines[index];
+        let Some(local) = &mut machine.local else { return false };
+        if machine.state.paused || !machine.woken.ready.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        log::speaks(NodeIndex::try_from(index).ok());
+        let waker = Waker::from(Arc::clone(&machine.woken));
+        let _ = Pin::new(local).poll(&mut Context::from_waker(&waker));
+        log::speaks(None);
+        for event in self.disk.take_events() {
+            self.network.0.borrow_mut().note(event);
+        }
+        let ended = self.machines[index].ended.borrow_mut().take();
+        if let Some(ended) = ended {
+            self.exit(index as NodeIndex, ended);
+        }
+        true
+    }
+
+    /// A node's own code has come to its end.
+    fn exit(&mut self, node: NodeIndex, ended: Result<(), String>) {
+        self.end_process(node, false, true);
+        let name = &self.names[node as usize];
+        match ended {
+            Ok(()) => self.note(format!("{name} has ended")),
+            Err(cause) => {
+                self.note(format!("{name} has ended: {cause}"));
+                let at = self.now_ms() + RESTART_MS;
+                self.plan_change(at, Change::Start(node));
+            }
+        }
+    }
+
+    fn change_due(&mut self) -> bool {
+        let now = self.now_ms();
+        match self.to_come.last() {
+            Some((at, _)) if *at <= now => {}
+            _ => return false,
+        }
+        let Some((_, change)) = self.to_come.pop() else { return false };
+        match change {
+            Change::Start(node) => self.start(node),
+            Change::Begin(fault) => {
+                self.note(format!("{fault} begins"));
+                self.counts.faults_begun += 1;
+                self.begin(&fault);
+                self.plan_change(now + fault.for_ms, Change::End(fault));
+            }
+            Change::End(fault) => {
+                if fault.for_ms > 0 {
+                    self.note(format!("{fault} is over"));
+                }
+                self.end(&fault);
+            }
+        }
+        true
+    }
+
+    fn begin(&mut self, fault: &Fault) {
+        match &fault.kind {
+            FaultKind::Kill { node } => self.each(node, |host, node| {
+                host.end_process(node, false, false);
+            }),
+            FaultKind::PowerLoss { node } => self.each(node, |host, node| {
+                host.end_process(node, true, false);
+                host.disk.lose_unsynced(node).now_or_never();
+            }),
+            FaultKind::Stop { node } => self.each(node, |host, node| {
+                host.end_process(node, false, true);
+            }),
+            FaultKind::Pause { node } => self.each(node, |host, node| {
+                host.machines[node as usize].state.paused = true;
+            }),
+            FaultKind::FlipBit { path } => {
+                if let Some(flipped) = self.disk.flip_bit(path).now_or_never().flatten() {
+                    self.note(format!("a bit of {flipped} has flipped"));
+                }
+            }
+            FaultKind::Clock { node, by_ms } => self.each(node, |host, node| {
+                host.machines[node as usize].skew_ms.set(*by_ms);
+            }),
+            kind => {
+                self.active.push(kind.clone());
+                self.share_faults();
+            }
+        }
+    }
+
+    fn end(&mut self, fault: &Fault) {
+        match &fault.kind {
+            FaultKind::Kill { node } | FaultKind::PowerLoss { node } | FaultKind::Stop { node } => {
+                self.each(node, |host, node| host.start(node));
+            }
+            FaultKind::Pause { node } => self.each(node, |host, node| {
+                let machine = &mut host.machines[node as usize];
+                machine.state.paused = false;
+                machine.woken.wake_by_ref();
+            }),
+            FaultKind::Clock { node, .. } => self.each(node, |host, node| {
+                host.machines[node as usize].skew_ms.set(0);
+            }),
+            FaultKind::FlipBit { .. } => {}
+            kind => {
+                if let Some(at) = self.active.iter().position(|active| active == kind) {
+                    self.active.remove(at);
+                }
+                self.share_faults();
+            }
+        }
+    }
+
+    fn share_faults(&mut self) {
+        self.network.0.borrow_mut().set_faults(self.active.clone());
+        self.disk.set_faults(self.active.clone());
+    }
+
+    fn each(&mut self, name: &str, act: impl Fn(&mut Self, NodeIndex)) {
+        for index in 0..self.names.len() {
+            if name == ANY || self.names[index] == name {
+                act(self, index as NodeIndex);
+            }
+        }
+    }
+
+    fn note(&self, text: String) {
+        self.network.0.borrow_mut().note(EventKind::World { text });
+    }
+
+    fn start(&mut self, node: NodeIndex) {
+        let index = node as usize;
+        // Faults may overlap: it is up already.
+        if self.machines[index].local.is_some() {
+            return;
+        }
+        {
+            let mut wires = self.network.0.borrow_mut();
+            wires.forget_connections(node);
+            wires.start(node);
+        }
+        let restarted = self.machines[index].state.restarts > 0 || self.now_ms() > 0;
+        self.counts.restarts += u64::from(restarted);
+        self.note(format!("{} starts", self.names[index]));
+        let context = SimNode {
+            index: node,
+            name: self.names[index].as_str().into(),
+            names: Rc::clone(&self.names),
+            entropy: self.rng.next_u64(),
+            disk: self.disk.clone(),
+            seen: Rc::clone(&self.seen),
+            skew_ms: Rc::clone(&self.machines[index].skew_ms),
+        };
+        let machine = &mut self.machines[index];
+        machine.state = NodeState {
+            up: true,
+            paused: false,
+            restarts: machine.state.restarts + u64::from(restarted),
+        };
+        machine.ended = Rc::default();
+        let (main, ended): (&Main, _) = (&self.sim.nodes[index].main, Rc::clone(&machine.ended));
+        let local = LocalSet::new();
+        let life = main(context);
+        local.spawn_local(async move {
+            let result = life.await;
+            *ended.borrow_mut() = Some(result);
+        });
+        machine.local = Some(local);
+        machine.woken.wake_by_ref();
+    }
+
+    /// Ends a node: `dark` without a word of its kernel, `clean` with its own hooks.
+    fn end_process(&mut self, node: NodeIndex, dark: bool, clean: bool) {
+        let machine = &mut self.machines[node as usize];
+        machine.state.up = false;
+        machine.state.paused = false;
+        let Some(local) = machine.local.take() else { return };
+        if clean {
+            log::speaks(Some(node));
+            drop(local);
+            log::speaks(None);
+        } else {
+            self.killed.push(local);
+        }
+        self.network.0.borrow_mut().lose(node, dark);
+    }
+
+    /// Looks at the world after an event: `Some` ends the run.
+    fn look(&mut self) -> Option<Option<Broken>> {
+        let wires = self.network.0.borrow();
+        self.counts.messages = wires.messages;
+        self.counts.actor_restarts = wires.actor_restarts;
+        let now = Duration::from_millis(wires.now_ms());
+        drop(wires);
+        let states: Vec<NodeState> = self.machines.iter().map(|machine| machine.state).collect();
+        let (names, nodes, seen, counts) = (&self.names, &states, &self.seen, self.counts);
+        let world = World { now, names, nodes, seen, counts };
+        if let Some(name) = self.watch.look(&world) {
+            return Some(Some(Broken::Check(name)));
+        }
+        let over = match &self.sim.ending {
+            Ending::Trained => match world.training().map(|training| training.progress) {
+                Some(Progress::Done(_)) => true,
+                Some(Progress::Failed { cause }) => return Some(Some(Broken::Training(cause))),
+                _ => false,
+            },
+            Ending::When(reached) => reached(&world),
+            Ending::After(limit) => now >= *limit,
+        };
+        if over {
+            return Some(self.watch.end(&world).map(Broken::Check));
+        }
+        (now >= self.sim.limit).then_some(Some(Broken::Hung { limit: self.sim.limit }))
+    }
+
+    fn finish(self, broken: Option<Broken>) -> (Report, impl Sized) {
+        let took = Duration::from_millis(self.now_ms());
+        let states: Vec<NodeState> = self.machines.iter().map(|machine| machine.state).collect();
+        let world = World {
+            now: took,
+            names: &self.names,
+            nodes: &states,
+            seen: &self.seen,
+            counts: self.counts,
+        };
+        let training = world.training();
+        let trace =
+            std::mem::replace(&mut self.network.0.borrow_mut().trace, Trace::new(false)).finish();
+        let report = Report {
+            seed: self.seed,
+            plan: self.plan,
+            broken,
+            took,
+            counts: self.counts,
+            training,
+            trace_hash: trace.hash,
+            events: trace.events,
+            sometimes: self.watch.sometimes(),
+            names: self.names.to_vec(),
+            recent: trace.recent,
+            all: trace.all,
+        };
+        let running: Vec<LocalSet> =
+            self.machines.into_iter().filter_map(|machine| machine.local).collect();
+        (report, (self.killed, running, self.network, self.seen))
+    }
+}

@@ -1,0 +1,262 @@
+//! Failure simulation: a whole cluster in one seeded test.
+//!
+//! The production actors, supervisor, frames and timeouts run on a simulated clock, network and
+//! disk, on one thread, from one seed.
+
+mod cluster;
+mod disk;
+mod fault;
+mod host;
+mod log;
+mod network;
+mod node;
+mod report;
+mod swarm;
+mod trace;
+mod transport;
+mod world;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+pub use fault::{
+    ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
+    flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
+};
+pub use node::SimNode;
+pub use report::{Broken, Report};
+pub use swarm::Swarm;
+pub use trace::{Event, EventKind, Sent};
+pub use world::{Counts, NodeState, World};
+
+use world::{Check, When};
+
+/// Simulated time after which a run has hung, unless [`Sim::limit`] says otherwise.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Everything that is random in a run comes from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seed(pub u64);
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+type Main =
+    Arc<dyn Fn(SimNode) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+#[derive(Clone)]
+struct NodeSpec {
+    name: String,
+    main: Main,
+}
+
+#[derive(Clone)]
+enum Ending {
+    Trained,
+    When(Arc<dyn Fn(&World<'_>) -> bool + Send + Sync>),
+    After(Duration),
+}
+
+#[derive(Clone)]
+enum Faults {
+    Plan(FaultPlan),
+    Swarm(Swarm),
+}
+
+/// A cluster to simulate, the faults it is to bear, and what must hold.
+#[derive(Clone)]
+pub struct Sim {
+    nodes: Vec<NodeSpec>,
+    faults: Faults,
+    checks: Vec<Check>,
+    ending: Ending,
+    limit: Duration,
+    keep_events: bool,
+    disks_sync: bool,
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sim {
+    /// No nodes yet. See [`Sim::cluster`] for those of a `cluster.toml`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            faults: Faults::Plan(FaultPlan::default()),
+            checks: Vec::new(),
+            ending: Ending::After(Duration::from_secs(60)),
+            limit: LIMIT,
+            keep_events: false,
+            disks_sync: true,
+        }
+    }
+
+    /// Adds a node; `main` runs in each of its lives. One that fails is started again.
+    #[must_use]
+    pub fn node<F>(
+        mut self,
+        name: &str,
+        main: impl Fn(SimNode) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), String>> + 'static,
+    {
+        let main: Main = Arc::new(move |node| main(node).boxed_local());
+        self.nodes.push(NodeSpec { name: name.to_owned(), main });
+        self
+    }
+
+    /// Faults by hand.
+    #[must_use]
+    pub fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
+        self.faults = Faults::Plan(FaultPlan::new(faults));
+        self
+    }
+
+    /// A plan.
+    #[must_use]
+    pub fn plan(mut self, plan: FaultPlan) -> Self {
+        self.faults = Faults::Plan(plan);
+        self
+    }
+
+    /// Faults that each seed draws anew.
+    #[must_use]
+    pub fn swarm(mut self, swarm: Swarm) -> Self {
+        self.faults = Faults::Swarm(swarm);
+        self
+    }
+
+    /// Must hold after each event.
+    #[must_use]
+    pub fn always(
+        self,
+        name: &str,
+        holds: impl Fn(&World<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.check(When::Always, name, holds)
+    }
+
+    /// Must hold after some event of some seed: else the test tests nothing.
+    #[must_use]
+    pub fn sometimes(
+        self,
+        name: &str,
+        holds: impl Fn(&World<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.check(When::Sometimes, name, holds)
+    }
+
+    /// Must hold after some event of each seed.
+    #[must_use]
+    pub fn eventually(
+        self,
+        name: &str,
+        holds: impl Fn(&World<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.check(When::Eventually, name, holds)
+    }
+
+    /// Must hold when the run has ended.
+    #[must_use]
+    pub fn at_end(
+        self,
+        name: &str,
+        holds: impl Fn(&World<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.check(When::AtEnd, name, holds)
+    }
+
+    fn check(
+        mut self,
+        when: When,
+        name: &str,
+        holds: impl Fn(&World<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.checks.push(Check { when, name: name.to_owned(), holds: Arc::new(holds) });
+        self
+    }
+
+    /// The run ends when this holds.
+    #[must_use]
+    pub fn until(mut self, reached: impl Fn(&World<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.ending = Ending::When(Arc::new(reached));
+        self
+    }
+
+    /// The run ends after this simulated time.
+    #[must_use]
+    pub fn for_(mut self, time: Duration) -> Self {
+        self.ending = Ending::After(time);
+        self
+    }
+
+    /// A run that has not ended after this simulated time has hung.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Keeps each event, so that two runs can be compared. Takes memory.
+    #[must_use]
+    pub fn keep_events(mut self) -> Self {
+        self.keep_events = true;
+        self
+    }
+
+    /// Names of the nodes, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|node| node.name.as_str())
+    }
+
+    /// The faults that a seed runs under.
+    #[must_use]
+    pub fn plan_of(&self, seed: Seed) -> FaultPlan {
+        match &self.faults {
+            Faults::Plan(plan) => plan.clone(),
+            Faults::Swarm(swarm) => {
+                let names: Vec<&str> = self.names().collect();
+                swarm.draw(seed, &names)
+            }
+        }
+    }
+
+    /// Runs one seed, on a thread of its own.
+    #[must_use]
+    pub fn run(&self, seed: Seed) -> Report {
+        self.run_plan(seed, self.plan_of(seed))
+    }
+
+    /// Runs one seed under other faults than its own.
+    #[must_use]
+    pub fn run_plan(&self, seed: Seed, plan: FaultPlan) -> Report {
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| host::run(self, seed, plan));
+            match run.join() {
+                Ok(report) => report,
+                // A check of the user's, or the simulator itself.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.names().collect();
+        f.debug_struct("Sim").field("nodes", &names).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! What checks see of a simulation, and what they demand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gradmesh_actors::training::{Progress, TrainingStatus};
+
+use super::node::Seen;
+use super::trace::NodeIndex;
+
+/// A simulation at one moment.
+#[derive(Debug)]
+pub struct World<'a> {
+    pub(super) now: Duration,
+    pub(super) names: &'a [String],
+    pub(super) nodes: &'a [NodeState],
+    pub(super) seen: &'a Seen,
+    pub(super) counts: Counts,
+}
+
+/// What became of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeState {
+    pub up: bool,
+    pub paused: bool,
+    /// Starts after the first one.
+    pub restarts: u64,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that arrived.
+    pub messages: u64,
+    pub faults_begun: u64,
+    /// Of nodes.
+    pub restarts: u64,
+    /// Of actors, by their supervisors.
+    pub actor_restarts: u64,
+}
+
+impl World<'_> {
+    /// Simulated time since the start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// `None` where no node has that name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<NodeState> {
+        self.nodes.get(self.index(name)? as usize).copied()
+    }
+
+    /// The newest number that a node has shown under a key, in this life or an earlier one.
+    #[must_use]
+    pub fn value(&self, node: &str, key: &str) -> Option<i64> {
+        let index = self.index(node)?;
+        self.seen.values.borrow().get(&(index, key.to_owned())).copied()
+    }
+
+    /// The run, as the coordinator sees it that has come furthest: an earlier life's view is older.
+    #[must_use]
+    pub fn training(&self) -> Option<TrainingStatus> {
+        let training = self.seen.training.borrow();
+        let newest = training.values().max_by_key(|status| {
+            let status = status.borrow();
+            (matches!(status.progress, Progress::Done(_)), status.view, status.version)
+        });
+        newest.map(|status| status.borrow().clone())
+    }
+
+    fn index(&self, name: &str) -> Option<NodeIndex> {
+        let index = self.names.iter().position(|known| known == name)?;
+        NodeIndex::try_from(index).ok()
+    }
+}
+
+/// When a check must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// After each event.
+    Always,
+    /// After some event, of some seed: else the test tests nothing.
+    Sometimes,
+    /// After some event, of each seed.
+    Eventually,
+    AtEnd,
+}
+
+/// A named demand.
+#[derive(Clone)]
+pub(super) struct Check {
+    pub(super) when: When,
+    pub(super) name: String,
+    pub(super) holds: Arc<dyn Fn(&World<'_>) -> bool + Send + Sync>,
+}
+
+/// Checks of one run, and which have held.
+pub(super) struct Watch<'a> {
+    checks: &'a [Check],
+    held: Vec<bool>,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(checks: &'a [Check]) -> Self {
+        Self { checks, held: vec![false; checks.len()] }
+    }
+
+    /// After an event; the name of a check that always had to hold, and doesn't.
+    pub(super) fn look(&mut self, world: &World<'_>) -> Option<String> {
+        for (check, held) in self.checks.iter().zip(&mut self.held) {
+            match check.when {
+                When::Always if !(check.holds)(world) => return Some(check.name.clone()),
+                When::Sometimes | When::Eventually if !*held => *held = (check.holds)(world),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// At the end; the name of a check that failed.
+    pub(super) fn end(&self, world: &World<'_>) -> Option<String> {
+        let failed = self.checks.iter().zip(&self.held).find(|(check, held)| match check.when {
+            When::AtEnd => !(check.holds)(world),
+            When::Eventually => !**held,
+            When::Always | When::Sometimes => false,
+        });
+        failed.map(|(check, _)| check.name.clone())
+    }
+
+    /// Names of the `sometimes` that have held.
+    pub(super) fn sometimes(&self) -> Vec<String> {
+        let held = self.checks.iter().zip(&self.held);
+        let held = held.filter(|(check, held)| check.when == When::Sometimes && **held);
+        held.map(|(check, _)| check.name.clone()).collect()
+    }
+}
