@@ -33,13 +33,24 @@ fn probe_kill() {
 
 #[test]
 fn probe_swarm() {
-    let start = std::time::Instant::now();
-    let calm = digits("").run(Seed(1));
-    for seed in 0..50 {
-        let report = digits("").swarm(Swarm::default()).run(Seed(seed));
-        println!("{} {:?} {} {:?}", seed, report.broken, report.took.as_secs_f64(), start.elapsed());
-        if report.broken.is_some() || report.digest() != calm.digest() {
-            println!("{report}");
+    for codec in ["none", "top-k"] {
+        let start = std::time::Instant::now();
+        let sim = digits(&format!(
+            "job.epochs=10 checkpoint.every_steps=20 job.gradient.clip_norm=0.5 job.gradient.codec={codec}"
+        ));
+        let calm = sim.run(Seed(1));
+        println!("calm {codec} {}", calm.took.as_secs_f64());
+        let sim = sim.swarm(Swarm::default().until(std::time::Duration::from_secs(6)));
+        let (mut bad, mut sum) = (0, 0.0);
+        let from: u64 = std::env::var("FROM").map_or(0, |f| f.parse().unwrap());
+        for seed in from..from + 200 {
+            let report = sim.run(Seed(seed));
+            sum += report.took.as_secs_f64();
+            if report.broken.is_some() || report.digest() != calm.digest() {
+                bad += 1;
+                println!("{report} {:?}", report.digest() == calm.digest());
+            }
         }
+        println!("{codec}: {bad} bad, {sum} simulated s, {:?}", start.elapsed());
     }
 }

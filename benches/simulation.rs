@@ -1,0 +1,59 @@
+//! How many simulated seconds a CPU second gives: one server, 8 or 100 workers, a push each 100 ms.
+//!
+//! `cargo bench --bench simulation`
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use gradmesh::config::Config;
+use gradmesh::sim::{ANY, Seed, Sim, delay};
+use nix::time::{ClockId, clock_gettime};
+
+const RUNS: u64 = 5;
+
+fn main() {
+    for (workers, epochs, goal) in [(8, 60, 2000.0), (100, 20, 200.0)] {
+        let sim = cluster(workers, epochs);
+        let mut speeds: Vec<f64> = (0..RUNS).map(|seed| speed(&sim, Seed(seed))).collect();
+        speeds.sort_by(f64::total_cmp);
+        println!(
+            "1 server + {workers} workers: {:.0} simulated s a CPU s (median of {RUNS}, {:.0} to {:.0}; goal {goal})",
+            speeds[speeds.len() / 2],
+            speeds[0],
+            speeds[speeds.len() - 1]
+        );
+    }
+}
+
+/// A linear model on the digits, over links so slow that a step takes 100 ms.
+fn cluster(workers: u32, epochs: u32) -> Sim {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
+    let slots = workers.next_power_of_two();
+    let sets = [
+        format!("workers.count={workers}"),
+        "servers.shards=1".to_owned(),
+        format!("job.epochs={epochs}"),
+        format!("job.virtual_workers={slots}"),
+        format!("job.batch_size={}", slots * 2),
+        "job.model.kind=linear".to_owned(),
+        "checkpoint.every_steps=1000".to_owned(),
+    ];
+    let config = Config::load(&file, &sets, std::iter::empty()).unwrap();
+    let far = delay(ANY, ANY, 48).at("0s").for_("1000s");
+    Sim::cluster(config).unwrap().faults([far]).limit(Duration::from_secs(2000))
+}
+
+fn speed(sim: &Sim, seed: Seed) -> f64 {
+    let before = cpu_time();
+    let report = sim.run(seed);
+    assert!(report.passed(), "{report}");
+    report.took.as_secs_f64() / (cpu_time() - before).as_secs_f64()
+}
+
+/// Of this process, all threads.
+fn cpu_time() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap();
+    Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32)
+}
