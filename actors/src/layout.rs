@@ -121,6 +121,16 @@ impl Layout {
         start..start + self.tensors[index].len()
     }
 
+    /// The tensor that value `index` of the flat space belongs to; `None` beyond its end.
+    pub fn tensor_at(&self, index: usize) -> Option<&TensorSpec> {
+        if index >= self.len {
+            return None;
+        }
+        // Of tensors that start at the same place, all but the last are empty.
+        let after = self.offsets.partition_point(|&offset| offset <= index);
+        self.tensors.get(after.checked_sub(1)?)
+    }
+
     /// Number of blocks; the last one may be short.
     pub fn blocks(&self) -> usize {
         self.len.div_ceil(BLOCK)
@@ -201,6 +211,16 @@ mod tests {
     fn more_shards_than_blocks_are_refused_with_the_largest_number_that_works() {
         let refused = layout(300).cut(3);
         assert_eq!(refused, Err(LayoutError::TooManyShards { shards: 3, blocks: 2 }));
+    }
+
+    #[test]
+    fn each_value_belongs_to_the_tensor_that_holds_it() {
+        let tensor = |name: &str, len| TensorSpec::new(name, vec![len], Init::Zeros);
+        let tensors = vec![tensor("a", 2), tensor("empty", 0), tensor("b", 3)];
+        let layout = Layout::new(tensors).unwrap();
+        let names: Vec<Option<&str>> =
+            (0..6).map(|index| layout.tensor_at(index).map(|t| t.name.as_str())).collect();
+        assert_eq!(names, [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), None]);
     }
 
     #[test]

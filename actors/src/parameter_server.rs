@@ -113,8 +113,9 @@ impl ParameterServer {
         let Some(shard) = &mut self.shard else { return };
         let step = shard.version();
         match shard.aggregate() {
-            Aggregated::Ready => self.commit(None, ctx),
-            Aggregated::NeedsNorm(sums) => {
+            Err(overflow) => self.refuse(&overflow),
+            Ok(Aggregated::Ready) => self.commit(None, ctx),
+            Ok(Aggregated::NeedsNorm(sums)) => {
                 let request = CombineNorm { step, shard: self.id, sums };
                 let (norm, view) = (self.links.norm.clone(), self.view);
                 let answer = combine(norm, request).into_actor(self);
@@ -137,7 +138,10 @@ impl ParameterServer {
 
     fn commit(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
-        let save = shard.commit(sum_of_squares);
+        let save = match shard.commit(sum_of_squares) {
+            Ok(save) => save,
+            Err(overflow) => return self.refuse(&overflow),
+        };
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             let Parameters { version, values } = shard.newest();
             // The worker may have given up; it asks again.
@@ -145,6 +149,14 @@ impl ParameterServer {
         }
         if let Some(save) = save {
             self.save(save, ctx);
+        }
+    }
+
+    /// Tells everyone who waits for the step that it can't be applied; their workers end the run.
+    fn refuse(&mut self, overflow: &PushError) {
+        warn!(shard = %self.id, error = %overflow, "step refused");
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            let _ = waiting.send(Err(overflow.clone()));
         }
     }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use crate::checkpoint::{PartContent, is_saved};
 use crate::codec::{Codec, codec};
+use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version, View};
+use crate::job::GradientSpec;
 use crate::ledger::{Ledger, SlotReport};
 use crate::messages::{
     BytesMoved, Parameters, Payload, PullError, PullParameters, PushError, PushGradient, Values,
@@ -49,6 +51,8 @@ pub struct Shard {
     reports: BTreeMap<Slot, SlotReport>,
     /// The mean gradient of the step, while the global norm is awaited.
     mean: Option<Vec<f32>>,
+    /// The step has overflowed: it would do so again, and `state` is of no version any more.
+    overflow: Option<PushError>,
     ledger: Ledger,
     bytes: BytesMoved,
 }
@@ -110,6 +114,7 @@ impl Shard {
             reduction,
             reports: BTreeMap::new(),
             mean: None,
+            overflow: None,
             ledger: state.ledger,
             bytes: BytesMoved::default(),
             plan,
@@ -179,6 +184,9 @@ impl Shard {
         if push.step != self.version || (closing && !self.is_first()) {
             return Err(PushError::OutOfWindow { got: push.step, version: self.version });
         }
+        if let Some(overflow) = &self.overflow {
+            return Err(overflow.clone());
+        }
         self.check_reports(push)?;
         let parts = if closing { Vec::new() } else { self.read_parts(push)? };
         for (span, part) in parts {
@@ -199,46 +207,54 @@ impl Shard {
 
     /// Turns the complete sum into the mean gradient, clipped by value.
     ///
+    /// # Errors
+    /// [`PushError::Overflow`]: the sum is not finite. The shard keeps its version, and refuses
+    /// each further push of this step in the same way.
+    ///
     /// # Panics
     /// If the sum is not complete.
-    pub fn aggregate(&mut self) -> Aggregated {
+    pub fn aggregate(&mut self) -> Result<Aggregated, PushError> {
         if self.version == self.plan.last_version() {
-            return Aggregated::Ready;
+            return Ok(Aggregated::Ready);
         }
         let Some(total) = self.reduction.take_total() else {
             panic!("{} aggregates an incomplete step", self.id)
         };
-        let gradient = &self.plan.offer.job.gradient;
+        let GradientSpec { clip_value: clip, clip_norm, .. } = self.plan.offer.job.gradient;
         let mut mean = Arc::unwrap_or_clone(total.values);
         // A sum over no rows is all zeros, and stays so.
         let scale = 1.0 / total.rows.max(1) as f32;
         mean.iter_mut().for_each(|value| *value *= scale);
-        let clip = gradient.clip_value;
+        // Before it is clipped by value, which would make a number of an infinity.
+        self.check_finite("sums of gradients", &mean)?;
         if clip > 0.0 {
             mean.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
         }
-        let sums = (gradient.clip_norm > 0.0).then(|| block_sums(&mean));
+        let sums = (clip_norm > 0.0).then(|| block_sums(&mean));
         self.mean = Some(mean);
-        sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm)
+        Ok(sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm))
     }
 
     /// Applies the step: the next version is what later pulls see. Returns what must be saved.
     ///
+    /// # Errors
+    /// [`PushError::Overflow`]: the next version would not be finite. As for [`Shard::aggregate`].
+    ///
     /// # Panics
     /// If [`Shard::aggregate`] didn't come before.
-    pub fn commit(&mut self, sum_of_squares: Option<f64>) -> Option<Save> {
+    pub fn commit(&mut self, sum_of_squares: Option<f64>) -> Result<Option<Save>, PushError> {
         let step = self.version;
         if step < self.plan.last_version() {
-            self.update(sum_of_squares);
+            self.update(sum_of_squares)?;
         }
         if self.is_first() {
             let reports = std::mem::take(&mut self.reports);
             self.ledger.commit(&self.plan, step, &reports);
         }
-        self.save()
+        Ok(self.save())
     }
 
-    fn update(&mut self, sum_of_squares: Option<f64>) {
+    fn update(&mut self, sum_of_squares: Option<f64>) -> Result<(), PushError> {
         let Some(mut mean) = self.mean.take() else { panic!("{} commits no gradient", self.id) };
         if let Some(sum) = sum_of_squares {
             let factor = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
@@ -246,9 +262,28 @@ impl Shard {
         }
         let mut next = vec![0.0; mean.len()];
         self.optimizer.apply(self.version, &mean, &self.current, &mut next, &mut self.state);
+        self.check_finite("new parameters", &next)?;
+        let state = std::mem::take(&mut self.state);
+        for (name, values) in self.optimizer.state_names().iter().zip(&state) {
+            self.check_finite(&format!("{name} values of the optimizer"), values)?;
+        }
+        self.state = state;
         self.previous = Some(std::mem::replace(&mut self.current, Arc::new(next)));
         self.version = self.version.next();
         self.reduction = Reduction::new(self.plan.offer.job.virtual_workers);
+        Ok(())
+    }
+
+    /// Ends the step where a value of it is not finite.
+    fn check_finite(&mut self, what: &str, values: &[f32]) -> Result<(), PushError> {
+        let Some(place) = first_not_finite(values) else { return Ok(()) };
+        let index = self.range.start + place;
+        let tensor = self.plan.layout.tensor_at(index).map_or("", |tensor| tensor.name.as_str());
+        let (what, tensor) = (what.to_owned(), tensor.to_owned());
+        let (shard, step) = (self.id, self.version);
+        let overflow = PushError::Overflow { shard, step, what, tensor, index };
+        self.overflow = Some(overflow.clone());
+        Err(overflow)
     }
 
     /// The state to save, if this version is one that is saved. The first shard's last version is
@@ -339,7 +374,7 @@ impl Shard {
                 continue;
             }
             let values = self.read_payload(span, payload)?;
-            if !values.iter().all(|value| value.is_finite()) {
+            if first_not_finite(&values).is_some() {
                 return Err(PushError::NotFinite { span, step });
             }
             read.push((span, Part { values, rows: header.rows }));

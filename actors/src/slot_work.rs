@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::codec::{Codec, codec};
 use crate::dataset::{Dataset, DatasetError, Rows, Split};
+use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version};
 use crate::ledger::SlotReport;
 use crate::messages::{PartHeader, Payload, Values};
@@ -154,7 +155,7 @@ impl SlotWork {
             let mut gradient = vec![0.0; plan.layout.len()];
             let rows = state.batch(&plan, slot, step);
             let loss = self.model.gradient(parameters, rows.batch(), &mut gradient);
-            if !loss.is_finite() || !gradient.iter().all(|value| value.is_finite()) {
+            if !loss.is_finite() || first_not_finite(&gradient).is_some() {
                 return Err(WorkError::NotFinite { slot, step, loss });
             }
             let score = evaluate.then(|| evaluated(&*self.model, parameters, &state.test));

@@ -12,8 +12,8 @@ use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::SlotReport;
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
-    AdoptView, CombineNorm, LinkError, NormError, PartHeader, Payload, PushError, PushGradient,
-    Pushed, ReportPart, ReportShard, RestoreShard,
+    AdoptView, CombineNorm, LinkError, NormError, PartHeader, Payload, PullParameters, PushError,
+    PushGradient, Pushed, ReportPart, ReportShard, RestoreShard,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
@@ -196,4 +196,24 @@ async fn new_leases_keep_the_wait_and_the_parts() {
     let completing = server.send(push(2, 0, 1)).await.unwrap();
     assert_eq!(completing, Ok(first_step()));
     assert_eq!(waiting.await.unwrap(), Ok(first_step()));
+}
+
+/// Nobody is left waiting, and what can be pulled is what was there before.
+#[actix_rt::test]
+async fn a_sum_that_overflows_is_refused_to_everyone_who_waits() {
+    let server = restored().await;
+    let huge = |slot| PushGradient {
+        payload: vec![Payload::Dense(Arc::new(vec![f32::MAX; 3]))],
+        ..push(1, 0, slot)
+    };
+    let waiting = server.send(huge(0));
+    let (waiting, completing) = futures_util::future::join(waiting, server.send(huge(1))).await;
+    let overflow = completing.unwrap().unwrap_err();
+    assert!(matches!(overflow, PushError::Overflow { index: 0, .. }), "{overflow}");
+    assert_eq!(waiting.unwrap(), Err(overflow.clone()));
+    // A worker that comes late hears the same.
+    assert_eq!(server.send(push(1, 0, 0)).await.unwrap(), Err(overflow));
+    let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
+    let newest = server.send(pull).await.unwrap().unwrap();
+    assert_eq!((newest.version, &*newest.values), (Version(0), &vec![0.0; 3]));
 }

@@ -83,6 +83,20 @@ pub enum PushError {
         "the gradient of {span} at {step} is not finite; lower job.optimizer.learning_rate or set job.gradient.clip_norm"
     )]
     NotFinite { span: Span, step: Version },
+    /// Every part was finite; their sum, or what the update makes of it, is not. The shard stays at
+    /// `step`, and the same job would fail again.
+    #[error(
+        "the {what} of {shard} at {step} overflow, first at parameter {index} (tensor {tensor:?}); lower job.optimizer.learning_rate or set job.gradient.clip_norm"
+    )]
+    Overflow {
+        shard: ShardId,
+        step: Version,
+        /// For example "new parameters".
+        what: String,
+        tensor: String,
+        /// In the whole flat space.
+        index: usize,
+    },
     #[error("part of {span} can't be decoded: {cause}")]
     Codec { span: Span, cause: String },
     #[error("the push announces {parts} parts and carries {payloads}")]

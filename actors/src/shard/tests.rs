@@ -79,7 +79,8 @@ fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRo
         shard.accept(&push(plan, id, step, 2..4)).unwrap();
         assert_eq!(shard.accept(&push(plan, id, step, 0..2)), Ok(Accepted::Complete));
     }
-    let asked: Vec<Aggregated> = shards.iter_mut().map(Shard::aggregate).collect();
+    let asked: Vec<Aggregated> =
+        shards.iter_mut().map(|shard| shard.aggregate().unwrap()).collect();
     let mut sum = None;
     // The last shard first: who asks first must not matter.
     for (id, asked) in asked.iter().enumerate().rev() {
@@ -87,7 +88,7 @@ fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRo
             sum = rounds.add(Version(step), ShardId(id as u32), sums.clone());
         }
     }
-    shards.iter_mut().for_each(|shard| drop(shard.commit(sum)));
+    shards.iter_mut().for_each(|shard| drop(shard.commit(sum).unwrap()));
 }
 
 /// The bits of all shards after some steps, one shard after another.
@@ -119,8 +120,8 @@ fn a_push_that_comes_twice_counts_once() {
         assert_eq!(shard.accept(&push(&plan, 0, 0, 0..2)), Ok(Accepted::Waiting));
     }
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Complete));
-    shard.aggregate();
-    shard.commit(None);
+    shard.aggregate().unwrap();
+    shard.commit(None).unwrap();
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Applied));
     assert_eq!(shard.version(), Version(1));
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
@@ -134,9 +135,9 @@ fn a_push_that_comes_again_while_the_norm_is_awaited_changes_nothing() {
     let mut shard = one(job.clone());
     let plan = Arc::clone(&shard.plan);
     shard.accept(&push(&plan, 0, 0, 0..4)).unwrap();
-    let Aggregated::NeedsNorm(sums) = shard.aggregate() else { panic!("no norm wanted") };
+    let Ok(Aggregated::NeedsNorm(sums)) = shard.aggregate() else { panic!("no norm wanted") };
     assert_eq!(shard.accept(&push(&plan, 0, 0, 0..4)), Ok(Accepted::Waiting));
-    shard.commit(Some(sums.iter().sum()));
+    shard.commit(Some(sums.iter().sum())).unwrap();
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(job, 1, 1));
 }
@@ -148,8 +149,8 @@ fn rows_count_once_where_others_compute_the_same_slots_again() {
     shard.accept(&push(&plan, 0, 0, 0..3)).unwrap();
     shard.accept(&PushGradient { worker: WorkerId(1), ..push(&plan, 0, 0, 1..3) }).unwrap();
     shard.accept(&PushGradient { worker: WorkerId(2), ..push(&plan, 0, 0, 0..4) }).unwrap();
-    shard.aggregate();
-    shard.commit(None);
+    shard.aggregate().unwrap();
+    shard.commit(None).unwrap();
     assert_eq!(shard.ledger().unwrap().rows, 4 * ROWS);
     assert_eq!(shard.ledger().unwrap().loss, 2.0);
 }
@@ -306,8 +307,8 @@ fn the_last_version_is_closed_by_the_evaluation_of_every_slot() {
     assert_eq!(shard.accept(&close(0..3)), Ok(Accepted::Waiting));
     assert_eq!(shard.accept(&close(1..3)), Ok(Accepted::Waiting));
     assert_eq!(shard.accept(&close(3..4)), Ok(Accepted::Complete));
-    assert_eq!(shard.aggregate(), Aggregated::Ready);
-    assert_eq!(shard.commit(None).map(|save| save.version), Some(Version(18)));
+    assert_eq!(shard.aggregate(), Ok(Aggregated::Ready));
+    assert_eq!(shard.commit(None).unwrap().map(|save| save.version), Some(Version(18)));
     assert_eq!(shard.accept(&close(0..3)), Ok(Accepted::Applied));
     assert!(shard.ledger().unwrap().closed);
 }
@@ -346,8 +347,8 @@ fn no_value_of_the_mean_gradient_passes_the_clip() {
     let push = push(&plan, 0, 0, 0..4);
     let huge = Payload::Dense(Arc::new(vec![1e6; 600]));
     shard.accept(&PushGradient { payload: vec![huge; 4], ..push }).unwrap();
-    shard.aggregate();
-    shard.commit(None);
+    shard.aggregate().unwrap();
+    shard.commit(None).unwrap();
     let after = shard.newest().values;
     assert!(before.iter().zip(after.iter()).all(|(old, new)| *new == old - 0.25));
 }
@@ -358,8 +359,8 @@ fn versions_at_the_interval_are_saved_with_their_range() {
     let mut shards = shards_at(&plan, 3);
     for (id, shard) in (0u32..).zip(&mut shards) {
         shard.accept(&push(&plan, id, 3, 0..4)).unwrap();
-        shard.aggregate();
-        let save = shard.commit(None).unwrap();
+        shard.aggregate().unwrap();
+        let save = shard.commit(None).unwrap().unwrap();
         let Range { start, end } = plan.shards.range(ShardId(id));
         assert_eq!(save.content, PartContent::Parameters { start, end });
         assert_eq!(save.version, Version(4));
@@ -374,4 +375,63 @@ fn rows_that_the_plan_does_not_have_are_refused_with_both_numbers() {
     lying.parts[0].rows = u64::MAX;
     let text = shard.accept(&lying).unwrap_err().to_string();
     assert!(text.contains("18446744073709551615 rows, the job's plan 3"), "{text}");
+}
+
+/// Pushes equal values for each slot and parameter until the sum is complete.
+fn fill(shard: &mut Shard, step: u64, value: f32) {
+    let push = push(&Arc::clone(&shard.plan), 0, step, 0..4);
+    let payload = vec![Payload::Dense(Arc::new(vec![value; 600])); 4];
+    assert_eq!(shard.accept(&PushGradient { payload, ..push }), Ok(Accepted::Complete));
+}
+
+/// The shard is where it was before the step, and refuses the step for good.
+fn check_overflowed(shard: &mut Shard, before: &Parameters, overflow: &PushError, what: &str) {
+    let text = overflow.to_string();
+    assert!(text.contains(what) && text.contains("parameter 0 (tensor \"w\")"), "{text}");
+    assert!(text.contains("shard-0 at version 17"), "{text}");
+    assert!(text.ends_with("or set job.gradient.clip_norm"), "{text}");
+    assert_eq!(shard.newest(), *before);
+    assert_eq!(shard.ledger().unwrap(), &Ledger::default());
+    let again = push(&Arc::clone(&shard.plan), 0, 17, 0..4);
+    assert_eq!(shard.accept(&again).as_ref(), Err(overflow));
+}
+
+/// The last step: no later one would notice.
+#[test]
+fn finite_parts_whose_sum_is_not_are_no_step() {
+    for clip_value in [0.0, 1.0] {
+        let mut job = job();
+        job.gradient.clip_value = clip_value;
+        let mut shard = shards_at(&plan(job, 1), 17).remove(0);
+        let before = shard.newest();
+        fill(&mut shard, 17, f32::MAX / 2.0);
+        let overflow = shard.aggregate().unwrap_err();
+        check_overflowed(&mut shard, &before, &overflow, "sums of gradients");
+    }
+}
+
+#[test]
+fn an_update_whose_parameters_are_not_finite_is_no_step() {
+    let mut job = job();
+    job.optimizer.learning_rate = 1e30;
+    let mut shard = shards_at(&plan(job, 1), 17).remove(0);
+    let before = shard.newest();
+    fill(&mut shard, 17, 1e30);
+    shard.aggregate().unwrap();
+    let overflow = shard.commit(None).unwrap_err();
+    check_overflowed(&mut shard, &before, &overflow, "new parameters");
+}
+
+/// Adam's variance is a square: it overflows where the parameters just stand still.
+#[test]
+fn an_update_whose_optimizer_state_is_not_finite_is_no_step() {
+    let mut job = job();
+    job.optimizer.kind = crate::job::OptimizerKind::Adam;
+    let mut shard = shards_at(&plan(job, 1), 17).remove(0);
+    shard.state = vec![vec![0.0; 600]; 2];
+    let before = shard.newest();
+    fill(&mut shard, 17, 1e30);
+    shard.aggregate().unwrap();
+    let overflow = shard.commit(None).unwrap_err();
+    check_overflowed(&mut shard, &before, &overflow, "variance values of the optimizer");
 }
