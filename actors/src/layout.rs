@@ -14,6 +14,11 @@ use crate::ids::ShardId;
 /// payload and is a multiple of a cache line.
 pub const BLOCK: usize = 256;
 
+/// Most parameters of a model. 16 GiB, of which a worker holds several copies (parameters, a
+/// gradient, residuals): more than any node has that this is made for. It keeps what a peer says
+/// about its model from being allocated, whatever it says.
+pub const PARAMETERS_MAX: u64 = 1 << 32;
+
 /// A tensor of a model: its name, its shape, and how it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
@@ -45,9 +50,14 @@ impl TensorSpec {
         Self { name: name.into(), shape, init }
     }
 
-    /// Number of values: the product of the shape.
+    /// Number of values: the product of the shape, which a [`Layout`] has checked.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// `None` where the product, or the product of the dimensions before a zero, is too large.
+    fn checked_len(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,6 +79,10 @@ pub struct Layout {
 pub enum LayoutError {
     #[error("the model names two tensors {name:?}; give each its own name")]
     DuplicateName { name: String },
+    #[error(
+        "with tensor {name:?} the model has more than {PARAMETERS_MAX} parameters; lower job.model.hidden or the shape of that tensor"
+    )]
+    TooLarge { name: String },
     #[error("the model has no parameters")]
     Empty,
     #[error(
@@ -83,7 +97,7 @@ impl Layout {
     /// Lays the tensors out in the order given.
     ///
     /// # Errors
-    /// No parameters at all, or a name that stands twice.
+    /// No parameters at all, more than [`PARAMETERS_MAX`], or a name that stands twice.
     pub fn new(tensors: Vec<TensorSpec>) -> Result<Self, LayoutError> {
         let mut names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
         names.sort_unstable();
@@ -91,10 +105,13 @@ impl Layout {
             return Err(LayoutError::DuplicateName { name: pair[0].to_owned() });
         }
         let mut offsets = Vec::with_capacity(tensors.len());
-        let mut len = 0;
+        let mut len = 0usize;
         for tensor in &tensors {
             offsets.push(len);
-            len += tensor.len();
+            let end = tensor.checked_len().and_then(|values| len.checked_add(values));
+            len = end
+                .filter(|&end| end as u64 <= PARAMETERS_MAX)
+                .ok_or_else(|| LayoutError::TooLarge { name: tensor.name.clone() })?;
         }
         if len == 0 {
             return Err(LayoutError::Empty);
@@ -221,6 +238,19 @@ mod tests {
         let names: Vec<Option<&str>> =
             (0..6).map(|index| layout.tensor_at(index).map(|t| t.name.as_str())).collect();
         assert_eq!(names, [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), None]);
+    }
+
+    #[test]
+    fn shapes_beyond_memory_are_refused_with_the_tensor_that_is_too_much() {
+        let small = || TensorSpec::new("small", vec![1], Init::Zeros);
+        for shape in [vec![usize::MAX], vec![1 << 32, 1 << 32], vec![usize::MAX, 2, 0]] {
+            let refused = Layout::new(vec![small(), TensorSpec::new("w", shape, Init::Zeros)]);
+            assert_eq!(refused, Err(LayoutError::TooLarge { name: "w".into() }));
+        }
+        let half = |name: &str| TensorSpec::new(name, vec![1 << 16, 1 << 15], Init::Zeros);
+        assert!(Layout::new(vec![half("a"), half("b")]).is_ok());
+        let refused = Layout::new(vec![half("a"), half("b"), small()]);
+        assert_eq!(refused, Err(LayoutError::TooLarge { name: "small".into() }));
     }
 
     #[test]
