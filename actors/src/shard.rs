@@ -2,7 +2,7 @@
 //!
 //! Which gradient counts is decided here and nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,12 +13,17 @@ use crate::ids::{ShardId, Slot, Version, View};
 use crate::job::GradientSpec;
 use crate::ledger::{Ledger, SlotReport};
 use crate::messages::{
-    BytesMoved, Parameters, Payload, PullError, PullParameters, PushError, PushGradient, Values,
+    BytesMoved, Parameters, PartHeader, Payload, PullError, PullParameters, PushError,
+    PushGradient, Values,
 };
 use crate::norm::{block_sums, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
 use crate::reduction::{Part, Reduction, Span};
+
+/// Largest sum of losses of one slot that is counted: a job of 10⁹ steps and 4,096 slots of these
+/// still adds up to a number, and no model that learns comes near.
+const LOSS_MAX: f64 = 1e290;
 
 /// A shard's state at one version, as it was initialised or read from a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,7 +168,7 @@ impl Shard {
             return Ok(self.newest());
         }
         match &self.previous {
-            Some(values) if wanted.next() == self.version => {
+            Some(values) if wanted.comes_before(self.version) => {
                 self.bytes.pulled += size_of_val(values.as_slice()) as u64;
                 Ok(Parameters { version: wanted, values: Arc::clone(values) })
             }
@@ -178,7 +183,7 @@ impl Shard {
     pub fn accept(&mut self, push: &PushGradient) -> Result<Accepted, PushError> {
         self.check_sender(push)?;
         let closing = push.step == self.version && self.version == self.plan.last_version();
-        if push.step.next() == self.version || (closing && self.ledger.closed) {
+        if push.step.comes_before(self.version) || (closing && self.ledger.closed) {
             return Ok(Accepted::Applied);
         }
         if push.step != self.version || (closing && !self.is_first()) {
@@ -187,10 +192,11 @@ impl Shard {
         if let Some(overflow) = &self.overflow {
             return Err(overflow.clone());
         }
+        self.check_spans(push)?;
         self.check_reports(push)?;
         let parts = if closing { Vec::new() } else { self.read_parts(push)? };
         for (span, part) in parts {
-            // `read_parts` has asked the tree already.
+            // `check_spans` has asked the tree already.
             self.reduction.insert(span, part).map_err(|_| PushError::WrongSpan { span })?;
         }
         // Only the first shard counts rows; the others would keep what a peer sends for ever.
@@ -334,22 +340,59 @@ impl Shard {
         Ok(())
     }
 
+    /// Nodes of the sum's tree in slot order, disjoint: at most one for each slot, then.
+    fn check_spans(&self, push: &PushGradient) -> Result<(), PushError> {
+        let mut end = 0;
+        for &PartHeader { span, .. } in &push.parts {
+            if span.first < end || !self.reduction.is_node(span) {
+                return Err(PushError::WrongSpan { span });
+            }
+            end = span.end;
+        }
+        Ok(())
+    }
+
     /// Every slot that the push covers has its report, and its evaluation where one is due.
     fn check_reports(&self, push: &PushGradient) -> Result<(), PushError> {
         if !self.is_first() {
             return Ok(());
         }
-        let due = self.plan.ends_epoch(push.step);
-        let reported =
-            |slot: Slot| push.reports.iter().any(|r| r.slot == slot && (r.score.is_some() || !due));
-        let slots = self.plan.offer.job.virtual_workers;
-        let usable =
-            |report: &SlotReport| report.slot.0 < slots && (report.score.is_some() || !due);
-        let covered = push.parts.iter().flat_map(|part| part.span.slots());
-        if push.reports.iter().all(usable) && covered.take(push.reports.len() + 1).all(reported) {
+        push.reports.iter().try_for_each(|report| self.check_report(report, push.step))?;
+        let reported: BTreeSet<Slot> = push.reports.iter().map(|report| report.slot).collect();
+        let mut covered = push.parts.iter().flat_map(|part| part.span.slots());
+        if covered.all(|slot| reported.contains(&slot)) {
             return Ok(());
         }
         Err(PushError::MissingReport)
+    }
+
+    /// The ledger adds up what it is told: nothing that the plan doesn't have may reach it.
+    fn check_report(&self, report: &SlotReport, step: Version) -> Result<(), PushError> {
+        let SlotReport { slot, rows, loss, score } = *report;
+        let due = self.plan.ends_epoch(step);
+        if slot.0 >= self.plan.offer.job.virtual_workers || (score.is_none() && due) {
+            return Err(PushError::MissingReport);
+        }
+        let closing = step == self.plan.last_version();
+        let trained = if closing { 0 } else { self.plan.batch_rows(slot, step).len() };
+        let score = score.unwrap_or_default();
+        // A score that isn't due is of no rows, or of all.
+        let tested = if report.score.is_some() { self.plan.test_rows(slot).len() } else { 0 };
+        let right = score.correct.unwrap_or(0);
+        for (what, expected, got) in [
+            ("training rows", trained as u64, rows),
+            ("test rows", tested as u64, score.rows),
+            ("right answers", right.min(score.rows), right),
+        ] {
+            if got != expected {
+                let what = what.to_owned();
+                return Err(PushError::WrongReport { slot, step, what, expected, got });
+            }
+        }
+        match [loss, score.loss].into_iter().find(|loss| !(loss.abs() <= LOSS_MAX)) {
+            None => Ok(()),
+            Some(loss) => Err(PushError::WrongLoss { slot, step, loss: format!("{loss:e}") }),
+        }
     }
 
     fn read_parts(&mut self, push: &PushGradient) -> Result<Vec<(Span, Part)>, PushError> {
@@ -359,11 +402,7 @@ impl Shard {
         }
         let mut read = Vec::with_capacity(parts);
         for (header, payload) in push.parts.iter().zip(&push.payload) {
-            let span = header.span;
-            if !self.reduction.is_node(span) {
-                return Err(PushError::WrongSpan { span });
-            }
-            let step = push.step;
+            let (span, step) = (header.span, push.step);
             let rows = span.slots().map(|slot| self.plan.batch_rows(slot, step).len() as u64);
             let (expected, got) = (rows.sum(), header.rows);
             if got != expected {

@@ -30,9 +30,10 @@ fn shards_at(plan: &Arc<JobPlan>, version: u64) -> Vec<Shard> {
     plan.shards.iter().map(shard).collect()
 }
 
-/// Steps of 12 of 72 rows: [`ROWS`] a slot, and 6 steps an epoch.
+/// Steps of 12 of 72 rows: [`ROWS`] a slot, and 6 steps an epoch. Two test rows a slot.
 fn rows_of_three(mut offer: JobOffer) -> JobOffer {
     offer.data.train_rows = 72;
+    offer.data.test_rows = 8;
     offer.job.batch_size = 12;
     offer
 }
@@ -53,7 +54,8 @@ fn gradient(slot: u32, step: u64) -> Vec<f32> {
 fn report(slot: u32, step: u64, plan: &JobPlan) -> SlotReport {
     let score =
         plan.ends_epoch(Version(step)).then_some(Score { rows: 2, loss: 1.0, correct: None });
-    SlotReport { slot: Slot(slot), rows: ROWS, loss: 0.5, score }
+    let rows = if Version(step) == plan.last_version() { 0 } else { ROWS };
+    SlotReport { slot: Slot(slot), rows, loss: 0.5, score }
 }
 
 /// The plain push of slots `first..end` for one shard, each slot a part of its own.
@@ -434,4 +436,65 @@ fn an_update_whose_optimizer_state_is_not_finite_is_no_step() {
     shard.aggregate().unwrap();
     let overflow = shard.commit(None).unwrap_err();
     check_overflowed(&mut shard, &before, &overflow, "variance values of the optimizer");
+}
+
+/// Each number of a report that is not the plan's is refused, at a step, at an epoch's end, and
+/// when the job closes.
+#[test]
+fn a_report_that_counts_what_the_plan_does_not_have_is_refused() {
+    let spoils: [(&str, fn(&mut SlotReport)); 3] = [
+        ("18446744073709551615 training rows", |report| report.rows = u64::MAX),
+        ("18446744073709551615 test rows", |report| {
+            report.score = Some(Score { rows: u64::MAX, loss: 1.0, correct: None });
+        }),
+        ("3 right answers, the job's plan 2", |report| {
+            report.score = Some(Score { rows: 2, loss: 1.0, correct: Some(3) });
+        }),
+    ];
+    for step in [0, 6, 18] {
+        for (words, spoil) in &spoils {
+            let plan = plan(job(), 1);
+            let mut shard = shards_at(&plan, step).remove(0);
+            let mut lying = push(&plan, 0, step, 0..2);
+            spoil(&mut lying.reports[1]);
+            let text = shard.accept(&lying).unwrap_err().to_string();
+            assert!(text.contains(words), "{text}");
+            assert!(shard.reports.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_would_spoil_the_ledger_is_refused() {
+    for bad in [f64::NAN, f64::INFINITY, f64::MAX, f64::MIN] {
+        let plan = plan(job(), 1);
+        let mut shard = shards_at(&plan, 18).remove(0);
+        let mut lying = push(&plan, 0, 18, 0..1);
+        lying.reports[0].score = Some(Score { rows: 2, loss: bad, correct: None });
+        assert!(matches!(shard.accept(&lying), Err(PushError::WrongLoss { .. })), "{bad}");
+        let mut shard = one(job());
+        let mut lying = push(&plan, 0, 0, 0..1);
+        lying.reports[0].loss = bad;
+        assert!(matches!(shard.accept(&lying), Err(PushError::WrongLoss { .. })), "{bad}");
+    }
+}
+
+#[test]
+fn parts_that_overlap_or_go_back_are_refused() {
+    for slots in [[0, 0], [1, 0]] {
+        let shard = one(job());
+        let mut bad = push(&shard.plan, 0, 0, 0..2);
+        bad.parts = slots.map(|slot| PartHeader { span: Span::one(Slot(slot)), rows: ROWS }).into();
+        check_refused(shard, &bad, |e| matches!(e, PushError::WrongSpan { .. }));
+    }
+}
+
+#[test]
+fn the_largest_version_is_out_of_the_window() {
+    let mut shard = one(job());
+    let push = PushGradient { step: Version(u64::MAX), ..push(&plan(job(), 1), 0, 0, 0..2) };
+    assert!(matches!(shard.accept(&push), Err(PushError::OutOfWindow { .. })));
+    let version = Some(Version(u64::MAX));
+    let pull = PullParameters { view: View(1), shard: ShardId(0), version };
+    assert!(matches!(shard.pull(&pull), Err(PullError::OutOfWindow { .. })));
 }
