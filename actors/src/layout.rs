@@ -194,6 +194,11 @@ impl ShardMap {
         self.ranges[shard.0 as usize].clone()
     }
 
+    /// Blocks of each shard; the last one of the last shard may be short.
+    pub fn blocks(&self) -> Vec<usize> {
+        self.ranges.iter().map(|range| range.len().div_ceil(BLOCK)).collect()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (ShardId, Range<usize>)> + '_ {
         (0u32..).zip(&self.ranges).map(|(shard, range)| (ShardId(shard), range.clone()))
     }

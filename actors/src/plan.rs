@@ -263,15 +263,15 @@ pub(crate) mod tests {
 
     #[test]
     fn a_count_of_zero_is_refused_with_its_key() {
-        let spoils: [(&str, fn(&mut JobOffer)); 3] = [
-            ("job.virtual_workers", |offer| offer.job.virtual_workers = 0),
-            ("job.batch_size", |offer| offer.job.batch_size = 0),
-            ("job.epochs", |offer| offer.job.epochs = 0),
-        ];
-        for (key, spoil) in spoils {
-            let mut offer = offer(job());
-            spoil(&mut offer);
-            assert_eq!(JobPlan::new(offer, 1), Err(PlanError::Zero { key }));
+        let no_slots = JobSpec { virtual_workers: 0, ..job() };
+        let no_batch = JobSpec { batch_size: 0, ..job() };
+        let no_epochs = JobSpec { epochs: 0, ..job() };
+        for (key, job) in [
+            ("job.virtual_workers", no_slots),
+            ("job.batch_size", no_batch),
+            ("job.epochs", no_epochs),
+        ] {
+            assert_eq!(JobPlan::new(offer(job), 1), Err(PlanError::Zero { key }));
         }
     }
 

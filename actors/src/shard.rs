@@ -126,6 +126,10 @@ impl Shard {
         }
     }
 
+    pub fn plan(&self) -> &JobPlan {
+        &self.plan
+    }
+
     pub fn version(&self) -> Version {
         self.version
     }
@@ -389,7 +393,8 @@ impl Shard {
                 return Err(PushError::WrongReport { slot, step, what, expected, got });
             }
         }
-        match [loss, score.loss].into_iter().find(|loss| !(loss.abs() <= LOSS_MAX)) {
+        match [loss, score.loss].into_iter().find(|loss| !loss.is_finite() || loss.abs() > LOSS_MAX)
+        {
             None => Ok(()),
             Some(loss) => Err(PushError::WrongLoss { slot, step, loss: format!("{loss:e}") }),
         }

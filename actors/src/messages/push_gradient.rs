@@ -111,6 +111,9 @@ pub enum PushError {
     WrongPayload { parts: usize, payloads: usize },
     #[error("the push to the first shard lacks the report of a slot or its evaluation")]
     MissingReport,
+    /// Send the same push again, later.
+    #[error("{waiting} workers wait for this step already")]
+    Busy { waiting: usize },
     /// The same worker asked again, and this request will not be answered.
     #[error("a later push of the same worker took this one's place")]
     Superseded,
