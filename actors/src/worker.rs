@@ -160,8 +160,10 @@ impl Worker {
         let handle =
             ctx.spawn(load.into_actor(self).map(move |loaded, worker, ctx| match loaded {
                 Ok(Ok(residuals)) => {
-                    if let Some(work) = &mut worker.work {
-                        work.restore_residuals(residuals);
+                    if let Some(work) = &mut worker.work
+                        && let Err(error) = work.restore_residuals(residuals)
+                    {
+                        return worker.fail(lease.view, error.to_string(), ctx);
                     }
                     worker.residuals_due = None;
                     worker.proceed(lease, ctx);
