@@ -14,10 +14,12 @@ use crate::ids::ShardId;
 /// payload and is a multiple of a cache line.
 pub const BLOCK: usize = 256;
 
-/// Most parameters of a model. 16 GiB, of which a worker holds several copies (parameters, a
-/// gradient, residuals): more than any node has that this is made for. It keeps what a peer says
-/// about its model from being allocated, whatever it says.
-pub const PARAMETERS_MAX: u64 = 1 << 32;
+/// Most parameters of a model: 64 GiB, which keeps what a peer says about its model from being
+/// believed and allocated.
+pub const PARAMETERS_MAX: u64 = 1 << 34;
+
+/// Most shards: one process each, and far more than one step's exchange could bear.
+pub const SHARDS_MAX: usize = 1024;
 
 /// A tensor of a model: its name, its shape, and how it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,8 @@ pub enum LayoutError {
         "{shards} shards are more than the {blocks} blocks of {BLOCK} parameters that the model has; set servers.shards to at most {blocks}"
     )]
     TooManyShards { shards: usize, blocks: usize },
+    #[error("servers.shards is {shards}; set it to at most {SHARDS_MAX}")]
+    BeyondMax { shards: usize },
     #[error("servers.shards is 0; set it to 1 or more")]
     NoShards,
 }
@@ -156,11 +160,14 @@ impl Layout {
     /// Cuts the space into `shards` contiguous ranges at block borders, as even as blocks allow.
     ///
     /// # Errors
-    /// No shards, or more than there are blocks.
+    /// No shards, more than [`SHARDS_MAX`], or more than there are blocks.
     pub fn cut(&self, shards: usize) -> Result<Vec<Range<usize>>, LayoutError> {
         let blocks = self.blocks();
         if shards == 0 {
             return Err(LayoutError::NoShards);
+        }
+        if shards > SHARDS_MAX {
+            return Err(LayoutError::BeyondMax { shards });
         }
         if shards > blocks {
             return Err(LayoutError::TooManyShards { shards, blocks });
@@ -252,10 +259,17 @@ mod tests {
             let refused = Layout::new(vec![small(), TensorSpec::new("w", shape, Init::Zeros)]);
             assert_eq!(refused, Err(LayoutError::TooLarge { name: "w".into() }));
         }
-        let half = |name: &str| TensorSpec::new(name, vec![1 << 16, 1 << 15], Init::Zeros);
+        let half = |name: &str| TensorSpec::new(name, vec![1 << 17, 1 << 16], Init::Zeros);
         assert!(Layout::new(vec![half("a"), half("b")]).is_ok());
         let refused = Layout::new(vec![half("a"), half("b"), small()]);
         assert_eq!(refused, Err(LayoutError::TooLarge { name: "small".into() }));
+    }
+
+    #[test]
+    fn more_shards_than_any_cluster_has_are_refused_however_large_the_model() {
+        let layout = layout(2000 * BLOCK);
+        assert!(layout.cut(1024).is_ok());
+        assert_eq!(layout.cut(1025), Err(LayoutError::BeyondMax { shards: 1025 }));
     }
 
     #[test]

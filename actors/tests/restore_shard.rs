@@ -41,7 +41,7 @@ async fn a_plan_that_would_divide_by_zero_is_refused() {
 #[actix_rt::test]
 async fn a_model_beyond_memory_is_refused() {
     let spoil = |restore: &mut RestoreShard| restore.offer.tensors[0].shape = vec![usize::MAX, 8];
-    check_refused(spoil, "more than 4294967296 parameters").await;
+    check_refused(spoil, "more than 17179869184 parameters").await;
 }
 
 #[actix_rt::test]
