@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::{PartContent, is_saved};
-use crate::codec::{Codec, codec};
+use crate::codec::{Codec, DecodeError, codec};
 use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version, View};
 use crate::job::GradientSpec;
@@ -440,7 +440,13 @@ impl Shard {
             }
             (Payload::Encoded(bytes), Some(codec)) => {
                 let mut values = vec![0.0; self.range.len()];
-                codec.decode(bytes, &mut values).map_err(|error| refused(error.to_string()))?;
+                codec.decode(bytes, &mut values).map_err(|error| match error {
+                    // For example a residual that has overflowed.
+                    DecodeError::NotFinite { .. } => {
+                        PushError::NotFinite { span, step: self.version }
+                    }
+                    damaged => refused(damaged.to_string()),
+                })?;
                 Ok(Arc::new(values))
             }
             (Payload::Dense(_), Some(codec)) => {

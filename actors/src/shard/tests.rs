@@ -500,3 +500,22 @@ fn the_largest_version_is_out_of_the_window() {
     let pull = PullParameters { view: View(1), shard: ShardId(0), version };
     assert!(matches!(shard.pull(&pull), Err(PullError::OutOfWindow { .. })));
 }
+
+/// What two finite values add up to in a residual may not be; whoever reads the error must hear of
+/// the learning rate, not of bytes.
+#[test]
+fn an_encoded_gradient_that_is_not_finite_is_refused_like_a_plain_one() {
+    for kind in [CodecKind::Fp16, CodecKind::Bf16, CodecKind::Int8, CodecKind::TopK] {
+        let mut job = job();
+        job.gradient.codec = kind;
+        let mut shard = one(job);
+        let plan = Arc::clone(&shard.plan);
+        let codec = codec(&plan.offer.job.gradient).unwrap();
+        let mut residual = vec![f32::MAX; if codec.keeps_residual() { 600 } else { 0 }];
+        let value = if codec.keeps_residual() { f32::MAX } else { f32::INFINITY };
+        let bytes = codec.encode(&[value; 600], &mut residual, &plan.shards).remove(0);
+        let payload = vec![Payload::Encoded(bytes.into())];
+        let refused = shard.accept(&PushGradient { payload, ..push(&plan, 0, 0, 0..1) });
+        assert!(matches!(refused, Err(PushError::NotFinite { .. })), "{kind:?}: {refused:?}");
+    }
+}
