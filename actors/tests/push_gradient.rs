@@ -131,3 +131,15 @@ async fn a_sum_that_overflows_is_refused_to_everyone_who_waits() {
     let newest = server.send(pull).await.unwrap().unwrap();
     assert_eq!((newest.version, &*newest.values), (Version(0), &vec![0.0; 3]));
 }
+
+/// A peer may make up workers; who waits is bounded, and those who do wait keep their places.
+#[actix_rt::test]
+async fn more_workers_than_a_job_can_have_are_not_kept_waiting() {
+    let server = restored().await;
+    for worker in 0..8192 {
+        server.do_send(PushGradient { worker: WorkerId(worker), ..push(1, 0, 0) });
+    }
+    let one_more = PushGradient { worker: WorkerId(8192), ..push(1, 0, 1) };
+    assert_eq!(server.send(one_more).await.unwrap(), Err(PushError::Busy { waiting: 8192 }));
+    assert_eq!(server.send(push(1, 0, 1)).await.unwrap(), Ok(first_step()));
+}
