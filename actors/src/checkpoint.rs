@@ -111,7 +111,8 @@ pub fn is_saved(version: Version, every: u64, last: Version) -> bool {
     version.0 > 0 && (version == last || version.0.is_multiple_of(every))
 }
 
-/// Whether the parts cover `0..len` of the flat space and, where wanted, all slots.
+/// Whether the parts hold each value of `0..len` exactly once, and the residual of each of
+/// `0..residual_slots` (none where the codec keeps none) exactly once.
 pub fn is_whole(parts: &[SavedPart], len: usize, residual_slots: Option<u32>) -> bool {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut slots: Vec<Slot> = Vec::new();
@@ -121,13 +122,12 @@ pub fn is_whole(parts: &[SavedPart], len: usize, residual_slots: Option<u32>) ->
             PartContent::Residuals { slots: some } => slots.extend(some),
         }
     }
-    ranges.sort_by_key(|range| range.start);
-    let covered = ranges.iter().fold(0, |covered, range| {
-        if range.start <= covered { covered.max(range.end) } else { covered }
-    });
+    ranges.sort_by_key(|range| (range.start, range.end));
     slots.sort_unstable();
-    slots.dedup();
-    covered >= len && residual_slots.is_none_or(|wanted| slots.len() == wanted as usize)
+    let end = ranges
+        .iter()
+        .try_fold(0, |end, range| (range.start == end && range.end > end).then_some(range.end));
+    end == Some(len) && slots.into_iter().eq((0..residual_slots.unwrap_or(0)).map(Slot))
 }
 
 #[cfg(test)]
@@ -150,6 +150,28 @@ mod tests {
         let residuals = part(PartContent::Residuals { slots: vec![Slot(0), Slot(1)] });
         assert!(!is_whole(&[range(0, 600), residuals.clone()], 600, Some(3)));
         assert!(is_whole(&[range(0, 600), residuals], 600, Some(2)));
+    }
+
+    #[test]
+    fn a_checkpoint_that_holds_something_twice_or_too_much_is_not_whole() {
+        for ranges in [
+            vec![(0, 600), (0, 600)],
+            vec![(0, 256), (128, 600)],
+            vec![(0, 600), (256, 512)],
+            vec![(0, 601)],
+            vec![(0, 256), (256, 256), (256, 600)],
+            vec![(0, 600), (700, 600)],
+        ] {
+            let parts: Vec<SavedPart> = ranges.iter().map(|&(a, b)| range(a, b)).collect();
+            assert!(!is_whole(&parts, 600, None), "{ranges:?}");
+        }
+        for slots in [vec![0, 1, 1], vec![0, 1, 2], vec![0, 2], vec![1, 2]] {
+            let slots = slots.into_iter().map(Slot).collect();
+            let parts = [range(0, 600), part(PartContent::Residuals { slots })];
+            assert!(!is_whole(&parts, 600, Some(2)), "{parts:?}");
+        }
+        let unwanted = part(PartContent::Residuals { slots: vec![Slot(0)] });
+        assert!(!is_whole(&[range(0, 600), unwanted], 600, None));
     }
 
     #[test]

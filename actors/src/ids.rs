@@ -59,6 +59,11 @@ impl Version {
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// Whether `later` is the version after this one. For numbers of peers, which may be any.
+    pub fn comes_before(self, later: Self) -> bool {
+        self.0.checked_add(1) == Some(later.0)
+    }
 }
 
 impl View {

@@ -14,6 +14,13 @@ use crate::ids::ShardId;
 /// payload and is a multiple of a cache line.
 pub const BLOCK: usize = 256;
 
+/// Most parameters of a model: 64 GiB, which keeps what a peer says about its model from being
+/// believed and allocated.
+pub const PARAMETERS_MAX: u64 = 1 << 34;
+
+/// Most shards: one process each, and far more than one step's exchange could bear.
+pub const SHARDS_MAX: usize = 1024;
+
 /// A tensor of a model: its name, its shape, and how it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
@@ -45,9 +52,14 @@ impl TensorSpec {
         Self { name: name.into(), shape, init }
     }
 
-    /// Number of values: the product of the shape.
+    /// Number of values: the product of the shape, which a [`Layout`] has checked.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// `None` where the product, or the product of the dimensions before a zero, is too large.
+    fn checked_len(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,12 +81,18 @@ pub struct Layout {
 pub enum LayoutError {
     #[error("the model names two tensors {name:?}; give each its own name")]
     DuplicateName { name: String },
+    #[error(
+        "with tensor {name:?} the model has more than {PARAMETERS_MAX} parameters; lower job.model.hidden or the shape of that tensor"
+    )]
+    TooLarge { name: String },
     #[error("the model has no parameters")]
     Empty,
     #[error(
         "{shards} shards are more than the {blocks} blocks of {BLOCK} parameters that the model has; set servers.shards to at most {blocks}"
     )]
     TooManyShards { shards: usize, blocks: usize },
+    #[error("servers.shards is {shards}; set it to at most {SHARDS_MAX}")]
+    BeyondMax { shards: usize },
     #[error("servers.shards is 0; set it to 1 or more")]
     NoShards,
 }
@@ -83,7 +101,7 @@ impl Layout {
     /// Lays the tensors out in the order given.
     ///
     /// # Errors
-    /// No parameters at all, or a name that stands twice.
+    /// No parameters at all, more than [`PARAMETERS_MAX`], or a name that stands twice.
     pub fn new(tensors: Vec<TensorSpec>) -> Result<Self, LayoutError> {
         let mut names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
         names.sort_unstable();
@@ -91,10 +109,13 @@ impl Layout {
             return Err(LayoutError::DuplicateName { name: pair[0].to_owned() });
         }
         let mut offsets = Vec::with_capacity(tensors.len());
-        let mut len = 0;
+        let mut len = 0usize;
         for tensor in &tensors {
             offsets.push(len);
-            len += tensor.len();
+            let end = tensor.checked_len().and_then(|values| len.checked_add(values));
+            len = end
+                .filter(|&end| end as u64 <= PARAMETERS_MAX)
+                .ok_or_else(|| LayoutError::TooLarge { name: tensor.name.clone() })?;
         }
         if len == 0 {
             return Err(LayoutError::Empty);
@@ -121,6 +142,16 @@ impl Layout {
         start..start + self.tensors[index].len()
     }
 
+    /// The tensor that value `index` of the flat space belongs to; `None` beyond its end.
+    pub fn tensor_at(&self, index: usize) -> Option<&TensorSpec> {
+        if index >= self.len {
+            return None;
+        }
+        // Of tensors that start at the same place, all but the last are empty.
+        let after = self.offsets.partition_point(|&offset| offset <= index);
+        self.tensors.get(after.checked_sub(1)?)
+    }
+
     /// Number of blocks; the last one may be short.
     pub fn blocks(&self) -> usize {
         self.len.div_ceil(BLOCK)
@@ -129,11 +160,14 @@ impl Layout {
     /// Cuts the space into `shards` contiguous ranges at block borders, as even as blocks allow.
     ///
     /// # Errors
-    /// No shards, or more than there are blocks.
+    /// No shards, more than [`SHARDS_MAX`], or more than there are blocks.
     pub fn cut(&self, shards: usize) -> Result<Vec<Range<usize>>, LayoutError> {
         let blocks = self.blocks();
         if shards == 0 {
             return Err(LayoutError::NoShards);
+        }
+        if shards > SHARDS_MAX {
+            return Err(LayoutError::BeyondMax { shards });
         }
         if shards > blocks {
             return Err(LayoutError::TooManyShards { shards, blocks });
@@ -165,6 +199,11 @@ impl ShardMap {
     /// If there is no such shard.
     pub fn range(&self, shard: ShardId) -> Range<usize> {
         self.ranges[shard.0 as usize].clone()
+    }
+
+    /// Blocks of each shard; the last one of the last shard may be short.
+    pub fn blocks(&self) -> Vec<usize> {
+        self.ranges.iter().map(|range| range.len().div_ceil(BLOCK)).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (ShardId, Range<usize>)> + '_ {
@@ -201,6 +240,36 @@ mod tests {
     fn more_shards_than_blocks_are_refused_with_the_largest_number_that_works() {
         let refused = layout(300).cut(3);
         assert_eq!(refused, Err(LayoutError::TooManyShards { shards: 3, blocks: 2 }));
+    }
+
+    #[test]
+    fn each_value_belongs_to_the_tensor_that_holds_it() {
+        let tensor = |name: &str, len| TensorSpec::new(name, vec![len], Init::Zeros);
+        let tensors = vec![tensor("a", 2), tensor("empty", 0), tensor("b", 3)];
+        let layout = Layout::new(tensors).unwrap();
+        let names: Vec<Option<&str>> =
+            (0..6).map(|index| layout.tensor_at(index).map(|t| t.name.as_str())).collect();
+        assert_eq!(names, [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), None]);
+    }
+
+    #[test]
+    fn shapes_beyond_memory_are_refused_with_the_tensor_that_is_too_much() {
+        let small = || TensorSpec::new("small", vec![1], Init::Zeros);
+        for shape in [vec![usize::MAX], vec![1 << 32, 1 << 32], vec![usize::MAX, 2, 0]] {
+            let refused = Layout::new(vec![small(), TensorSpec::new("w", shape, Init::Zeros)]);
+            assert_eq!(refused, Err(LayoutError::TooLarge { name: "w".into() }));
+        }
+        let half = |name: &str| TensorSpec::new(name, vec![1 << 17, 1 << 16], Init::Zeros);
+        assert!(Layout::new(vec![half("a"), half("b")]).is_ok());
+        let refused = Layout::new(vec![half("a"), half("b"), small()]);
+        assert_eq!(refused, Err(LayoutError::TooLarge { name: "small".into() }));
+    }
+
+    #[test]
+    fn more_shards_than_any_cluster_has_are_refused_however_large_the_model() {
+        let layout = layout(2000 * BLOCK);
+        assert!(layout.cut(1024).is_ok());
+        assert_eq!(layout.cut(1025), Err(LayoutError::BeyondMax { shards: 1025 }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod coordinator;
 pub mod dataset;
+mod finite;
 pub mod ids;
 pub mod job;
 pub mod layout;

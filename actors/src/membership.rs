@@ -1,6 +1,6 @@
 //! Who is alive: heartbeats and the clock, nothing else. A closed socket says nothing here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::{Incarnation, ShardId, WorkerId};
@@ -58,13 +58,13 @@ impl Membership {
                 }
             }
         }
-        // An actor that gave up is no longer among its node's members.
+        // An actor that gave up is no longer among its node's members. As a set: a peer may list
+        // many.
+        let listed: BTreeSet<Member> = members.iter().map(|(member, _)| *member).collect();
         let gone: Vec<Member> = self
             .alive
             .iter()
-            .filter(|(member, life)| {
-                life.node == node && !members.iter().any(|(listed, _)| listed == *member)
-            })
+            .filter(|(member, life)| life.node == node && !listed.contains(member))
             .map(|(member, _)| *member)
             .collect();
         for member in gone {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{ShardId, Version};
 use crate::layout::BLOCK;
+use crate::messages::NormError;
 
 /// Sums of squares of each block of a shard's values; f64, so that no gradient overflows it.
 pub fn block_sums(values: &[f32]) -> Vec<f64> {
@@ -33,7 +34,8 @@ pub fn clip_factor(sum_of_squares: f64, clip_norm: f32) -> f32 {
 /// Collects the block sums of all shards, step by step.
 #[derive(Clone, Debug)]
 pub struct NormRounds {
-    shards: usize,
+    /// Blocks of each shard.
+    blocks: Vec<usize>,
     /// Sums by step, shard by shard. At most [`ROUNDS_KEPT`].
     rounds: BTreeMap<Version, Vec<Option<Vec<f64>>>>,
 }
@@ -41,18 +43,38 @@ pub struct NormRounds {
 /// A shard may ask for the step before the one that others are in, never for an older one.
 const ROUNDS_KEPT: usize = 3;
 
+/// Largest sum of squares of a block of finite values: exact in f64.
+const BLOCK_SUM_MAX: f64 = f32::MAX as f64 * f32::MAX as f64 * BLOCK as f64;
+
 impl NormRounds {
-    pub fn new(shards: usize) -> Self {
-        Self { shards, rounds: BTreeMap::new() }
+    /// `blocks` are the numbers of blocks of the shards, in shard order.
+    pub fn new(blocks: Vec<usize>) -> Self {
+        Self { blocks, rounds: BTreeMap::new() }
     }
 
     /// Takes one shard's block sums of a step; returns the sum over all blocks once all are here.
     ///
-    /// Blocks are added in block order. Repeating a shard's sums changes nothing. `None` too for a
-    /// shard that doesn't exist.
-    pub fn add(&mut self, step: Version, shard: ShardId, sums: Vec<f64>) -> Option<f64> {
-        let round = self.rounds.entry(step).or_insert_with(|| vec![None; self.shards]);
-        *round.get_mut(shard.0 as usize)? = Some(sums);
+    /// Blocks are added in block order. Repeating a shard's sums changes nothing.
+    ///
+    /// # Errors
+    /// [`NormError::WrongSums`]: no such shard, or not what [`block_sums`] makes of its values.
+    pub fn add(
+        &mut self,
+        step: Version,
+        shard: ShardId,
+        sums: Vec<f64>,
+    ) -> Result<Option<f64>, NormError> {
+        let place = shard.0 as usize;
+        let expected = self.blocks.get(place).copied().unwrap_or(0);
+        let possible = sums.iter().all(|sum| (0.0..=BLOCK_SUM_MAX).contains(sum));
+        if expected == 0 || sums.len() != expected || !possible {
+            return Err(NormError::WrongSums { shard, step, expected, got: sums.len() });
+        }
+        let shards = self.blocks.len();
+        let round = self.rounds.entry(step).or_insert_with(|| vec![None; shards]);
+        if let Some(of_shard) = round.get_mut(place) {
+            *of_shard = Some(sums);
+        }
         let total = round
             .iter()
             .map(Option::as_deref)
@@ -66,7 +88,7 @@ impl NormRounds {
                 _ => self.rounds.pop_last(),
             };
         }
-        total
+        Ok(total)
     }
 }
 
@@ -81,11 +103,12 @@ mod tests {
     #[test]
     fn the_norm_does_not_depend_on_the_cut_or_on_who_comes_first() {
         let values = gradient(10 * BLOCK + 17);
-        let whole = NormRounds::new(1).add(Version(0), ShardId(0), block_sums(&values));
+        let whole = NormRounds::new(vec![11]).add(Version(0), ShardId(0), block_sums(&values));
+        assert!(matches!(whole, Ok(Some(_))));
         for cut in [1, 4, 9] {
             let (left, right) = values.split_at(cut * BLOCK);
-            let mut rounds = NormRounds::new(2);
-            assert_eq!(rounds.add(Version(0), ShardId(1), block_sums(right)), None);
+            let mut rounds = NormRounds::new(vec![cut, 11 - cut]);
+            assert_eq!(rounds.add(Version(0), ShardId(1), block_sums(right)), Ok(None));
             assert_eq!(rounds.add(Version(0), ShardId(0), block_sums(left)), whole);
             assert_eq!(rounds.add(Version(0), ShardId(1), block_sums(right)), whole);
         }
@@ -100,20 +123,42 @@ mod tests {
 
     #[test]
     fn late_requests_of_abandoned_steps_do_not_displace_the_step_in_flight() {
-        let mut rounds = NormRounds::new(2);
+        let mut rounds = NormRounds::new(vec![1; 2]);
         for step in 100..110 {
-            rounds.add(Version(step), ShardId(1), vec![1.0]);
+            rounds.add(Version(step), ShardId(1), vec![1.0]).unwrap();
         }
-        assert_eq!(rounds.add(Version(50), ShardId(0), vec![2.0]), None);
-        assert_eq!(rounds.add(Version(50), ShardId(1), vec![3.0]), Some(5.0));
+        assert_eq!(rounds.add(Version(50), ShardId(0), vec![2.0]), Ok(None));
+        assert_eq!(rounds.add(Version(50), ShardId(1), vec![3.0]), Ok(Some(5.0)));
     }
 
     #[test]
     fn old_rounds_are_forgotten() {
-        let mut rounds = NormRounds::new(2);
+        let mut rounds = NormRounds::new(vec![1; 2]);
         for step in 0..100 {
-            rounds.add(Version(step), ShardId(0), vec![1.0]);
+            rounds.add(Version(step), ShardId(0), vec![1.0]).unwrap();
         }
         assert_eq!(rounds.rounds.len(), ROUNDS_KEPT);
+    }
+
+    #[test]
+    fn sums_that_no_shard_can_have_are_refused_and_leave_no_round() {
+        let mut rounds = NormRounds::new(vec![2, 1]);
+        let sums = [vec![], vec![1.0], vec![1.0; 3], vec![1.0, f64::NAN], vec![1.0, -1.0]];
+        for sums in sums.into_iter().chain([vec![1.0, f64::INFINITY]]) {
+            let (shard, step, expected, got) = (ShardId(0), Version(4), 2, sums.len());
+            let refused = rounds.add(step, shard, sums);
+            assert_eq!(refused, Err(NormError::WrongSums { shard, step, expected, got }));
+        }
+        for shard in [2, u32::MAX] {
+            let refused = rounds.add(Version(4), ShardId(shard), vec![]);
+            assert!(matches!(refused, Err(NormError::WrongSums { expected: 0, .. })));
+        }
+        assert!(rounds.rounds.is_empty());
+    }
+
+    #[test]
+    fn the_largest_gradient_that_is_finite_has_a_norm() {
+        let sums = block_sums(&[f32::MAX; BLOCK]);
+        assert!(matches!(NormRounds::new(vec![1]).add(Version(0), ShardId(0), sums), Ok(Some(_))));
     }
 }

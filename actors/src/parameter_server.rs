@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
     AdoptView, CombineNorm, CombinedNorm, LinkError, NormError, Parameters, PullError,
@@ -31,6 +32,9 @@ use crate::shard::{Accepted, Aggregated, Save, Shard, ShardState};
 
 /// Two requests a worker at 64 workers; senders beyond it are held back.
 const MAILBOX_CAPACITY: usize = 128;
+/// Workers that may wait for a step: each has a slot of it, and those of the lease before may not
+/// have given up yet.
+const WAITING_MAX: usize = 2 * MAX_VIRTUAL_WORKERS as usize;
 /// How long an answer of a peer may take before it is asked again.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Between two tries of the same request.
@@ -102,9 +106,10 @@ impl ParameterServer {
         }
     }
 
-    fn install(&mut self, restore: &RestoreShard, shard: Shard) {
-        info!(shard = %self.id, view = %restore.view, version = %shard.version(), "shard restored");
-        self.norms = (self.id == ShardId(0)).then(|| NormRounds::new(restore.shards as usize));
+    fn install(&mut self, shard: Shard) {
+        info!(shard = %self.id, view = %shard.view(), version = %shard.version(), "shard restored");
+        let first = self.id == ShardId(0);
+        self.norms = first.then(|| NormRounds::new(shard.plan().shards.blocks()));
         self.shard = Some(shard);
     }
 
@@ -113,8 +118,9 @@ impl ParameterServer {
         let Some(shard) = &mut self.shard else { return };
         let step = shard.version();
         match shard.aggregate() {
-            Aggregated::Ready => self.commit(None, ctx),
-            Aggregated::NeedsNorm(sums) => {
+            Err(overflow) => self.refuse(&overflow),
+            Ok(Aggregated::Ready) => self.commit(None, ctx),
+            Ok(Aggregated::NeedsNorm(sums)) => {
                 let request = CombineNorm { step, shard: self.id, sums };
                 let (norm, view) = (self.links.norm.clone(), self.view);
                 let answer = combine(norm, request).into_actor(self);
@@ -137,7 +143,10 @@ impl ParameterServer {
 
     fn commit(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
-        let save = shard.commit(sum_of_squares);
+        let save = match shard.commit(sum_of_squares) {
+            Ok(save) => save,
+            Err(overflow) => return self.refuse(&overflow),
+        };
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             let Parameters { version, values } = shard.newest();
             // The worker may have given up; it asks again.
@@ -145,6 +154,14 @@ impl ParameterServer {
         }
         if let Some(save) = save {
             self.save(save, ctx);
+        }
+    }
+
+    /// Tells everyone who waits for the step that it can't be applied; their workers end the run.
+    fn refuse(&mut self, overflow: &PushError) {
+        warn!(shard = %self.id, error = %overflow, "step refused");
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            let _ = waiting.send(Err(overflow.clone()));
         }
     }
 
@@ -217,6 +234,11 @@ impl Handler<RestoreShard> for ParameterServer {
         if restore.view == self.view && self.restoring {
             return done(Err(RestoreError::NotReady(self.id)));
         }
+        // Before anything is forgotten: a restoration that can't be done must not cost the state.
+        let plan = match planned(&restore) {
+            Ok(plan) => plan,
+            Err(refused) => return done(Err(refused)),
+        };
         self.view = restore.view;
         self.restoring = true;
         self.shard = None;
@@ -227,14 +249,14 @@ impl Handler<RestoreShard> for ParameterServer {
         if let Some(combining) = self.combining.take() {
             ctx.cancel_future(combining);
         }
-        let load = load_shard(self.id, self.links.load.clone(), restore.clone()).into_actor(self);
+        let view = restore.view;
+        let load = load_shard(plan, self.links.load.clone(), restore).into_actor(self);
         Box::pin(load.map(move |loaded, server, _| {
-            if server.view != restore.view {
-                let current = server.view;
-                return Err(RestoreError::StaleView { got: restore.view, current });
+            if server.view != view {
+                return Err(RestoreError::StaleView { got: view, current: server.view });
             }
             server.restoring = false;
-            server.install(&restore, loaded?);
+            server.install(loaded?);
             Ok(())
         }))
     }
@@ -263,6 +285,9 @@ impl Handler<PushGradient> for ParameterServer {
     fn handle(&mut self, push: PushGradient, ctx: &mut Self::Context) -> Self::Result {
         let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
         let Some(shard) = &mut self.shard else { return done(Err(PushError::NotReady(self.id))) };
+        if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&push.worker) {
+            return done(Err(PushError::Busy { waiting: WAITING_MAX }));
+        }
         match shard.accept(&push) {
             Err(refused) => done(Err(refused)),
             Ok(Accepted::Applied) => {
@@ -301,7 +326,11 @@ impl Handler<CombineNorm> for ParameterServer {
         let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
         let Some(norms) = &mut self.norms else { return done(Err(NormError::NotReady)) };
         let CombineNorm { step, shard, sums } = combine;
-        if let Some(sum_of_squares) = norms.add(step, shard, sums) {
+        let sum = match norms.add(step, shard, sums) {
+            Ok(sum) => sum,
+            Err(refused) => return done(Err(refused)),
+        };
+        if let Some(sum_of_squares) = sum {
             let combined = CombinedNorm { sum_of_squares };
             let of_step = |(of, _): &(Version, _)| *of == step;
             let due: Vec<ShardId> = self
@@ -346,13 +375,31 @@ async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
     }
 }
 
+/// The plan of a restoration that can be done.
+fn planned(restore: &RestoreShard) -> Result<JobPlan, RestoreError> {
+    let refused = |cause: String| RestoreError::Plan { cause };
+    let RestoreShard { shard, shards, version, .. } = *restore;
+    let plan =
+        JobPlan::new(restore.offer.clone(), shards).map_err(|error| refused(error.to_string()))?;
+    if shard.0 >= shards {
+        return Err(refused(format!("{shard} is not one of {shards} shards")));
+    }
+    if restore.checkpoint_every == 0 {
+        return Err(refused("checkpoint.every_steps is 0; set it to 1 or more".to_owned()));
+    }
+    let last = plan.last_version();
+    if version > last {
+        return Err(refused(format!("{version} is beyond the last one, {last}")));
+    }
+    Ok(plan)
+}
+
 async fn load_shard(
-    id: ShardId,
+    plan: JobPlan,
     load: Recipient<LoadRange>,
     restore: RestoreShard,
 ) -> Result<Shard, RestoreError> {
-    let plan = JobPlan::new(restore.offer, restore.shards)
-        .map_err(|error| RestoreError::Plan { cause: error.to_string() })?;
+    let id = restore.shard;
     let range = plan.shards.range(id);
     let job = &plan.offer.job;
     let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
@@ -364,12 +411,19 @@ async fn load_shard(
             ledger: crate::ledger::Ledger::default(),
         }
     } else {
-        let state = optimizer.state_names().iter().map(|name| (*name).to_owned()).collect();
+        let state: Vec<String> =
+            optimizer.state_names().iter().map(|name| (*name).to_owned()).collect();
+        let (vectors, expected) = (state.len(), range.len());
         let loaded = load
             .send(LoadRange { version: restore.version, range, state })
             .await
             .map_err(|_| RestoreError::Link(LinkError::Closed))?
             .map_err(|error| RestoreError::Checkpoint { cause: error.to_string() })?;
+        let mut lens = std::iter::once(&loaded.parameters).chain(&loaded.state).map(Vec::len);
+        if loaded.state.len() != vectors || lens.any(|len| len != expected) {
+            let cause = format!("it doesn't hold {} vectors of {expected} values", vectors + 1);
+            return Err(RestoreError::Checkpoint { cause });
+        }
         ShardState {
             version: restore.version,
             parameters: loaded.parameters,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{DatasetShape, Scaling};
 use crate::ids::{Slot, Version};
-use crate::job::JobSpec;
+use crate::job::{JobSpec, MAX_VIRTUAL_WORKERS};
 use crate::layout::{Layout, LayoutError, ShardMap, TensorSpec};
 use crate::model::ModelDescription;
 
@@ -38,6 +38,19 @@ pub struct JobPlan {
 pub enum PlanError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    #[error("{key} is 0; set it to 1 or more")]
+    Zero { key: &'static str },
+    #[error("job.virtual_workers is {slots}; set it to at most {MAX_VIRTUAL_WORKERS}")]
+    TooManySlots { slots: u32 },
+    #[error(
+        "{rows} training rows in {slots} slots are more than {} rows a slot; raise job.virtual_workers",
+        u32::MAX
+    )]
+    TooManyRows { rows: usize, slots: u32 },
+    #[error(
+        "{epochs} epochs of {steps} steps are more than can be counted; lower job.epochs or raise job.batch_size"
+    )]
+    TooManySteps { epochs: u64, steps: u64 },
     #[error("the data has no training rows; check job.data.train and job.data.test_fraction")]
     NoRows,
     #[error(
@@ -47,20 +60,44 @@ pub enum PlanError {
 }
 
 impl JobPlan {
+    /// An offer may come from a peer: after this, none of its numbers can divide by zero or leave
+    /// its type.
+    ///
     /// # Errors
-    /// No training rows, fewer than slots, or a layout that can't be cut into `shards`.
+    /// A count that is 0 or too large, fewer training rows than slots, or a layout that can't be
+    /// cut into `shards`.
     pub fn new(offer: JobOffer, shards: u32) -> Result<Self, PlanError> {
         let layout = Layout::new(offer.tensors.clone())?;
         let shards = ShardMap::new(&layout, shards as usize)?;
         let rows = offer.data.train_rows;
-        let slots = offer.job.virtual_workers;
+        let JobSpec { virtual_workers: slots, batch_size, epochs, .. } = offer.job;
         if rows == 0 {
             return Err(PlanError::NoRows);
+        }
+        for (key, is_zero) in [
+            ("job.virtual_workers", slots == 0),
+            ("job.batch_size", batch_size == 0),
+            ("job.epochs", epochs == 0),
+        ] {
+            if is_zero {
+                return Err(PlanError::Zero { key });
+            }
+        }
+        if slots > MAX_VIRTUAL_WORKERS {
+            return Err(PlanError::TooManySlots { slots });
         }
         if slots as usize > rows {
             return Err(PlanError::MoreSlotsThanRows { slots, rows });
         }
-        let steps_per_epoch = rows.div_ceil(offer.job.batch_size) as u64;
+        // A slot's order is kept in 32 bits a row.
+        if u32::try_from(rows.div_ceil(slots as usize)).is_err() {
+            return Err(PlanError::TooManyRows { rows, slots });
+        }
+        let steps_per_epoch = rows.div_ceil(batch_size) as u64;
+        // The version after the last must be a number too.
+        if steps_per_epoch.checked_mul(epochs).is_none_or(|last| last == u64::MAX) {
+            return Err(PlanError::TooManySteps { epochs, steps: steps_per_epoch });
+        }
         Ok(Self { offer, layout, shards, steps_per_epoch })
     }
 
@@ -115,6 +152,8 @@ fn share(rows: usize, slot: Slot, slots: u32) -> Range<usize> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::job::{
         Activation, CodecKind, DataFormat, DataSpec, GradientSpec, Loss, ModelSpec, OptimizerKind,
@@ -220,6 +259,66 @@ pub(crate) mod tests {
         offer.data.train_rows = 3;
         let refused = JobPlan::new(offer, 1);
         assert_eq!(refused, Err(PlanError::MoreSlotsThanRows { slots: 4, rows: 3 }));
+    }
+
+    #[test]
+    fn a_count_of_zero_is_refused_with_its_key() {
+        let no_slots = JobSpec { virtual_workers: 0, ..job() };
+        let no_batch = JobSpec { batch_size: 0, ..job() };
+        let no_epochs = JobSpec { epochs: 0, ..job() };
+        for (key, job) in [
+            ("job.virtual_workers", no_slots),
+            ("job.batch_size", no_batch),
+            ("job.epochs", no_epochs),
+        ] {
+            assert_eq!(JobPlan::new(offer(job), 1), Err(PlanError::Zero { key }));
+        }
+    }
+
+    #[test]
+    fn counts_that_leave_their_type_are_refused() {
+        let mut endless = offer(job());
+        endless.job.epochs = u64::MAX;
+        let refused = JobPlan::new(endless, 1);
+        assert_eq!(refused, Err(PlanError::TooManySteps { epochs: u64::MAX, steps: 6 }));
+        let mut wide = offer(job());
+        (wide.data.train_rows, wide.job.virtual_workers) = (usize::MAX, 5000);
+        assert_eq!(JobPlan::new(wide.clone(), 1), Err(PlanError::TooManySlots { slots: 5000 }));
+        wide.job.virtual_workers = 4096;
+        let refused = JobPlan::new(wide, 1);
+        assert_eq!(refused, Err(PlanError::TooManyRows { rows: usize::MAX, slots: 4096 }));
+    }
+
+    /// Small numbers, the largest, and all in between: products of them leave every type.
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![6 => 0u64..9, 1 => Just(u64::MAX), 1 => Just(1 << 32), 1 => any::<u64>()]
+    }
+
+    proptest! {
+        /// What is planned can be asked for everything, by any number that a peer may send.
+        #[test]
+        fn no_numbers_make_a_plan_panic(
+            [rows, test_rows, batch, slots, epochs, shards, width, height, step] in
+                [(); 9].map(|()| number()),
+        ) {
+            let mut offer = offer(job());
+            (offer.data.train_rows, offer.data.test_rows) = (rows as usize, test_rows as usize);
+            (offer.job.batch_size, offer.job.virtual_workers) = (batch as usize, slots as u32);
+            offer.job.epochs = epochs;
+            offer.tensors[0].shape = vec![width as usize, height as usize];
+            // Enough shards to be too many, not so many that the list of them is what is tested.
+            if let Ok(plan) = JobPlan::new(offer, (shards % 5000) as u32) {
+                let slots = plan.offer.job.virtual_workers;
+                for slot in [Slot(0), Slot(slots - 1)] {
+                    prop_assert!(plan.train_rows(slot).end <= rows as usize);
+                    prop_assert!(plan.test_rows(slot).end <= test_rows as usize);
+                    let batch = plan.batch_rows(slot, Version(step));
+                    prop_assert!(batch.end <= plan.train_rows(slot).len());
+                }
+                prop_assert!(plan.epoch_of(Version(step)) <= step);
+                prop_assert!(plan.last_version().next() > plan.last_version());
+            }
+        }
     }
 
     #[test]

@@ -2,21 +2,28 @@
 //!
 //! Which gradient counts is decided here and nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::{PartContent, is_saved};
-use crate::codec::{Codec, codec};
+use crate::codec::{Codec, DecodeError, codec};
+use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version, View};
+use crate::job::GradientSpec;
 use crate::ledger::{Ledger, SlotReport};
 use crate::messages::{
-    BytesMoved, Parameters, Payload, PullError, PullParameters, PushError, PushGradient, Values,
+    BytesMoved, Parameters, PartHeader, Payload, PullError, PullParameters, PushError,
+    PushGradient, Values,
 };
 use crate::norm::{block_sums, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
 use crate::reduction::{Part, Reduction, Span};
+
+/// Largest sum of losses of one slot that is counted: a job of 10⁹ steps and 4,096 slots of these
+/// still adds up to a number, and no model that learns comes near.
+const LOSS_MAX: f64 = 1e290;
 
 /// A shard's state at one version, as it was initialised or read from a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +56,8 @@ pub struct Shard {
     reports: BTreeMap<Slot, SlotReport>,
     /// The mean gradient of the step, while the global norm is awaited.
     mean: Option<Vec<f32>>,
+    /// The step has overflowed: it would do so again, and `state` is of no version any more.
+    overflow: Option<PushError>,
     ledger: Ledger,
     bytes: BytesMoved,
 }
@@ -110,10 +119,15 @@ impl Shard {
             reduction,
             reports: BTreeMap::new(),
             mean: None,
+            overflow: None,
             ledger: state.ledger,
             bytes: BytesMoved::default(),
             plan,
         }
+    }
+
+    pub fn plan(&self) -> &JobPlan {
+        &self.plan
     }
 
     pub fn version(&self) -> Version {
@@ -158,7 +172,7 @@ impl Shard {
             return Ok(self.newest());
         }
         match &self.previous {
-            Some(values) if wanted.next() == self.version => {
+            Some(values) if wanted.comes_before(self.version) => {
                 self.bytes.pulled += size_of_val(values.as_slice()) as u64;
                 Ok(Parameters { version: wanted, values: Arc::clone(values) })
             }
@@ -173,16 +187,20 @@ impl Shard {
     pub fn accept(&mut self, push: &PushGradient) -> Result<Accepted, PushError> {
         self.check_sender(push)?;
         let closing = push.step == self.version && self.version == self.plan.last_version();
-        if push.step.next() == self.version || (closing && self.ledger.closed) {
+        if push.step.comes_before(self.version) || (closing && self.ledger.closed) {
             return Ok(Accepted::Applied);
         }
         if push.step != self.version || (closing && !self.is_first()) {
             return Err(PushError::OutOfWindow { got: push.step, version: self.version });
         }
+        if let Some(overflow) = &self.overflow {
+            return Err(overflow.clone());
+        }
+        self.check_spans(push)?;
         self.check_reports(push)?;
         let parts = if closing { Vec::new() } else { self.read_parts(push)? };
         for (span, part) in parts {
-            // `read_parts` has asked the tree already.
+            // `check_spans` has asked the tree already.
             self.reduction.insert(span, part).map_err(|_| PushError::WrongSpan { span })?;
         }
         // Only the first shard counts rows; the others would keep what a peer sends for ever.
@@ -199,46 +217,54 @@ impl Shard {
 
     /// Turns the complete sum into the mean gradient, clipped by value.
     ///
+    /// # Errors
+    /// [`PushError::Overflow`]: the sum is not finite. The shard keeps its version, and refuses
+    /// each further push of this step in the same way.
+    ///
     /// # Panics
     /// If the sum is not complete.
-    pub fn aggregate(&mut self) -> Aggregated {
+    pub fn aggregate(&mut self) -> Result<Aggregated, PushError> {
         if self.version == self.plan.last_version() {
-            return Aggregated::Ready;
+            return Ok(Aggregated::Ready);
         }
         let Some(total) = self.reduction.take_total() else {
             panic!("{} aggregates an incomplete step", self.id)
         };
-        let gradient = &self.plan.offer.job.gradient;
+        let GradientSpec { clip_value: clip, clip_norm, .. } = self.plan.offer.job.gradient;
         let mut mean = Arc::unwrap_or_clone(total.values);
         // A sum over no rows is all zeros, and stays so.
         let scale = 1.0 / total.rows.max(1) as f32;
         mean.iter_mut().for_each(|value| *value *= scale);
-        let clip = gradient.clip_value;
+        // Before it is clipped by value, which would make a number of an infinity.
+        self.check_finite("sums of gradients", &mean)?;
         if clip > 0.0 {
             mean.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
         }
-        let sums = (gradient.clip_norm > 0.0).then(|| block_sums(&mean));
+        let sums = (clip_norm > 0.0).then(|| block_sums(&mean));
         self.mean = Some(mean);
-        sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm)
+        Ok(sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm))
     }
 
     /// Applies the step: the next version is what later pulls see. Returns what must be saved.
     ///
+    /// # Errors
+    /// [`PushError::Overflow`]: the next version would not be finite. As for [`Shard::aggregate`].
+    ///
     /// # Panics
     /// If [`Shard::aggregate`] didn't come before.
-    pub fn commit(&mut self, sum_of_squares: Option<f64>) -> Option<Save> {
+    pub fn commit(&mut self, sum_of_squares: Option<f64>) -> Result<Option<Save>, PushError> {
         let step = self.version;
         if step < self.plan.last_version() {
-            self.update(sum_of_squares);
+            self.update(sum_of_squares)?;
         }
         if self.is_first() {
             let reports = std::mem::take(&mut self.reports);
             self.ledger.commit(&self.plan, step, &reports);
         }
-        self.save()
+        Ok(self.save())
     }
 
-    fn update(&mut self, sum_of_squares: Option<f64>) {
+    fn update(&mut self, sum_of_squares: Option<f64>) -> Result<(), PushError> {
         let Some(mut mean) = self.mean.take() else { panic!("{} commits no gradient", self.id) };
         if let Some(sum) = sum_of_squares {
             let factor = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
@@ -246,9 +272,28 @@ impl Shard {
         }
         let mut next = vec![0.0; mean.len()];
         self.optimizer.apply(self.version, &mean, &self.current, &mut next, &mut self.state);
+        self.check_finite("new parameters", &next)?;
+        let state = std::mem::take(&mut self.state);
+        for (name, values) in self.optimizer.state_names().iter().zip(&state) {
+            self.check_finite(&format!("{name} values of the optimizer"), values)?;
+        }
+        self.state = state;
         self.previous = Some(std::mem::replace(&mut self.current, Arc::new(next)));
         self.version = self.version.next();
         self.reduction = Reduction::new(self.plan.offer.job.virtual_workers);
+        Ok(())
+    }
+
+    /// Ends the step where a value of it is not finite.
+    fn check_finite(&mut self, what: &str, values: &[f32]) -> Result<(), PushError> {
+        let Some(place) = first_not_finite(values) else { return Ok(()) };
+        let index = self.range.start + place;
+        let tensor = self.plan.layout.tensor_at(index).map_or("", |tensor| tensor.name.as_str());
+        let (what, tensor) = (what.to_owned(), tensor.to_owned());
+        let (shard, step) = (self.id, self.version);
+        let overflow = PushError::Overflow { shard, step, what, tensor, index };
+        self.overflow = Some(overflow.clone());
+        Err(overflow)
     }
 
     /// The state to save, if this version is one that is saved. The first shard's last version is
@@ -299,22 +344,60 @@ impl Shard {
         Ok(())
     }
 
+    /// Nodes of the sum's tree in slot order, disjoint: at most one for each slot, then.
+    fn check_spans(&self, push: &PushGradient) -> Result<(), PushError> {
+        let mut end = 0;
+        for &PartHeader { span, .. } in &push.parts {
+            if span.first < end || !self.reduction.is_node(span) {
+                return Err(PushError::WrongSpan { span });
+            }
+            end = span.end;
+        }
+        Ok(())
+    }
+
     /// Every slot that the push covers has its report, and its evaluation where one is due.
     fn check_reports(&self, push: &PushGradient) -> Result<(), PushError> {
         if !self.is_first() {
             return Ok(());
         }
-        let due = self.plan.ends_epoch(push.step);
-        let reported =
-            |slot: Slot| push.reports.iter().any(|r| r.slot == slot && (r.score.is_some() || !due));
-        let slots = self.plan.offer.job.virtual_workers;
-        let usable =
-            |report: &SlotReport| report.slot.0 < slots && (report.score.is_some() || !due);
-        let covered = push.parts.iter().flat_map(|part| part.span.slots());
-        if push.reports.iter().all(usable) && covered.take(push.reports.len() + 1).all(reported) {
+        push.reports.iter().try_for_each(|report| self.check_report(report, push.step))?;
+        let reported: BTreeSet<Slot> = push.reports.iter().map(|report| report.slot).collect();
+        let mut covered = push.parts.iter().flat_map(|part| part.span.slots());
+        if covered.all(|slot| reported.contains(&slot)) {
             return Ok(());
         }
         Err(PushError::MissingReport)
+    }
+
+    /// The ledger adds up what it is told: nothing that the plan doesn't have may reach it.
+    fn check_report(&self, report: &SlotReport, step: Version) -> Result<(), PushError> {
+        let SlotReport { slot, rows, loss, score } = *report;
+        let due = self.plan.ends_epoch(step);
+        if slot.0 >= self.plan.offer.job.virtual_workers || (score.is_none() && due) {
+            return Err(PushError::MissingReport);
+        }
+        let closing = step == self.plan.last_version();
+        let trained = if closing { 0 } else { self.plan.batch_rows(slot, step).len() };
+        let score = score.unwrap_or_default();
+        // A score that isn't due is of no rows, or of all.
+        let tested = if report.score.is_some() { self.plan.test_rows(slot).len() } else { 0 };
+        let right = score.correct.unwrap_or(0);
+        for (what, expected, got) in [
+            ("training rows", trained as u64, rows),
+            ("test rows", tested as u64, score.rows),
+            ("right answers", right.min(score.rows), right),
+        ] {
+            if got != expected {
+                let what = what.to_owned();
+                return Err(PushError::WrongReport { slot, step, what, expected, got });
+            }
+        }
+        match [loss, score.loss].into_iter().find(|loss| !loss.is_finite() || loss.abs() > LOSS_MAX)
+        {
+            None => Ok(()),
+            Some(loss) => Err(PushError::WrongLoss { slot, step, loss: format!("{loss:e}") }),
+        }
     }
 
     fn read_parts(&mut self, push: &PushGradient) -> Result<Vec<(Span, Part)>, PushError> {
@@ -324,11 +407,7 @@ impl Shard {
         }
         let mut read = Vec::with_capacity(parts);
         for (header, payload) in push.parts.iter().zip(&push.payload) {
-            let span = header.span;
-            if !self.reduction.is_node(span) {
-                return Err(PushError::WrongSpan { span });
-            }
-            let step = push.step;
+            let (span, step) = (header.span, push.step);
             let rows = span.slots().map(|slot| self.plan.batch_rows(slot, step).len() as u64);
             let (expected, got) = (rows.sum(), header.rows);
             if got != expected {
@@ -339,7 +418,7 @@ impl Shard {
                 continue;
             }
             let values = self.read_payload(span, payload)?;
-            if !values.iter().all(|value| value.is_finite()) {
+            if first_not_finite(&values).is_some() {
                 return Err(PushError::NotFinite { span, step });
             }
             read.push((span, Part { values, rows: header.rows }));
@@ -361,7 +440,13 @@ impl Shard {
             }
             (Payload::Encoded(bytes), Some(codec)) => {
                 let mut values = vec![0.0; self.range.len()];
-                codec.decode(bytes, &mut values).map_err(|error| refused(error.to_string()))?;
+                codec.decode(bytes, &mut values).map_err(|error| match error {
+                    // For example a residual that has overflowed.
+                    DecodeError::NotFinite { .. } => {
+                        PushError::NotFinite { span, step: self.version }
+                    }
+                    damaged => refused(damaged.to_string()),
+                })?;
                 Ok(Arc::new(values))
             }
             (Payload::Dense(_), Some(codec)) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::codec::{Codec, codec};
 use crate::dataset::{Dataset, DatasetError, Rows, Split};
+use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version};
 use crate::ledger::SlotReport;
 use crate::messages::{PartHeader, Payload, Values};
@@ -51,6 +52,10 @@ pub enum WorkError {
     NotFinite { slot: Slot, step: Version, loss: f64 },
     #[error("rows of {slot} can't be loaded: {source}")]
     Data { slot: Slot, source: DatasetError },
+    #[error(
+        "the checkpoint has {got} values for the residual of {slot}, not {expected}; drop it with --fresh"
+    )]
+    Residual { slot: Slot, expected: usize, got: usize },
     #[error(
         "the data set gave {got} rows for {slot}, {expected} were asked for; its files changed, start the job again"
     )]
@@ -121,12 +126,21 @@ impl SlotWork {
     }
 
     /// Takes residuals from a checkpoint.
-    pub fn restore_residuals(&mut self, residuals: Vec<(Slot, Vec<f32>)>) {
-        for (slot, residual) in residuals {
-            if let Some(state) = self.slots.get_mut(&slot) {
-                state.residual = residual;
+    ///
+    /// # Errors
+    /// A slot that is held has none there, or one of another length.
+    pub fn restore_residuals(&mut self, residuals: Vec<(Slot, Vec<f32>)>) -> Result<(), WorkError> {
+        let expected = self.plan.layout.len();
+        let mut residuals: BTreeMap<Slot, Vec<f32>> = residuals.into_iter().collect();
+        for (&slot, state) in &mut self.slots {
+            let residual = residuals.remove(&slot).unwrap_or_default();
+            let got = residual.len();
+            if got != expected {
+                return Err(WorkError::Residual { slot, expected, got });
             }
+            state.residual = residual;
         }
+        Ok(())
     }
 
     /// Copies of all residuals, for a checkpoint.
@@ -154,7 +168,7 @@ impl SlotWork {
             let mut gradient = vec![0.0; plan.layout.len()];
             let rows = state.batch(&plan, slot, step);
             let loss = self.model.gradient(parameters, rows.batch(), &mut gradient);
-            if !loss.is_finite() || !gradient.iter().all(|value| value.is_finite()) {
+            if !loss.is_finite() || first_not_finite(&gradient).is_some() {
                 return Err(WorkError::NotFinite { slot, step, loss });
             }
             let score = evaluate.then(|| evaluated(&*self.model, parameters, &state.test));

@@ -111,6 +111,19 @@ impl Worker {
         }
     }
 
+    /// A lease that could not be worked on must not end the one that is held.
+    fn check(&self, lease: &LeaseSlots) -> Result<(), LeaseError> {
+        let (got, slots) = (lease.slots, self.task.offer.job.virtual_workers);
+        if got.first > got.end || got.end > slots {
+            return Err(LeaseError::WrongSlots { got, slots });
+        }
+        let expected = self.links.push.len();
+        if lease.shards as usize != expected || self.links.pull.len() != expected {
+            return Err(LeaseError::WrongShards { expected, got: lease.shards });
+        }
+        Ok(())
+    }
+
     fn proceed(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
         if lease.slots.first == lease.slots.end {
             return;
@@ -147,8 +160,10 @@ impl Worker {
         let handle =
             ctx.spawn(load.into_actor(self).map(move |loaded, worker, ctx| match loaded {
                 Ok(residuals) => {
-                    if let Some(work) = &mut worker.work {
-                        work.restore_residuals(residuals);
+                    if let Some(work) = &mut worker.work
+                        && let Err(error) = work.restore_residuals(residuals)
+                    {
+                        return worker.fail(lease.view, error.to_string(), ctx);
                     }
                     worker.residuals_due = None;
                     worker.proceed(lease, ctx);
@@ -167,8 +182,10 @@ impl Worker {
         let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
             Ok((version, shards)) => {
                 debug!(worker = %worker.id, %version, "parameters pulled");
-                worker.parameters = Some((version, assemble(shards)));
-                worker.proceed(lease, ctx);
+                match worker.assemble(version, shards) {
+                    Ok(()) => worker.proceed(lease, ctx),
+                    Err(cause) => worker.fail(lease.view, cause, ctx),
+                }
             }
             Err(halt) => worker.halt(lease, halt, ctx),
         }));
@@ -208,9 +225,37 @@ impl Worker {
         shards: Vec<Values>,
         ctx: &mut Context<Self>,
     ) {
-        self.parameters = Some((version, assemble(shards)));
+        if let Err(cause) = self.assemble(version, shards) {
+            return self.fail(lease.view, cause, ctx);
+        }
         self.save_residuals(&lease, version, ctx);
         ctx.notify(Proceed(lease.view));
+    }
+
+    /// Holds the shards' values, one after another, as the whole flat space.
+    fn assemble(&mut self, version: Version, shards: Vec<Values>) -> Result<(), String> {
+        let Some(work) = &self.work else { return Ok(()) };
+        let plan = work.plan();
+        if version > plan.last_version() {
+            return Err(format!(
+                "the shards are at {version}, the job ends at {}",
+                plan.last_version()
+            ));
+        }
+        for ((shard, range), values) in plan.shards.iter().zip(&shards) {
+            let (expected, got) = (range.len(), values.len());
+            if got != expected {
+                return Err(format!("{shard} answered with {got} values, it has {expected}"));
+            }
+        }
+        let whole = match <[Values; 1]>::try_from(shards) {
+            Ok([whole]) => whole,
+            Err(shards) => {
+                Arc::new(shards.iter().flat_map(|values| values.iter().copied()).collect())
+            }
+        };
+        self.parameters = Some((version, whole));
+        Ok(())
     }
 
     /// Residuals are state that would die with this worker: they are part of each checkpoint.
@@ -285,6 +330,7 @@ impl Handler<LeaseSlots> for Worker {
                 return Ok(());
             }
         }
+        self.check(&lease)?;
         info!(worker = %self.id, view = %lease.view, slots = %lease.slots, "lease");
         if let Some(handle) = self.under_way.take() {
             ctx.cancel_future(handle);
@@ -336,14 +382,6 @@ fn pushes(
     (0u32..).zip(payloads).map(push).collect()
 }
 
-/// The shards' values, one after another.
-fn assemble(shards: Vec<Values>) -> Values {
-    match <[Values; 1]>::try_from(shards) {
-        Ok([whole]) => whole,
-        Err(shards) => Arc::new(shards.iter().flat_map(|values| values.iter().copied()).collect()),
-    }
-}
-
 /// Repeats a push until it is answered.
 async fn push_one(to: Recipient<PushGradient>, push: PushGradient) -> Result<Values, Halt> {
     let mut pause = RETRY_FIRST;
@@ -354,7 +392,12 @@ async fn push_one(to: Recipient<PushGradient>, push: PushGradient) -> Result<Val
             }
             Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
             Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
-            Err(PushError::NotReady(_) | PushError::Link(_) | PushError::Superseded) => {
+            Err(
+                PushError::NotReady(_)
+                | PushError::Link(_)
+                | PushError::Superseded
+                | PushError::Busy { .. },
+            ) => {
                 wait(&mut pause).await;
             }
             Err(refused) => return Err(Halt::Failed(refused.to_string())),
@@ -401,7 +444,16 @@ async fn pull_one(
     let mut pause = RETRY_FIRST;
     loop {
         match ask(from, pull.clone(), ANSWER_MAX).await {
-            Ok(pulled) => return Ok(Some((pulled.version, pulled.values))),
+            Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
+                return Ok(Some((pulled.version, pulled.values)));
+            }
+            // Values of another version would be mixed into the one that was asked for.
+            Ok(pulled) => {
+                let (shard, got) = (pull.shard, pulled.version);
+                return Err(Halt::Failed(format!(
+                    "{shard} answered with {got}, not the one asked for"
+                )));
+            }
             Err(PullError::OutOfWindow { .. }) => return Ok(None),
             Err(PullError::StaleView { .. }) => return Err(Halt::Stale),
             Err(PullError::NotReady(_) | PullError::Link(_)) => wait(&mut pause).await,

@@ -2,93 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
+mod support;
+
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context, Handler, MailboxError};
-use gradmesh_actors::dataset::{DatasetShape, Scaling};
+use actix::{Addr, MailboxError};
 use gradmesh_actors::ids::{ShardId, Slot, Version, View, WorkerId};
-use gradmesh_actors::job::JobSpec;
-use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::SlotReport;
-use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
-    AdoptView, CombineNorm, LinkError, NormError, PartHeader, Payload, PushError, PushGradient,
-    Pushed, ReportPart, ReportShard, RestoreShard,
+    AdoptView, LinkError, PartHeader, Payload, PullParameters, PushError, PushGradient, Pushed,
 };
-use gradmesh_actors::model::ModelDescription;
-use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
-use gradmesh_actors::plan::JobOffer;
+use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::reduction::Span;
-
-/// Coordinator and store of a server that saves nothing here.
-struct Others;
-
-impl Actor for Others {
-    type Context = Context<Self>;
-}
-
-macro_rules! answers {
-    ($message:ty, $answer:expr) => {
-        impl Handler<$message> for Others {
-            type Result = <$message as actix::Message>::Result;
-
-            fn handle(&mut self, _: $message, _: &mut Self::Context) -> Self::Result {
-                $answer
-            }
-        }
-    };
-}
-
-answers!(ReportShard, Ok(()));
-answers!(ReportPart, Ok(()));
-answers!(SavePart, Err(CheckpointError::Closed));
-answers!(LoadRange, Err(CheckpointError::Closed));
-answers!(CombineNorm, Err(NormError::NotReady));
-
-fn job() -> JobSpec {
-    let job = serde_json::json!({
-        "seed": 1, "epochs": 3, "batch_size": 10, "virtual_workers": 2,
-        "model": {"name": "toy", "kind": "linear", "hidden": [], "activation": "relu",
-                  "loss": "squared"},
-        "data": {"format": "csv", "train": "toy.csv", "train_labels": null, "test": null,
-                 "test_labels": null, "test_fraction": 0.0, "target": "-1", "header": false,
-                 "scale": "none", "divide_by": 1.0},
-        "optimizer": {"kind": "sgd", "learning_rate": 1.0, "momentum": 0.0, "beta1": 0.9,
-                      "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0,
-                      "schedule": {"kind": "constant", "warmup_steps": 0, "every_steps": 1,
-                                   "factor": 0.5, "floor": 0.0}},
-        "gradient": {"clip_value": 0.0, "clip_norm": 0.0, "codec": "none", "top_k": 0.1}
-    });
-    serde_json::from_value(job).unwrap()
-}
-
-/// 3 parameters that start at zero, 2 slots, steps of 10 of 40 rows.
-fn restore(view: u64) -> RestoreShard {
-    let data = DatasetShape {
-        train_rows: 40,
-        test_rows: 0,
-        features: 2,
-        classes: None,
-        target_width: 1,
-        digest: "d".into(),
-    };
-    let settings = serde_json::Value::Null;
-    RestoreShard {
-        view: View(view),
-        shard: ShardId(0),
-        version: Version(0),
-        offer: JobOffer {
-            job: job(),
-            data,
-            scaling: Scaling::None,
-            architecture: ModelDescription { kind: "linear".into(), settings },
-            tensors: vec![TensorSpec::new("w", vec![3], Init::Zeros)],
-            outputs: 1,
-        },
-        shards: 1,
-        checkpoint_every: 100,
-    }
-}
+use support::{restore, server};
 
 /// Worker `slot` pushes its one slot of step `step`: five times one, of five rows.
 fn push(view: u64, step: u64, slot: u32) -> PushGradient {
@@ -101,18 +27,6 @@ fn push(view: u64, step: u64, slot: u32) -> PushGradient {
         reports: vec![SlotReport { slot: Slot(slot), rows: 5, loss: 1.0, score: None }],
         payload: vec![Payload::Dense(Arc::new(vec![5.0; 3]))],
     }
-}
-
-fn server() -> Addr<ParameterServer> {
-    let others = Others.start();
-    let links = ServerLinks {
-        report_shard: others.clone().recipient(),
-        report_part: others.clone().recipient(),
-        save: others.clone().recipient(),
-        load: others.clone().recipient(),
-        norm: others.recipient(),
-    };
-    ParameterServer::new(ShardId(0), links).start()
 }
 
 async fn restored() -> Addr<ParameterServer> {
@@ -196,4 +110,36 @@ async fn new_leases_keep_the_wait_and_the_parts() {
     let completing = server.send(push(2, 0, 1)).await.unwrap();
     assert_eq!(completing, Ok(first_step()));
     assert_eq!(waiting.await.unwrap(), Ok(first_step()));
+}
+
+/// Nobody is left waiting, and what can be pulled is what was there before.
+#[actix_rt::test]
+async fn a_sum_that_overflows_is_refused_to_everyone_who_waits() {
+    let server = restored().await;
+    let huge = |slot| PushGradient {
+        payload: vec![Payload::Dense(Arc::new(vec![f32::MAX; 3]))],
+        ..push(1, 0, slot)
+    };
+    let waiting = server.send(huge(0));
+    let (waiting, completing) = futures_util::future::join(waiting, server.send(huge(1))).await;
+    let overflow = completing.unwrap().unwrap_err();
+    assert!(matches!(overflow, PushError::Overflow { index: 0, .. }), "{overflow}");
+    assert_eq!(waiting.unwrap(), Err(overflow.clone()));
+    // A worker that comes late hears the same.
+    assert_eq!(server.send(push(1, 0, 0)).await.unwrap(), Err(overflow));
+    let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
+    let newest = server.send(pull).await.unwrap().unwrap();
+    assert_eq!((newest.version, &*newest.values), (Version(0), &vec![0.0; 3]));
+}
+
+/// A peer may make up workers; who waits is bounded, and those who do wait keep their places.
+#[actix_rt::test]
+async fn more_workers_than_a_job_can_have_are_not_kept_waiting() {
+    let server = restored().await;
+    for worker in 0..8192 {
+        server.do_send(PushGradient { worker: WorkerId(worker), ..push(1, 0, 0) });
+    }
+    let one_more = PushGradient { worker: WorkerId(8192), ..push(1, 0, 1) };
+    assert_eq!(server.send(one_more).await.unwrap(), Err(PushError::Busy { waiting: 8192 }));
+    assert_eq!(server.send(push(1, 0, 1)).await.unwrap(), Ok(first_step()));
 }

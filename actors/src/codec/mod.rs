@@ -7,6 +7,7 @@ mod top_k;
 
 use std::fmt;
 
+use crate::finite::first_not_finite;
 use crate::job::{CodecKind, GradientSpec};
 use crate::layout::ShardMap;
 
@@ -77,12 +78,10 @@ fn check_length(codec: &'static str, expected: usize, got: usize) -> Result<(), 
 }
 
 fn check_finite(codec: &'static str, values: &[f32]) -> Result<(), DecodeError> {
-    // `&` instead of `all`: without a branch an element it becomes vector code.
-    if values.iter().fold(true, |finite, x| finite & x.is_finite()) {
-        return Ok(());
+    match first_not_finite(values) {
+        None => Ok(()),
+        Some(index) => Err(DecodeError::NotFinite { codec, index }),
     }
-    let index = values.iter().position(|x| !x.is_finite()).unwrap_or(values.len());
-    Err(DecodeError::NotFinite { codec, index })
 }
 
 /// Limits what is finite to `±largest`, so that rounding to a narrower type can't make it

@@ -28,6 +28,10 @@ pub struct CombinedNorm {
 pub enum NormError {
     #[error("the first shard has not been restored yet")]
     NotReady,
+    #[error(
+        "{shard} handed in {got} sums of squares at {step} that are not those of its {expected} blocks"
+    )]
+    WrongSums { shard: ShardId, step: Version, expected: usize, got: usize },
     /// The same shard asked again, and this request will not be answered.
     #[error("a later request of the same shard took this one's place")]
     Superseded,

@@ -28,6 +28,10 @@ pub enum LeaseError {
     StaleView { got: View, current: View },
     #[error("lease of {expected} reached {got}")]
     WrongWorker { expected: WorkerId, got: WorkerId },
+    #[error("{got} are not slots of this job, which has {slots}")]
+    WrongSlots { got: Span, slots: u32 },
+    #[error("a lease of {got} shards reached a worker that knows {expected}")]
+    WrongShards { expected: usize, got: u32 },
     #[error(transparent)]
     Link(#[from] LinkError),
 }

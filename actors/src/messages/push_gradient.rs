@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::link::{Body, BodyError, LinkError, Values, WireMessage, WirePart};
-use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::ids::{ShardId, Slot, Version, View, WorkerId};
 use crate::ledger::SlotReport;
 use crate::reduction::Span;
 
@@ -76,6 +76,14 @@ pub enum PushError {
     WrongLength { span: Span, expected: usize, got: usize },
     #[error("part of {span} at {step} says it has {got} rows, the job's plan {expected}")]
     WrongRows { span: Span, step: Version, expected: u64, got: u64 },
+    #[error("the report of {slot} at {step} counts {got} {what}, the job's plan {expected}")]
+    WrongReport { slot: Slot, step: Version, what: String, expected: u64, got: u64 },
+    /// The same job would fail again, as after [`PushError::NotFinite`].
+    #[error(
+        "the loss of {slot} at {step} is {loss}, which can't be counted; lower job.optimizer.learning_rate or set job.gradient.clip_norm"
+    )]
+    WrongLoss { slot: Slot, step: Version, loss: String },
+    /// Or it doesn't follow the parts before it.
     #[error("{span} is not a part of this job's sum")]
     WrongSpan { span: Span },
     /// The same job would fail again: a lower learning rate or clipping is what helps.
@@ -83,12 +91,29 @@ pub enum PushError {
         "the gradient of {span} at {step} is not finite; lower job.optimizer.learning_rate or set job.gradient.clip_norm"
     )]
     NotFinite { span: Span, step: Version },
+    /// Every part was finite; their sum, or what the update makes of it, is not. The shard stays at
+    /// `step`, and the same job would fail again.
+    #[error(
+        "the {what} of {shard} at {step} overflow, first at parameter {index} (tensor {tensor:?}); lower job.optimizer.learning_rate or set job.gradient.clip_norm"
+    )]
+    Overflow {
+        shard: ShardId,
+        step: Version,
+        /// For example "new parameters".
+        what: String,
+        tensor: String,
+        /// In the whole flat space.
+        index: usize,
+    },
     #[error("part of {span} can't be decoded: {cause}")]
     Codec { span: Span, cause: String },
     #[error("the push announces {parts} parts and carries {payloads}")]
     WrongPayload { parts: usize, payloads: usize },
     #[error("the push to the first shard lacks the report of a slot or its evaluation")]
     MissingReport,
+    /// Send the same push again, later.
+    #[error("{waiting} workers wait for this step already")]
+    Busy { waiting: usize },
     /// The same worker asked again, and this request will not be answered.
     #[error("a later push of the same worker took this one's place")]
     Superseded,

@@ -95,12 +95,13 @@ impl WirePart for ReportFailure {}
 impl WirePart for ReportError {}
 
 impl BytesMoved {
+    /// Stays at the largest number: a peer's counts may be any, and nothing is decided by them.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            pushed: self.pushed + other.pushed,
-            pushed_dense: self.pushed_dense + other.pushed_dense,
-            pulled: self.pulled + other.pulled,
+            pushed: self.pushed.saturating_add(other.pushed),
+            pushed_dense: self.pushed_dense.saturating_add(other.pushed_dense),
+            pulled: self.pulled.saturating_add(other.pulled),
         }
     }
 }

@@ -40,7 +40,7 @@ fn fill(values: &mut [f32], init: Init, first: usize, random: &mut ChaCha8Rng) {
     match init {
         Init::Zeros => {}
         Init::Glorot { fan_in, fan_out } => {
-            let limit = (6.0 / (fan_in + fan_out).max(1) as f64).sqrt();
+            let limit = (6.0 / fan_in.saturating_add(fan_out).max(1) as f64).sqrt();
             random.set_word_pos(first as u128);
             for value in values {
                 *value = (limit * (2.0 * uniform(random) - 1.0)) as f32;

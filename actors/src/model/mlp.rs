@@ -10,7 +10,7 @@ use super::kinds::ModelError;
 use super::loss::best_class;
 use super::{Batch, Model, ModelDescription, Score, Targets};
 use crate::job::{Activation, Loss};
-use crate::layout::{Init, TensorSpec};
+use crate::layout::{Init, PARAMETERS_MAX, TensorSpec};
 
 /// Widest layer: embeddings aside, published dense layers end at some 10⁵.
 const MAX_WIDTH: usize = 1 << 20;
@@ -18,9 +18,8 @@ const MAX_WIDTH: usize = 1 << 20;
 /// Deepest stack: plain perceptrons stop learning well before.
 const MAX_HIDDEN: usize = 64;
 
-/// 64 GiB of `f32`s. A larger description is a corrupted one, and would be allocated by whoever
-/// believes it.
-const MAX_PARAMETERS: usize = 1 << 34;
+/// A larger description is a corrupted one, and would be allocated by whoever believes it.
+const MAX_PARAMETERS: usize = PARAMETERS_MAX as usize;
 
 /// What a perceptron is built from; in a [`ModelDescription`], as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

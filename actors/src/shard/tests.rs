@@ -1,5 +1,7 @@
 //! Which gradient counts, told push by push; shards side by side where the norm joins them.
 
+mod overflow;
+
 use super::*;
 use crate::ids::WorkerId;
 use crate::job::{CodecKind, JobSpec};
@@ -30,9 +32,10 @@ fn shards_at(plan: &Arc<JobPlan>, version: u64) -> Vec<Shard> {
     plan.shards.iter().map(shard).collect()
 }
 
-/// Steps of 12 of 72 rows: [`ROWS`] a slot, and 6 steps an epoch.
+/// Steps of 12 of 72 rows: [`ROWS`] a slot, and 6 steps an epoch. Two test rows a slot.
 fn rows_of_three(mut offer: JobOffer) -> JobOffer {
     offer.data.train_rows = 72;
+    offer.data.test_rows = 8;
     offer.job.batch_size = 12;
     offer
 }
@@ -53,7 +56,8 @@ fn gradient(slot: u32, step: u64) -> Vec<f32> {
 fn report(slot: u32, step: u64, plan: &JobPlan) -> SlotReport {
     let score =
         plan.ends_epoch(Version(step)).then_some(Score { rows: 2, loss: 1.0, correct: None });
-    SlotReport { slot: Slot(slot), rows: ROWS, loss: 0.5, score }
+    let rows = if Version(step) == plan.last_version() { 0 } else { ROWS };
+    SlotReport { slot: Slot(slot), rows, loss: 0.5, score }
 }
 
 /// The plain push of slots `first..end` for one shard, each slot a part of its own.
@@ -73,28 +77,33 @@ fn push(plan: &JobPlan, shard: u32, step: u64, slots: Range<u32>) -> PushGradien
     }
 }
 
+fn norm_rounds(plan: &JobPlan) -> NormRounds {
+    NormRounds::new(plan.shards.blocks())
+}
+
 /// Runs a step to its end on all shards, the norm included.
 fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRounds) {
     for (id, shard) in (0u32..).zip(shards.iter_mut()) {
         shard.accept(&push(plan, id, step, 2..4)).unwrap();
         assert_eq!(shard.accept(&push(plan, id, step, 0..2)), Ok(Accepted::Complete));
     }
-    let asked: Vec<Aggregated> = shards.iter_mut().map(Shard::aggregate).collect();
+    let asked: Vec<Aggregated> =
+        shards.iter_mut().map(|shard| shard.aggregate().unwrap()).collect();
     let mut sum = None;
     // The last shard first: who asks first must not matter.
     for (id, asked) in asked.iter().enumerate().rev() {
         if let Aggregated::NeedsNorm(sums) = asked {
-            sum = rounds.add(Version(step), ShardId(id as u32), sums.clone());
+            sum = rounds.add(Version(step), ShardId(id as u32), sums.clone()).unwrap();
         }
     }
-    shards.iter_mut().for_each(|shard| drop(shard.commit(sum)));
+    shards.iter_mut().for_each(|shard| drop(shard.commit(sum).unwrap()));
 }
 
 /// The bits of all shards after some steps, one shard after another.
 fn trained(job: JobSpec, count: u32, steps: u64) -> Vec<u32> {
     let plan = plan(job, count);
     let mut shards = shards_at(&plan, 0);
-    let mut rounds = NormRounds::new(count as usize);
+    let mut rounds = norm_rounds(&plan);
     (0..steps).for_each(|step| run_step(&mut shards, &plan, step, &mut rounds));
     shards.iter_mut().flat_map(|shard| shard.newest().values.to_vec()).map(f32::to_bits).collect()
 }
@@ -104,7 +113,7 @@ fn check_refused(mut shard: Shard, refused: &PushGradient, matches: impl Fn(&Pus
     let error = shard.accept(refused).expect_err("it should be refused");
     assert!(matches(&error), "{error:?}");
     let plan = Arc::clone(&shard.plan);
-    let mut rounds = NormRounds::new(1);
+    let mut rounds = norm_rounds(&plan);
     run_step(std::slice::from_mut(&mut shard), &plan, 0, &mut rounds);
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(plan.offer.job.clone(), 1, 1));
@@ -119,8 +128,8 @@ fn a_push_that_comes_twice_counts_once() {
         assert_eq!(shard.accept(&push(&plan, 0, 0, 0..2)), Ok(Accepted::Waiting));
     }
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Complete));
-    shard.aggregate();
-    shard.commit(None);
+    shard.aggregate().unwrap();
+    shard.commit(None).unwrap();
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Applied));
     assert_eq!(shard.version(), Version(1));
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
@@ -134,9 +143,9 @@ fn a_push_that_comes_again_while_the_norm_is_awaited_changes_nothing() {
     let mut shard = one(job.clone());
     let plan = Arc::clone(&shard.plan);
     shard.accept(&push(&plan, 0, 0, 0..4)).unwrap();
-    let Aggregated::NeedsNorm(sums) = shard.aggregate() else { panic!("no norm wanted") };
+    let Ok(Aggregated::NeedsNorm(sums)) = shard.aggregate() else { panic!("no norm wanted") };
     assert_eq!(shard.accept(&push(&plan, 0, 0, 0..4)), Ok(Accepted::Waiting));
-    shard.commit(Some(sums.iter().sum()));
+    shard.commit(Some(sums.iter().sum())).unwrap();
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(job, 1, 1));
 }
@@ -148,8 +157,8 @@ fn rows_count_once_where_others_compute_the_same_slots_again() {
     shard.accept(&push(&plan, 0, 0, 0..3)).unwrap();
     shard.accept(&PushGradient { worker: WorkerId(1), ..push(&plan, 0, 0, 1..3) }).unwrap();
     shard.accept(&PushGradient { worker: WorkerId(2), ..push(&plan, 0, 0, 0..4) }).unwrap();
-    shard.aggregate();
-    shard.commit(None);
+    shard.aggregate().unwrap();
+    shard.commit(None).unwrap();
     assert_eq!(shard.ledger().unwrap().rows, 4 * ROWS);
     assert_eq!(shard.ledger().unwrap().loss, 2.0);
 }
@@ -266,7 +275,7 @@ fn the_newest_version_and_the_one_before_can_be_pulled() {
     let plan = plan(job(), 1);
     let mut shards = shards_at(&plan, 0);
     let first = shards[0].newest();
-    (0..2).for_each(|step| run_step(&mut shards, &plan, step, &mut NormRounds::new(1)));
+    (0..2).for_each(|step| run_step(&mut shards, &plan, step, &mut norm_rounds(&plan)));
     let shard = &mut shards[0];
     let mut pull = |version: Option<u64>| {
         let version = version.map(Version);
@@ -306,8 +315,8 @@ fn the_last_version_is_closed_by_the_evaluation_of_every_slot() {
     assert_eq!(shard.accept(&close(0..3)), Ok(Accepted::Waiting));
     assert_eq!(shard.accept(&close(1..3)), Ok(Accepted::Waiting));
     assert_eq!(shard.accept(&close(3..4)), Ok(Accepted::Complete));
-    assert_eq!(shard.aggregate(), Aggregated::Ready);
-    assert_eq!(shard.commit(None).map(|save| save.version), Some(Version(18)));
+    assert_eq!(shard.aggregate(), Ok(Aggregated::Ready));
+    assert_eq!(shard.commit(None).unwrap().map(|save| save.version), Some(Version(18)));
     assert_eq!(shard.accept(&close(0..3)), Ok(Accepted::Applied));
     assert!(shard.ledger().unwrap().closed);
 }
@@ -346,8 +355,8 @@ fn no_value_of_the_mean_gradient_passes_the_clip() {
     let push = push(&plan, 0, 0, 0..4);
     let huge = Payload::Dense(Arc::new(vec![1e6; 600]));
     shard.accept(&PushGradient { payload: vec![huge; 4], ..push }).unwrap();
-    shard.aggregate();
-    shard.commit(None);
+    shard.aggregate().unwrap();
+    shard.commit(None).unwrap();
     let after = shard.newest().values;
     assert!(before.iter().zip(after.iter()).all(|(old, new)| *new == old - 0.25));
 }
@@ -358,8 +367,8 @@ fn versions_at_the_interval_are_saved_with_their_range() {
     let mut shards = shards_at(&plan, 3);
     for (id, shard) in (0u32..).zip(&mut shards) {
         shard.accept(&push(&plan, id, 3, 0..4)).unwrap();
-        shard.aggregate();
-        let save = shard.commit(None).unwrap();
+        shard.aggregate().unwrap();
+        let save = shard.commit(None).unwrap().unwrap();
         let Range { start, end } = plan.shards.range(ShardId(id));
         assert_eq!(save.content, PartContent::Parameters { start, end });
         assert_eq!(save.version, Version(4));
@@ -374,4 +383,82 @@ fn rows_that_the_plan_does_not_have_are_refused_with_both_numbers() {
     lying.parts[0].rows = u64::MAX;
     let text = shard.accept(&lying).unwrap_err().to_string();
     assert!(text.contains("18446744073709551615 rows, the job's plan 3"), "{text}");
+}
+
+/// Each number of a report that is not the plan's is refused, at a step, at an epoch's end, and
+/// when the job closes.
+#[test]
+fn a_report_that_counts_what_the_plan_does_not_have_is_refused() {
+    let score = |rows, correct| Some(Score { rows, loss: 1.0, correct });
+    for step in [0, 6, 18] {
+        let plan = plan(job(), 1);
+        let good = report(1, step, &plan);
+        let bad = [
+            ("u64 training rows", SlotReport { rows: u64::MAX, ..good }),
+            ("u64 test rows", SlotReport { score: score(u64::MAX, None), ..good }),
+            ("3 right answers, the job's plan 2", SlotReport { score: score(2, Some(3)), ..good }),
+        ];
+        for (words, bad) in bad {
+            let mut shard = shards_at(&plan, step).remove(0);
+            let mut lying = push(&plan, 0, step, 0..2);
+            lying.reports[1] = bad;
+            let text = shard.accept(&lying).unwrap_err().to_string();
+            assert!(text.contains(&words.replace("u64", "18446744073709551615")), "{text}");
+            assert!(shard.reports.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_would_spoil_the_ledger_is_refused() {
+    for bad in [f64::NAN, f64::INFINITY, f64::MAX, f64::MIN] {
+        let plan = plan(job(), 1);
+        let mut shard = shards_at(&plan, 18).remove(0);
+        let mut lying = push(&plan, 0, 18, 0..1);
+        lying.reports[0].score = Some(Score { rows: 2, loss: bad, correct: None });
+        assert!(matches!(shard.accept(&lying), Err(PushError::WrongLoss { .. })), "{bad}");
+        let mut shard = one(job());
+        let mut lying = push(&plan, 0, 0, 0..1);
+        lying.reports[0].loss = bad;
+        assert!(matches!(shard.accept(&lying), Err(PushError::WrongLoss { .. })), "{bad}");
+    }
+}
+
+#[test]
+fn parts_that_overlap_or_go_back_are_refused() {
+    for slots in [[0, 0], [1, 0]] {
+        let shard = one(job());
+        let mut bad = push(&shard.plan, 0, 0, 0..2);
+        bad.parts = slots.map(|slot| PartHeader { span: Span::one(Slot(slot)), rows: ROWS }).into();
+        check_refused(shard, &bad, |e| matches!(e, PushError::WrongSpan { .. }));
+    }
+}
+
+#[test]
+fn the_largest_version_is_out_of_the_window() {
+    let mut shard = one(job());
+    let push = PushGradient { step: Version(u64::MAX), ..push(&plan(job(), 1), 0, 0, 0..2) };
+    assert!(matches!(shard.accept(&push), Err(PushError::OutOfWindow { .. })));
+    let version = Some(Version(u64::MAX));
+    let pull = PullParameters { view: View(1), shard: ShardId(0), version };
+    assert!(matches!(shard.pull(&pull), Err(PullError::OutOfWindow { .. })));
+}
+
+/// What two finite values add up to in a residual may not be; whoever reads the error must hear of
+/// the learning rate, not of bytes.
+#[test]
+fn an_encoded_gradient_that_is_not_finite_is_refused_like_a_plain_one() {
+    for kind in [CodecKind::Fp16, CodecKind::Bf16, CodecKind::Int8, CodecKind::TopK] {
+        let mut job = job();
+        job.gradient.codec = kind;
+        let mut shard = one(job);
+        let plan = Arc::clone(&shard.plan);
+        let codec = codec(&plan.offer.job.gradient).unwrap();
+        let mut residual = vec![f32::MAX; if codec.keeps_residual() { 600 } else { 0 }];
+        let value = if codec.keeps_residual() { f32::MAX } else { f32::INFINITY };
+        let bytes = codec.encode(&[value; 600], &mut residual, &plan.shards).remove(0);
+        let payload = vec![Payload::Encoded(bytes.into())];
+        let refused = shard.accept(&PushGradient { payload, ..push(&plan, 0, 0, 0..1) });
+        assert!(matches!(refused, Err(PushError::NotFinite { .. })), "{kind:?}: {refused:?}");
+    }
 }

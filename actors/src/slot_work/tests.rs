@@ -158,7 +158,7 @@ fn restored_residuals_go_on_where_they_were_saved() {
     let saved: Vec<(Slot, Vec<f32>)> =
         calm.residuals().into_iter().map(|(slot, values)| (slot, values.to_vec())).collect();
     let mut restored = worker(&plan, 0, 2);
-    restored.restore_residuals(saved);
+    restored.restore_residuals(saved).unwrap();
     let (calm, restored) =
         (calm.compute(Version(1), &parameters()), restored.compute(Version(1), &parameters()));
     assert_eq!(calm.unwrap(), restored.unwrap());
@@ -221,4 +221,16 @@ fn a_data_set_that_gives_fewer_rows_than_it_said_is_an_error() {
     let mut work = SlotWork::new(plan(CodecKind::None), Arc::new(Waves));
     let short = work.hold(Span { first: 0, end: 1 }, &Short(data(None)));
     assert!(matches!(short, Err(WorkError::Rows { slot: Slot(0), .. })), "{short:?}");
+}
+
+/// A residual that is taken for zeros would change the bits of the model.
+#[test]
+fn residuals_that_are_missing_or_of_another_length_are_refused() {
+    for residuals in [vec![], vec![(Slot(1), vec![0.0; 600])], vec![(Slot(0), vec![0.0; 599])]] {
+        let mut work = SlotWork::new(plan(CodecKind::TopK), Arc::new(Waves));
+        work.hold(Span::one(Slot(0)), &data(None)).unwrap();
+        let got = if residuals.len() == 1 && residuals[0].0 == Slot(0) { 599 } else { 0 };
+        let refused = work.restore_residuals(residuals);
+        assert_eq!(refused, Err(WorkError::Residual { slot: Slot(0), expected: 600, got }));
+    }
 }

@@ -1,0 +1,187 @@
+//! Coordinator from its mailbox: from the first heartbeat to leases, and what it believes.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+mod support;
+
+use std::time::Duration;
+
+use actix::{Actor, Addr, Context, Handler};
+use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
+use gradmesh_actors::ids::{Incarnation, ShardId, Version, View, WorkerId};
+use gradmesh_actors::messages::checkpoint_store::{
+    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadState, OpenCheckpoints, Opened,
+    RaiseView,
+};
+use gradmesh_actors::messages::{
+    AdoptView, BytesMoved, ChangeError, GetStatus, Heartbeat, HeartbeatError, LeaseSlots,
+    LinkError, Member, PublishModel, ReportError, ReportFailure, ReportShard, RestoreShard,
+};
+use gradmesh_actors::plan::JobOffer;
+use gradmesh_actors::reduction::Span;
+use gradmesh_actors::training::{Progress, Training, TrainingConfig, TrainingStatus};
+use support::{answers, job, offer};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+
+/// One server, one worker, a registry and an empty checkpoint store; leases are told to the test.
+struct Others {
+    view: View,
+    leases: UnboundedSender<LeaseSlots>,
+}
+
+impl Actor for Others {
+    type Context = Context<Self>;
+}
+
+answers!(Others, RestoreShard, Ok(()));
+answers!(Others, AdoptView, Ok(()));
+answers!(Others, PublishModel, Err(ChangeError::Link(LinkError::Closed)));
+answers!(Others, OpenCheckpoints, Ok(Opened { manifest: None }));
+answers!(Others, CommitCheckpoint, Ok(()));
+answers!(Others, LoadState, Err(CheckpointError::Closed));
+answers!(Others, DiscardCheckpoints, Ok(()));
+
+impl Handler<RaiseView> for Others {
+    type Result = <RaiseView as actix::Message>::Result;
+
+    fn handle(&mut self, raise: RaiseView, _: &mut Self::Context) -> Self::Result {
+        self.view = self.view.max(raise.above).next();
+        Ok(self.view)
+    }
+}
+
+impl Handler<LeaseSlots> for Others {
+    type Result = <LeaseSlots as actix::Message>::Result;
+
+    fn handle(&mut self, lease: LeaseSlots, _: &mut Self::Context) -> Self::Result {
+        self.leases.send(lease).unwrap();
+        Ok(())
+    }
+}
+
+struct Bench {
+    coordinator: Addr<Coordinator>,
+    leases: UnboundedReceiver<LeaseSlots>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (sender, leases) = unbounded_channel();
+        let others = Others { view: View(0), leases: sender }.start();
+        let links = CoordinatorLinks {
+            restore: vec![others.clone().recipient()],
+            adopt: vec![others.clone().recipient()],
+            lease: vec![others.clone().recipient()],
+            publish: others.clone().recipient(),
+            open: others.clone().recipient(),
+            raise_view: others.clone().recipient(),
+            commit: others.clone().recipient(),
+            load_state: others.clone().recipient(),
+            discard: others.recipient(),
+        };
+        // Nobody dies here, however slow the machine is.
+        let config = TrainingConfig {
+            shards: 1,
+            workers: 1,
+            checkpoint_every: 100,
+            dead_after: Duration::from_secs(3600),
+            gather_for: Duration::from_secs(3600),
+        };
+        let (status, _) = watch::channel(Training::new(job(), config.clone(), "r".into()).status());
+        let coordinator = Coordinator::new(job(), config, "run".into(), 0, links, status).start();
+        Self { coordinator, leases }
+    }
+
+    /// A run in view 1, slots leased.
+    async fn running() -> Self {
+        let mut bench = Self::new();
+        bench.coordinator.send(heartbeat(Some(offer()))).await.unwrap().unwrap();
+        bench.leases.recv().await.unwrap();
+        bench
+    }
+
+    async fn status(&self) -> TrainingStatus {
+        self.coordinator.send(GetStatus {}).await.unwrap().unwrap()
+    }
+}
+
+/// Of a node that runs the shard and the worker.
+fn heartbeat(offer: Option<JobOffer>) -> Heartbeat {
+    let life = Incarnation(1);
+    Heartbeat {
+        node: "n".into(),
+        life,
+        members: vec![(Member::Shard(ShardId(0)), life), (Member::Worker(WorkerId(0)), life)],
+        offer: offer.map(Box::new),
+    }
+}
+
+fn report(view: u64, version: u64) -> ReportShard {
+    ReportShard {
+        view: View(view),
+        shard: ShardId(0),
+        version: Version(version),
+        ledger: None,
+        bytes: BytesMoved::default(),
+    }
+}
+
+#[actix_rt::test]
+async fn a_node_is_asked_what_it_trains_and_then_gets_slots() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.status().await.progress, Progress::Gathering);
+    let asked = bench.coordinator.send(heartbeat(None)).await.unwrap().unwrap();
+    assert!(asked.offer_wanted);
+    let told = bench.coordinator.send(heartbeat(Some(offer()))).await.unwrap().unwrap();
+    assert!(!told.offer_wanted);
+    let lease = bench.leases.recv().await.unwrap();
+    assert_eq!((lease.view, lease.worker), (View(1), WorkerId(0)));
+    assert_eq!(lease.slots, Span { first: 0, end: 2 });
+    let status = bench.status().await;
+    assert_eq!((status.progress, status.view), (Progress::Running, View(1)));
+}
+
+#[actix_rt::test]
+async fn a_node_that_is_known_is_not_asked_again() {
+    let bench = Bench::running().await;
+    let answer = bench.coordinator.send(heartbeat(None)).await.unwrap().unwrap();
+    assert_eq!((answer.view, answer.offer_wanted), (View(1), false));
+}
+
+#[actix_rt::test]
+async fn a_node_that_would_train_something_else_is_refused() {
+    let bench = Bench::running().await;
+    let mut other = offer();
+    other.data.digest = "other".into();
+    let refused = bench.coordinator.send(heartbeat(Some(other))).await.unwrap();
+    assert!(matches!(refused, Err(HeartbeatError::OtherJob { .. })), "{refused:?}");
+}
+
+#[actix_rt::test]
+async fn a_shard_report_of_this_view_is_shown_and_of_any_other_refused() {
+    let bench = Bench::running().await;
+    bench.coordinator.send(report(1, 3)).await.unwrap().unwrap();
+    for view in [0, 2] {
+        let refused = bench.coordinator.send(report(view, 7)).await.unwrap();
+        let (got, current) = (View(view), View(1));
+        assert_eq!(refused, Err(ReportError::StaleView { got, current }));
+    }
+    assert_eq!(bench.status().await.version, Version(3));
+}
+
+#[actix_rt::test]
+async fn a_reported_failure_ends_the_run_with_its_cause() {
+    let bench = Bench::running().await;
+    let failure = |view| ReportFailure {
+        view: View(view),
+        worker: WorkerId(0),
+        cause: "it overflows".into(),
+    };
+    let stale = bench.coordinator.send(failure(0)).await.unwrap();
+    assert!(matches!(stale, Err(ReportError::StaleView { .. })), "{stale:?}");
+    assert_eq!(bench.status().await.progress, Progress::Running);
+    bench.coordinator.send(failure(1)).await.unwrap().unwrap();
+    let cause = "it overflows".to_owned();
+    assert_eq!(bench.status().await.progress, Progress::Failed { cause });
+}

@@ -1,0 +1,125 @@
+//! ParameterServer from its mailbox: restorations and sums that can't be right cost it nothing.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+mod support;
+
+use actix::{Actor, Context};
+use gradmesh_actors::checkpoint::Manifest;
+use gradmesh_actors::ids::{ShardId, Version, View};
+use gradmesh_actors::ledger::Ledger;
+use gradmesh_actors::messages::checkpoint_store::{
+    CheckpointError, LoadRange, LoadedRange, SavePart,
+};
+use gradmesh_actors::messages::{
+    CombineNorm, NormError, PullParameters, ReportPart, ReportShard, RestoreError, RestoreShard,
+};
+use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
+use support::{answers, offer, restore, server};
+
+/// The server holds version 0 of view 1; the restoration is refused, and it still does.
+async fn check_refused(spoil: impl FnOnce(&mut RestoreShard), words: &str) {
+    let server = server();
+    server.send(restore(1)).await.unwrap().unwrap();
+    let mut wrong = restore(2);
+    spoil(&mut wrong);
+    let refused = server.send(wrong).await.unwrap().unwrap_err();
+    assert!(matches!(refused, RestoreError::Plan { .. }), "{refused:?}");
+    assert!(refused.to_string().contains(words), "{refused}");
+    let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
+    assert_eq!(server.send(pull).await.unwrap().unwrap().version, Version(0));
+}
+
+#[actix_rt::test]
+async fn a_plan_that_would_divide_by_zero_is_refused() {
+    check_refused(|restore| restore.offer.job.batch_size = 0, "job.batch_size is 0").await;
+    check_refused(|restore| restore.offer.job.virtual_workers = 0, "virtual_workers is 0").await;
+    check_refused(|restore| restore.shards = 0, "servers.shards is 0").await;
+    check_refused(|restore| restore.checkpoint_every = 0, "checkpoint.every_steps is 0").await;
+}
+
+#[actix_rt::test]
+async fn a_model_beyond_memory_is_refused() {
+    let spoil = |restore: &mut RestoreShard| restore.offer.tensors[0].shape = vec![usize::MAX, 8];
+    check_refused(spoil, "more than 17179869184 parameters").await;
+}
+
+#[actix_rt::test]
+async fn a_version_beyond_the_last_is_refused() {
+    let spoil = |restore: &mut RestoreShard| restore.version = Version(13);
+    check_refused(spoil, "version 13 is beyond the last one, version 12").await;
+}
+
+#[actix_rt::test]
+async fn a_shard_that_the_cut_does_not_have_is_refused() {
+    let others = support::Others.start();
+    let links = ServerLinks {
+        report_shard: others.clone().recipient(),
+        report_part: others.clone().recipient(),
+        save: others.clone().recipient(),
+        load: others.clone().recipient(),
+        norm: others.recipient(),
+    };
+    let server = ParameterServer::new(ShardId(1), links).start();
+    let refused = server.send(RestoreShard { shard: ShardId(1), ..restore(1) }).await.unwrap();
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the job can't run: shard-1 is not one of 1 shards"
+    );
+}
+
+/// A store whose checkpoint is one value short.
+struct ShortStore;
+
+impl Actor for ShortStore {
+    type Context = Context<Self>;
+}
+
+answers!(ShortStore, ReportShard, Ok(()));
+answers!(ShortStore, ReportPart, Ok(()));
+answers!(ShortStore, SavePart, Err(CheckpointError::Closed));
+answers!(ShortStore, CombineNorm, Err(NormError::NotReady));
+answers!(
+    ShortStore,
+    LoadRange,
+    Ok(LoadedRange {
+        parameters: vec![0.0; 2],
+        state: Vec::new(),
+        manifest: Manifest {
+            version: Version(4),
+            run: "run".into(),
+            job_digest: "j".into(),
+            offer: offer(),
+            parts: Vec::new(),
+            ledger: Ledger::default(),
+        },
+    })
+);
+
+#[actix_rt::test]
+async fn a_checkpoint_of_another_length_is_refused() {
+    let store = ShortStore.start();
+    let links = ServerLinks {
+        report_shard: store.clone().recipient(),
+        report_part: store.clone().recipient(),
+        save: store.clone().recipient(),
+        load: store.clone().recipient(),
+        norm: store.recipient(),
+    };
+    let server = ParameterServer::new(ShardId(0), links).start();
+    let refused = server.send(RestoreShard { version: Version(4), ..restore(1) }).await.unwrap();
+    assert!(matches!(refused, Err(RestoreError::Checkpoint { .. })), "{refused:?}");
+}
+
+#[actix_rt::test]
+async fn sums_for_the_norm_that_no_shard_has_are_refused() {
+    let server = server();
+    server.send(restore(1)).await.unwrap().unwrap();
+    let combine = |shard, sums| CombineNorm { step: Version(0), shard: ShardId(shard), sums };
+    for wrong in [combine(1, vec![1.0]), combine(0, vec![f64::NAN]), combine(0, vec![1.0; 2])] {
+        let refused = server.send(wrong).await.unwrap();
+        assert!(matches!(refused, Err(NormError::WrongSums { .. })), "{refused:?}");
+    }
+    let sum = server.send(combine(0, vec![25.0])).await.unwrap().unwrap();
+    assert_eq!(sum.sum_of_squares, 25.0);
+}

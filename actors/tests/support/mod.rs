@@ -1,0 +1,104 @@
+//! A job of two slots and three parameters, and a server in a cluster that answers nothing.
+
+#![allow(dead_code, reason = "each test program needs a part of it")]
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+use actix::{Actor, Addr, Context};
+use gradmesh_actors::dataset::{DatasetShape, Scaling};
+use gradmesh_actors::ids::{ShardId, Version, View};
+use gradmesh_actors::job::JobSpec;
+use gradmesh_actors::layout::{Init, TensorSpec};
+use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
+use gradmesh_actors::messages::{CombineNorm, NormError, ReportPart, ReportShard, RestoreShard};
+use gradmesh_actors::model::ModelDescription;
+use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
+use gradmesh_actors::plan::JobOffer;
+
+/// Has an actor answer a message always in the same way.
+macro_rules! answers {
+    ($actor:ty, $message:ty, $answer:expr) => {
+        impl actix::Handler<$message> for $actor {
+            type Result = <$message as actix::Message>::Result;
+
+            fn handle(&mut self, _: $message, _: &mut Self::Context) -> Self::Result {
+                $answer
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use answers;
+
+/// Coordinator and store of a server that saves nothing here.
+pub(crate) struct Others;
+
+impl Actor for Others {
+    type Context = Context<Self>;
+}
+
+answers!(Others, ReportShard, Ok(()));
+answers!(Others, ReportPart, Ok(()));
+answers!(Others, SavePart, Err(CheckpointError::Closed));
+answers!(Others, LoadRange, Err(CheckpointError::Closed));
+answers!(Others, CombineNorm, Err(NormError::NotReady));
+
+pub(crate) fn job() -> JobSpec {
+    let job = serde_json::json!({
+        "seed": 1, "epochs": 3, "batch_size": 10, "virtual_workers": 2,
+        "model": {"name": "toy", "kind": "linear", "hidden": [], "activation": "relu",
+                  "loss": "squared"},
+        "data": {"format": "csv", "train": "toy.csv", "train_labels": null, "test": null,
+                 "test_labels": null, "test_fraction": 0.0, "target": "-1", "header": false,
+                 "scale": "none", "divide_by": 1.0},
+        "optimizer": {"kind": "sgd", "learning_rate": 1.0, "momentum": 0.0, "beta1": 0.9,
+                      "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0,
+                      "schedule": {"kind": "constant", "warmup_steps": 0, "every_steps": 1,
+                                   "factor": 0.5, "floor": 0.0}},
+        "gradient": {"clip_value": 0.0, "clip_norm": 0.0, "codec": "none", "top_k": 0.1}
+    });
+    serde_json::from_value(job).unwrap()
+}
+
+/// 3 parameters that start at zero, 2 slots, steps of 10 of 40 rows.
+pub(crate) fn offer() -> JobOffer {
+    let data = DatasetShape {
+        train_rows: 40,
+        test_rows: 0,
+        features: 2,
+        classes: None,
+        target_width: 1,
+        digest: "d".into(),
+    };
+    let settings = serde_json::Value::Null;
+    JobOffer {
+        job: job(),
+        data,
+        scaling: Scaling::None,
+        architecture: ModelDescription { kind: "linear".into(), settings },
+        tensors: vec![TensorSpec::new("w", vec![3], Init::Zeros)],
+        outputs: 1,
+    }
+}
+
+pub(crate) fn restore(view: u64) -> RestoreShard {
+    RestoreShard {
+        view: View(view),
+        shard: ShardId(0),
+        version: Version(0),
+        offer: offer(),
+        shards: 1,
+        checkpoint_every: 100,
+    }
+}
+
+pub(crate) fn server() -> Addr<ParameterServer> {
+    let others = Others.start();
+    let links = ServerLinks {
+        report_shard: others.clone().recipient(),
+        report_part: others.clone().recipient(),
+        save: others.clone().recipient(),
+        load: others.clone().recipient(),
+        norm: others.recipient(),
+    };
+    ParameterServer::new(ShardId(0), links).start()
+}
