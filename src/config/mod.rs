@@ -145,7 +145,8 @@ impl Config {
     }
 
     /// BLAKE3 over what all nodes of a cluster must agree on, in hexadecimal: the cluster's name,
-    /// the job, the numbers of shards and workers, the steps between checkpoints, and the nodes.
+    /// the job, the numbers of shards and workers, the steps between checkpoints, and the nodes. Not
+    /// where anything lies: data is compared by its content.
     pub fn digest(&self) -> String {
         #[derive(Serialize)]
         struct Agreed<'a> {

@@ -12,4 +12,5 @@ mod support;
 
 mod bad_input;
 mod grid;
+mod moved_data;
 mod recovery;
