@@ -37,12 +37,12 @@
 //!
 //! use gradmesh::actors::messages::{Predict, ask};
 //! use gradmesh::actors::version::VersionRef;
-//! use gradmesh::config::Config;
+//! use gradmesh::config::{Config, environment};
 //! use gradmesh::node::NodeBuilder;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! actix_rt::System::new().block_on(async {
-//!     let config = Config::load(Path::new("examples/digits.toml"), &[], std::env::vars())?;
+//!     let config = Config::load(Path::new("examples/digits.toml"), &[], environment())?;
 //!     let node = NodeBuilder::new(config).start().await?;
 //!     let (published, _) = node.trained().await?;
 //!

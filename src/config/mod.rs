@@ -200,6 +200,13 @@ impl Config {
     }
 }
 
+/// The variables of this process that are text, for [`Config::load`].
+///
+/// Others can't be meant for it; [`std::env::vars`] would panic at the first of them.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+}
+
 fn read(file: &Path) -> Result<String, Problem> {
     let problem = |problem: String, what_to_do: &str| Problem {
         problem,

@@ -92,3 +92,16 @@ fn nodes_are_not_set_outside_the_file() {
     let error = load(&toml(&[]), &[], &["nodes=[]"]).unwrap_err();
     assert_eq!(error.problems[0].what_to_do, "write [[nodes]] there");
 }
+
+/// A process of its own, since the environment belongs to all tests of this one.
+#[test]
+#[cfg(unix)]
+fn variable_that_is_no_text_is_nobodys_business() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut node = std::process::Command::new(env!("CARGO_BIN_EXE_node"));
+    node.current_dir(env!("CARGO_MANIFEST_DIR")).args(["check", "--config", "cluster.toml"]);
+    let output = node.env("OTHER", std::ffi::OsStr::from_bytes(b"\xff")).output();
+    let output = output.expect("node starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use gradmesh::config::Config;
+use gradmesh::config::{Config, environment};
 
 /// Trains on a cluster of actors, publishes the model and serves it.
 #[derive(Clone, Debug, Parser)]
@@ -101,9 +101,4 @@ impl Args {
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         Config::load(&self.config, &self.set, environment()).context("configuration")
     }
-}
-
-/// Environment variables that are text; others can't be meant for us.
-pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
