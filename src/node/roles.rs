@@ -102,6 +102,9 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         Some(placed) => Some(coordinate(config, &cast, placed, supervision, unix_ms).await?),
         None => None,
     };
+    if let Some(status) = &status {
+        serving.metrics.watch_training(status.clone());
+    }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
     }
