@@ -340,6 +340,8 @@ async fn serving(
         set_alias: cast.registry.recipient(),
         remove_alias: cast.registry.recipient(),
         delete: cast.registry.recipient(),
+        status: builder.train.then(|| cast.coordinator.recipient()),
+        cluster: builder.config.cluster.name.clone(),
         metrics,
     })
 }

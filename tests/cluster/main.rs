@@ -14,3 +14,4 @@ mod bad_input;
 mod grid;
 mod moved_data;
 mod recovery;
+mod status;

@@ -68,7 +68,7 @@ pub(crate) enum Command {
         #[arg(long)]
         keys: bool,
     },
-    /// How far the run of a started cluster is.
+    /// How far the run of a started cluster, or of a started `node run`, is.
     Status,
     /// The registry's models and versions.
     #[command(subcommand)]

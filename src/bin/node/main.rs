@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod http_status;
 mod log;
 mod models;
 mod predict;
