@@ -62,7 +62,8 @@
 //! ```
 //!
 //! The examples show more: `embed_in_actix_web` serves beside routes of its own, `custom_model`
-//! trains a model that gradmesh doesn't know, `three_nodes` kills a process.
+//! trains a model that gradmesh doesn't know, `own_data` trains on rows of no file, `three_nodes`
+//! kills a process.
 
 pub mod config;
 pub mod curve;

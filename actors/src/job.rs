@@ -4,6 +4,7 @@
 //! and the same data end in the same bits.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What to train, on what, and how. `[job]` of `cluster.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,9 @@ pub struct ModelSpec {
     /// Between layers (`mlp` only).
     pub activation: Activation,
     pub loss: Loss,
+    /// Keys that only the kind knows; `mlp` and `linear` have none. No part of a job without them.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

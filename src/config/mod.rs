@@ -7,7 +7,6 @@ mod check;
 mod error;
 mod kind;
 mod layers;
-mod nearest;
 mod nodes;
 mod schema;
 
@@ -19,7 +18,7 @@ use gradmesh_actors::job::JobSpec;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
-pub use kind::{Interval, Kind, NAME_MAX, PATH_MAX};
+pub use kind::{Interval, Kind, NAME_MAX, PATH_MAX, TABLE_DEPTH_MAX, TABLE_MAX};
 pub use nodes::{NodeConfig, Role};
 pub use schema::{Fallback, Key};
 

@@ -18,6 +18,10 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("job.model.hidden", &["64", "[0]", "[65537]", "[1.5]", "['wide']", "'64'"]),
     ("job.model.activation", &["1", "'gelu'", "'ReLU'"]),
     ("job.model.loss", &["1", "'hinge'"]),
+    (
+        "job.model.settings",
+        &["1", "'x'", "[1]", "{ a = nan }", "{ a = [inf] }", "{ a.b.c.d.e.f.g.h.i = 1 }"],
+    ),
     ("job.data.format", &["1", "'parquet'"]),
     ("job.data.train", &["1", "''", "\"a\\u0000b\"", "['a', 'b']"]),
     ("job.data.train_labels", &["1", "\"a\\nb\""]),

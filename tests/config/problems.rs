@@ -102,3 +102,11 @@ fn syntax_error_has_line_and_column() {
     assert!(error.starts_with("configuration: not valid TOML at line 2, column 8: "), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
 }
+
+#[test]
+fn setting_whose_name_is_no_name_is_refused() {
+    for wrong in ["job.model.settings.a b", "job.model.settings.", "job.model.settings.a[0]"] {
+        let error = load(&toml(&[]), &[], &[&format!("{wrong}=1")]).unwrap_err();
+        assert_eq!(error.problems[0].problem, "there is no such key", "{wrong}");
+    }
+}

@@ -101,6 +101,7 @@ fn digest_is_that_of_what_all_nodes_agree_on() {
         ("cluster.name", "'other'"),
         ("job.seed", "2"),
         ("job.optimizer.learning_rate", "0.2"),
+        ("job.model.settings", "{ a = 1 }"),
         ("servers.shards", "2"),
         ("workers.count", "3"),
         ("checkpoint.every_steps", "100"),

@@ -1,6 +1,7 @@
 //! File, environment and `--set` over each other.
 
 use gradmesh_actors::job::OptimizerKind;
+use serde_json::{Value, json};
 
 use crate::support::{load, parse, toml};
 
@@ -91,6 +92,24 @@ fn shorthand_of_set_keeps_the_other_keys_of_the_table() {
 fn nodes_are_not_set_outside_the_file() {
     let error = load(&toml(&[]), &[], &["nodes=[]"]).unwrap_err();
     assert_eq!(error.problems[0].what_to_do, "write [[nodes]] there");
+}
+
+#[test]
+fn settings_of_a_kind_are_merged_by_key_from_all_sources() {
+    let own = "{ gamma = 1, name = 'x', deep = { a = 1, b = 2 } }";
+    let text = toml(&[("job.model.settings", own)]);
+    let env = [("GRADMESH__JOB__MODEL__SETTINGS__GAMMA", "2.5")];
+    let sets = ["job.model.settings.deep.b=[3, 4]", "job.model.settings.name=two words"];
+    let settings = load(&text, &env, &sets).unwrap().job.model.settings;
+    let expected = json!({ "gamma": 2.5, "name": "two words", "deep": { "a": 1, "b": [3, 4] } });
+    assert_eq!(Value::Object(settings), expected);
+}
+
+#[test]
+fn settings_of_a_kind_may_be_set_as_one_table() {
+    let set = "job.model.settings={ gamma = 2, on = true }";
+    let settings = load(&toml(&[]), &[], &[set]).unwrap().job.model.settings;
+    assert_eq!(Value::Object(settings), json!({ "gamma": 2, "on": true }));
 }
 
 /// A process of its own, since the environment belongs to all tests of this one.
