@@ -98,7 +98,43 @@ pub(crate) enum ModelsCommand {
 }
 
 impl Args {
+    /// As [`Parser::parse`], with every `--set` in its order: where some stand before the command
+    /// and some behind it, clap keeps the latter only.
+    pub(crate) fn read() -> Self {
+        let mut args = Self::parse();
+        args.set = sets(std::env::args_os().filter_map(|word| word.into_string().ok()));
+        args
+    }
+
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         Config::load(&self.config, &self.set, environment()).context("configuration")
+    }
+}
+
+/// The values of `--set` in a command line that clap has accepted.
+fn sets(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut sets = Vec::new();
+    let mut is_value = false;
+    for word in words {
+        if is_value {
+            sets.push(word);
+            is_value = false;
+        } else if let Some(set) = word.strip_prefix("--set=") {
+            sets.push(set.to_owned());
+        } else {
+            is_value = word == "--set";
+        }
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_before_and_behind_the_command_all_count_in_their_order() {
+        let line = "node --set a=1 --json train --set=b=2 --fresh --set a=3";
+        assert_eq!(sets(line.split(' ').map(str::to_owned)), ["a=1", "b=2", "a=3"]);
     }
 }

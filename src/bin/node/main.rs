@@ -14,12 +14,10 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     log::init(&args.log);
     match run(args) {
         Ok(code) => code,
