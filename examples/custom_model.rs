@@ -1,7 +1,7 @@
 //! A model of one's own: trained, published and served like those that come with gradmesh.
 //!
 //! What it shows: a [`Model`] with a gradient written by hand, registered in [`ModelKinds`] under a
-//! name that the configuration then uses.
+//! name that the configuration then uses, with keys of its own in `[job.model.settings]`.
 //!
 //! ```sh
 //! cargo run --example custom_model
@@ -24,50 +24,86 @@ use gradmesh::actors::job::Loss;
 use gradmesh::actors::layout::{Init, TensorSpec};
 use gradmesh::actors::messages::{Predict, ask};
 use gradmesh::actors::model::{
-    Batch, MlpSettings, Model, ModelDescription, ModelError, ModelKinds, Score, Targets,
+    Batch, Model, ModelDescription, ModelError, ModelKinds, Score, Targets,
 };
 use gradmesh::actors::version::VersionRef;
 use gradmesh::config::Config;
 use gradmesh::node::{Node, NodeBuilder};
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
+use serde::{Deserialize, Serialize};
 
 /// What `job.model.kind` says.
 const KIND: &str = "prototypes";
 
-/// How fast a prototype's say falls with the squared distance from it.
-const SHARPNESS: f32 = 2.0;
+/// What the kind is built from. Each kind is told features, outputs and loss; also `hidden` and
+/// `activation`, which prototypes have no use for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Settings {
+    features: usize,
+    outputs: usize,
+    loss: Loss,
+    #[serde(default)]
+    settings: Own,
+}
+
+/// `[job.model.settings]`: what this kind alone knows. A misspelt key is refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Own {
+    /// Prototypes of a class, 1 to 64.
+    per_class: usize,
+    /// γ > 0: how fast a prototype's say falls with the squared distance from it.
+    sharpness: f32,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { per_class: 1, sharpness: 1.0 }
+    }
+}
 
 /// A mixture of prototypes. Each class has some rows of its own, the prototypes `c`; a row belongs
 /// to a class as far as it is near to them: `p(class | x) = Σ qⱼ` over the class's prototypes, with
 /// `q = softmax(s)`, `sⱼ = -½ γ ‖x - cⱼ‖²`. The loss is `-ln p` of the right class.
 #[derive(Clone, Debug)]
 struct Prototypes {
-    settings: MlpSettings,
-    per_class: usize,
+    settings: Settings,
 }
 
 impl Prototypes {
-    /// `settings.hidden` is one number, the prototypes of a class.
-    fn new(settings: MlpSettings) -> Result<Self, ModelError> {
+    fn new(settings: Settings) -> Result<Self, ModelError> {
         let refused = |cause: String| ModelError::Settings { kind: KIND.to_owned(), cause };
         if settings.loss != Loss::Softmax {
             return Err(refused("they tell classes apart, set job.model.loss to softmax".into()));
         }
-        let [per_class @ 1..=64] = settings.hidden[..] else {
-            let got = &settings.hidden;
-            return Err(refused(format!("set job.model.hidden to one number to 64, not {got:?}")));
-        };
+        let Own { per_class, sharpness } = settings.settings;
+        if !(1..=64).contains(&per_class) {
+            let key = "job.model.settings.per_class";
+            return Err(refused(format!("set {key} to 1 to 64, not {per_class}")));
+        }
+        if !(sharpness > 0.0 && sharpness.is_finite()) {
+            let key = "job.model.settings.sharpness";
+            return Err(refused(format!("set {key} to a number above 0, not {sharpness}")));
+        }
         // A stored version may be damaged: nobody shall allocate what it says, unchecked.
         for (width, limit) in [(settings.features, 1 << 16), (settings.outputs, 1 << 10)] {
             if !(1..=limit).contains(&width) {
                 return Err(ModelError::Width { width, limit });
             }
         }
-        Ok(Self { settings, per_class })
+        Ok(Self { settings })
+    }
+
+    fn per_class(&self) -> usize {
+        self.settings.settings.per_class
+    }
+
+    fn sharpness(&self) -> f32 {
+        self.settings.settings.sharpness
     }
 
     fn shape(&self) -> (usize, usize) {
-        (self.settings.outputs * self.per_class, self.settings.features)
+        (self.settings.outputs * self.per_class(), self.settings.features)
     }
 
     /// Shape `[prototypes, features]`.
@@ -80,13 +116,13 @@ impl Prototypes {
     fn scores(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
         let prototypes = self.prototypes(parameters);
         let half_squares = prototypes.map_axis(Axis(1), |c| 0.5 * c.dot(&c));
-        SHARPNESS * (inputs.dot(&prototypes.t()) - half_squares)
+        self.sharpness() * (inputs.dot(&prototypes.t()) - half_squares)
     }
 
     /// The scores of a class's prototypes.
     fn of_class<'a>(&self, mut scores: ArrayView1<'a, f32>, class: usize) -> ArrayView1<'a, f32> {
-        let first = class * self.per_class;
-        scores.slice_axis_inplace(Axis(0), (first..first + self.per_class).into());
+        let first = class * self.per_class();
+        scores.slice_axis_inplace(Axis(0), (first..first + self.per_class()).into());
         scores
     }
 
@@ -109,7 +145,7 @@ impl Prototypes {
                     let whole = log_sum_exp(own);
                     loss += f64::from(part) * (all - whole);
                     for (index, &score) in own.iter().enumerate() {
-                        delta[class * self.per_class + index] -= part * share(score, whole);
+                        delta[class * self.per_class() + index] -= part * share(score, whole);
                     }
                 }
             }
@@ -139,8 +175,8 @@ impl Model for Prototypes {
         let mut delta = self.scores(parameters, batch.inputs);
         let loss = self.differentiate(&mut delta, batch.targets);
         let pulled = delta.sum_axis(Axis(0)).insert_axis(Axis(1));
-        let by_prototype =
-            SHARPNESS * (delta.t().dot(&batch.inputs) - &pulled * &self.prototypes(parameters));
+        let by_prototype = self.sharpness()
+            * (delta.t().dot(&batch.inputs) - &pulled * &self.prototypes(parameters));
         if let Ok(mut gradient) = ArrayViewMut2::from_shape(self.shape(), gradient) {
             gradient.assign(&by_prototype);
         }
@@ -215,7 +251,8 @@ fn main() -> anyhow::Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
     let sets = [
         format!("job.model.kind={KIND}"),
-        "job.model.hidden=[3]".to_owned(),
+        "job.model.settings.per_class=3".to_owned(),
+        "job.model.settings.sharpness=2".to_owned(),
         format!("checkpoint.store={}", stores.path().join("checkpoints").display()),
         format!("registry.store={}", stores.path().join("registry").display()),
     ];
@@ -263,15 +300,14 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-    use gradmesh::actors::job::Activation;
 
-    fn settings(hidden: Vec<usize>, loss: Loss) -> MlpSettings {
-        MlpSettings { features: 3, outputs: 2, hidden, activation: Activation::Relu, loss }
+    fn settings(per_class: usize, sharpness: f32, loss: Loss) -> Settings {
+        Settings { features: 3, outputs: 2, loss, settings: Own { per_class, sharpness } }
     }
 
     #[test]
     fn the_gradient_is_the_slope_of_the_loss() {
-        let model = Prototypes::new(settings(vec![2], Loss::Softmax)).unwrap();
+        let model = Prototypes::new(settings(2, 2.0, Loss::Softmax)).unwrap();
         let parameters: Vec<f32> = (0..12).map(|i| (i as f32 * 0.7).sin()).collect();
         let inputs = array![[0.2, -0.4, 0.9], [-0.8, 0.5, 0.1], [0.3, 0.3, -0.6]];
         let parts = array![[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]];
@@ -296,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_answers_are_probabilities() {
-        let model = Prototypes::new(settings(vec![2], Loss::Softmax)).unwrap();
+        let model = Prototypes::new(settings(2, 2.0, Loss::Softmax)).unwrap();
         let far = array![[0.0, 0.0, 0.0], [1e3, -1e3, 1e3]];
         let parameters: Vec<f32> = (0..12).map(|i| (i as f32).cos()).collect();
         for row in model.predict(&parameters, far.view()).rows() {
@@ -306,12 +342,24 @@ mod tests {
 
     #[test]
     fn settings_that_make_no_prototypes_are_refused() {
-        let refused = |hidden, loss| Prototypes::new(settings(hidden, loss)).unwrap_err();
-        let cause = refused(vec![2], Loss::Squared).to_string();
-        assert!(cause.ends_with("set job.model.loss to softmax"), "{cause}");
-        for hidden in [vec![], vec![0], vec![65], vec![2, 2]] {
-            let cause = refused(hidden.clone(), Loss::Softmax).to_string();
-            assert!(cause.contains("job.model.hidden"), "{hidden:?}: {cause}");
+        for (refused, end) in [
+            (settings(2, 2.0, Loss::Squared), "set job.model.loss to softmax"),
+            (settings(0, 2.0, Loss::Softmax), "set job.model.settings.per_class to 1 to 64, not 0"),
+            (settings(65, 2.0, Loss::Softmax), "not 65"),
+            (settings(2, 0.0, Loss::Softmax), "sharpness to a number above 0, not 0"),
+        ] {
+            let cause = Prototypes::new(refused).unwrap_err().to_string();
+            assert!(cause.ends_with(end), "{cause}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused_by_its_kind() {
+        let settings = serde_json::json!({
+            "features": 3, "outputs": 2, "loss": "softmax", "settings": { "sharpnes": 2 },
+        });
+        let description = ModelDescription { kind: KIND.to_owned(), settings };
+        let refused = kinds().build(&description).unwrap_err().to_string();
+        assert!(refused.contains("unknown field `sharpnes`"), "{refused}");
     }
 }

@@ -31,7 +31,7 @@ use actix_web::{App, HttpResponse, HttpServer, Responder, get, post, web};
 use gradmesh::actors::messages::{Predict, PredictError, ask};
 use gradmesh::actors::training::{Progress, TrainingStatus};
 use gradmesh::actors::version::VersionRef;
-use gradmesh::config::Config;
+use gradmesh::config::{Config, environment};
 use gradmesh::node::{Node, NodeBuilder};
 use gradmesh::service::{ServiceLimits, configure};
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ async fn main() -> anyhow::Result<()> {
         sets.push(format!("registry.store={}", stores.path().join("registry").display()));
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
-    let config = Config::load(&file, &sets, std::env::vars())?;
+    let config = Config::load(&file, &sets, environment())?;
 
     // Returns when the actors run, not when they have trained.
     let node = NodeBuilder::new(config).start().await?;

@@ -19,9 +19,9 @@
 //! | | [`supervisor`] | Builds an actor anew when it dies, within a budget. |
 //! | | [`store`] | Checkpoints and versions in a folder. |
 //! | | [`data`] | Data sets of IDX and CSV files, of which a worker loads its own rows. |
-//! | | [`metrics`] | Counters of one node, and their Prometheus page. |
+//! | | [`metrics`] | Counters of one node and the state of its run, as a Prometheus page. |
 //! | node | [`config`] | `cluster.toml`, the environment and `--set` as one checked [`config::Config`]. |
-//! | | [`service`] | HTTP, Open Inference Protocol v2; mounts in an application of one's own. |
+//! | | [`service`] | HTTP: Open Inference Protocol v2, metrics, status; mounts in an application of one's own. |
 //! | | [`progress`] | A run's epochs as progress bars or log lines. |
 //! | | [`curve`] | A run's losses as SVG. |
 //! | | [`node`] | The composition root: starts the actors of a node's roles and connects them. |
@@ -37,12 +37,12 @@
 //!
 //! use gradmesh::actors::messages::{Predict, ask};
 //! use gradmesh::actors::version::VersionRef;
-//! use gradmesh::config::Config;
+//! use gradmesh::config::{Config, environment};
 //! use gradmesh::node::NodeBuilder;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! actix_rt::System::new().block_on(async {
-//!     let config = Config::load(Path::new("examples/digits.toml"), &[], std::env::vars())?;
+//!     let config = Config::load(Path::new("examples/digits.toml"), &[], environment())?;
 //!     let node = NodeBuilder::new(config).start().await?;
 //!     let (published, _) = node.trained().await?;
 //!
@@ -62,7 +62,8 @@
 //! ```
 //!
 //! The examples show more: `embed_in_actix_web` serves beside routes of its own, `custom_model`
-//! trains a model that gradmesh doesn't know, `three_nodes` kills a process.
+//! trains a model that gradmesh doesn't know, `own_data` trains on rows of no file, `three_nodes`
+//! kills a process.
 
 pub mod config;
 pub mod curve;

@@ -58,6 +58,14 @@ fn a_model_of_ones_own_learns_and_serves_what_it_learnt() {
 }
 
 #[test]
+fn a_data_set_of_ones_own_is_trained_on() {
+    let lines = lines("own_data", &[]);
+    let [trained] = &lines[..] else { panic!("{lines:?}") };
+    assert!(trained.starts_with("rings: 4000 rows, "), "{trained}");
+    assert!(number(trained, "test accuracy ") > 94.0, "{trained}");
+}
+
+#[test]
 fn a_killed_worker_changes_no_bit() {
     let lines = lines("three_nodes", &[]);
     let [calm, kill, killed, verdict] = &lines[..] else { panic!("{lines:?}") };

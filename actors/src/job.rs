@@ -1,9 +1,10 @@
 //! A job: everything that the trained bits depend on, and nothing else.
 //!
-//! How many workers, servers or nodes there are is not part of it. Two jobs with the same digest
+//! How many workers, servers or nodes there are is not part of it, nor where the data lies. Two jobs with the same digest
 //! and the same data end in the same bits.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What to train, on what, and how. `[job]` of `cluster.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,9 @@ pub struct ModelSpec {
     /// Between layers (`mlp` only).
     pub activation: Activation,
     pub loss: Loss,
+    /// Keys that only the kind knows; `mlp` and `linear` have none. No part of a job without them.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,11 +181,57 @@ impl JobSpec {
     /// BLAKE3 over the job, in hexadecimal: what a checkpoint and a peer are checked against.
     ///
     /// Fields are written in the order of the types above, so the digest does not depend on the
-    /// order of keys in a file.
+    /// order of keys in a file. Where the data lies is left out: nodes have other folders and mount
+    /// points, and whether they have the same rows is told by the digest of the data.
     pub fn digest(&self) -> String {
         // A struct of strings, numbers and enums always serialises; an empty text would only
         // make two broken jobs equal, never start one.
-        let text = serde_json::to_string(self).unwrap_or_default();
+        let text = serde_json::to_string(&self.without_paths()).unwrap_or_default();
         blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Whether both train the same, wherever each has its data.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.without_paths() == other.without_paths()
+    }
+
+    /// Which files there are stays: a test set of its own is another split of the rows.
+    fn without_paths(&self) -> Self {
+        let mut job = self.clone();
+        let data = &mut job.data;
+        data.train.clear();
+        for path in [&mut data.train_labels, &mut data.test, &mut data.test_labels] {
+            path.iter_mut().for_each(String::clear);
+        }
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::tests::job;
+
+    #[test]
+    fn where_the_data_lies_is_no_part_of_the_job() {
+        let here = job();
+        let mut there = here.clone();
+        there.data.train = "/mnt/elsewhere/rows.csv".into();
+        assert_eq!(there.digest(), here.digest());
+        assert!(there.agrees_with(&here));
+    }
+
+    #[test]
+    fn how_the_data_is_read_is_a_part_of_the_job() {
+        let here = job();
+        let mut tested = here.clone();
+        tested.data.test = Some("test.csv".into());
+        let mut split = here.clone();
+        split.data.test_fraction += 0.125;
+        let mut column = here.clone();
+        column.data.target = "label".into();
+        for other in [tested, split, column] {
+            assert_ne!(other.digest(), here.digest());
+            assert!(!other.agrees_with(&here));
+        }
     }
 }

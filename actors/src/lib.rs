@@ -15,6 +15,7 @@ pub mod membership;
 pub mod messages;
 pub mod model;
 pub mod model_registry;
+pub mod nearest;
 pub mod new_version;
 pub mod norm;
 pub mod optimizer;

@@ -173,6 +173,7 @@ pub(crate) mod tests {
                 hidden: vec![],
                 activation: Activation::Relu,
                 loss: Loss::Squared,
+                settings: Default::default(),
             },
             data: DataSpec {
                 format: DataFormat::Csv,

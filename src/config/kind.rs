@@ -3,10 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use ::config::{Value, ValueKind};
+use ::config::{File, FileFormat, Source, Value, ValueKind};
+use gradmesh_actors::nearest::nearest;
 use serde_json::Value as Json;
-
-use super::nearest::nearest;
 
 /// Longest name of a cluster, a model or a node: it becomes part of file names, of which a file
 /// system takes 255 bytes.
@@ -14,6 +13,13 @@ pub const NAME_MAX: usize = 64;
 
 /// Longest path or URL: `PATH_MAX` of Linux.
 pub const PATH_MAX: usize = 4096;
+
+/// Largest free table, in bytes of JSON: it is a part of each offer of the job, and of the
+/// description of each version.
+pub const TABLE_MAX: usize = 64 << 10;
+
+/// Deepest free table. What carries it over the network takes single digits more.
+pub const TABLE_DEPTH_MAX: usize = 8;
 
 /// Type and range of a key. Its `Display` completes the sentence "expected …".
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +46,9 @@ pub enum Kind {
         max: u64,
     },
     Address,
+    /// Keys that only the program knows, each with a value of any type; at most
+    /// [`TABLE_DEPTH_MAX`] deep and [`TABLE_MAX`] bytes as JSON.
+    Table,
     /// At least one, none twice.
     Choices(&'static [&'static str]),
 }
@@ -96,6 +105,7 @@ impl Kind {
                 let items = list(trimmed).map(|item| item.trim_matches('"'));
                 Some(ValueKind::Array(items.map(|item| Value::new(None, item)).collect()))
             }
+            Self::Table => free_value(trimmed),
             Self::Choice(_) | Self::Name | Self::Path | Self::Column | Self::Address => None,
         };
         value.unwrap_or_else(|| ValueKind::String(text.to_owned()))
@@ -123,6 +133,9 @@ impl Kind {
             }
             (Self::Address, ValueKind::String(text)) => {
                 text.parse::<SocketAddr>().ok().map(|address| address.to_string().into())
+            }
+            (Self::Table, ValueKind::Table(_)) => {
+                free_json(value, TABLE_DEPTH_MAX).filter(|json| json.to_string().len() <= TABLE_MAX)
             }
             (Self::Choices(choices), ValueKind::Array(items)) => {
                 let one = Self::Choice(choices);
@@ -166,6 +179,10 @@ impl fmt::Display for Kind {
                 write!(f, "a list of at most {len_max} whole numbers from {min} to {max}")
             }
             Self::Address => f.write_str("an IP address with a port, such as \"127.0.0.1:8080\""),
+            Self::Table => write!(
+                f,
+                "a table of any values, at most {TABLE_DEPTH_MAX} deep and {TABLE_MAX} bytes as JSON"
+            ),
             Self::Choices(choices) => write!(f, "a list of any of {}, none twice", quoted(choices)),
         }
     }
@@ -185,6 +202,42 @@ impl fmt::Display for Interval {
 
 fn quoted(choices: &[&str]) -> String {
     choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// A value of a free table as TOML reads it; `None` for text without quotes.
+pub(super) fn free_value(text: &str) -> Option<ValueKind> {
+    let text = format!("value = {text}");
+    let mut table = File::from_str(&text, FileFormat::Toml).collect().ok()?;
+    // More than one: there was a line break in it.
+    if table.len() == 1 { table.remove("value").map(|value| value.kind) } else { None }
+}
+
+/// `None` for what JSON doesn't have, such as `nan`, and for what is deeper than `depth`.
+fn free_json(value: &ValueKind, depth: usize) -> Option<Json> {
+    match value {
+        ValueKind::Boolean(on) => Some((*on).into()),
+        ValueKind::I64(number) => Some((*number).into()),
+        // As everywhere: two spellings of zero have one digest.
+        ValueKind::Float(number) => number.is_finite().then(|| (number + 0.0).into()),
+        ValueKind::String(text) => Some(text.as_str().into()),
+        ValueKind::Array(items) => {
+            let depth = depth.checked_sub(1)?;
+            let items: Option<Vec<Json>> =
+                items.iter().map(|item| free_json(&item.kind, depth)).collect();
+            items.map(Json::from)
+        }
+        ValueKind::Table(table) => {
+            let depth = depth.checked_sub(1)?;
+            // Sorted: the digest of a job must not depend on the order of keys.
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(name, _)| *name);
+            let json = |(name, value): (&String, &Value)| {
+                Some((name.clone(), free_json(&value.kind, depth)?))
+            };
+            entries.into_iter().map(json).collect::<Option<_>>().map(Json::Object)
+        }
+        ValueKind::Nil | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => None,
+    }
 }
 
 /// The items of `[1, 2]` or of `1,2`.

@@ -6,6 +6,7 @@
 use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::error::Problem;
+use super::kind::free_value;
 use super::schema::{Fallback, KEYS, Place, nearest_path, place};
 
 /// The environment's variables are named `GRADMESH__JOB__BATCH_SIZE`.
@@ -83,6 +84,10 @@ impl Layer {
                 self.insert(key.path, kind, source);
             }
             (Place::Key(key), kind) => self.insert(key.path, kind, source),
+            (Place::Setting, ValueKind::String(value)) => {
+                let kind = free_value(value.trim()).unwrap_or(ValueKind::String(value));
+                self.insert(path, kind, source);
+            }
             (Place::Nodes, kind) if text == Text::Typed => self.insert(path, kind, source),
             (Place::Table(_), ValueKind::Table(table)) => self.add_table(path, table, source),
             (place, kind) => self.problems.push(misplaced(place, path, &kind, source)),
@@ -197,7 +202,7 @@ fn misplaced(place: Place, path: &str, kind: &ValueKind, source: &str) -> Proble
             "can only be set in the configuration file".to_owned(),
             "write [[nodes]] there".to_owned(),
         ),
-        Place::Key(_) | Place::Unknown => {
+        Place::Key(_) | Place::Setting | Place::Unknown => {
             let what_to_do = nearest_path(path).map_or_else(
                 || "remove it, or see all keys with `node check --keys`".to_owned(),
                 |nearest| format!("did you mean {nearest}?"),

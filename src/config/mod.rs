@@ -7,7 +7,6 @@ mod check;
 mod error;
 mod kind;
 mod layers;
-mod nearest;
 mod nodes;
 mod schema;
 
@@ -19,7 +18,7 @@ use gradmesh_actors::job::JobSpec;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
-pub use kind::{Interval, Kind, NAME_MAX, PATH_MAX};
+pub use kind::{Interval, Kind, NAME_MAX, PATH_MAX, TABLE_DEPTH_MAX, TABLE_MAX};
 pub use nodes::{NodeConfig, Role};
 pub use schema::{Fallback, Key};
 
@@ -145,7 +144,8 @@ impl Config {
     }
 
     /// BLAKE3 over what all nodes of a cluster must agree on, in hexadecimal: the cluster's name,
-    /// the job, the numbers of shards and workers, the steps between checkpoints, and the nodes.
+    /// the job, the numbers of shards and workers, the steps between checkpoints, and the nodes. Not
+    /// where anything lies: data is compared by its content.
     pub fn digest(&self) -> String {
         #[derive(Serialize)]
         struct Agreed<'a> {
@@ -197,6 +197,13 @@ impl Config {
             }
         }
     }
+}
+
+/// The variables of this process that are text, for [`Config::load`].
+///
+/// Others can't be meant for it; [`std::env::vars`] would panic at the first of them.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
 fn read(file: &Path) -> Result<String, Problem> {

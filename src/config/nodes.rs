@@ -4,13 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use ::config::{Map, Value, ValueKind};
+use gradmesh_actors::nearest::nearest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::check::refused;
 use super::error::Problem;
 use super::layers::{printable, shown};
-use super::nearest::nearest;
 use super::schema::NODE_KEYS;
 
 /// As many nodes as a step can have slots: one more would have nothing to do.

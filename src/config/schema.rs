@@ -1,9 +1,9 @@
 //! Every key of `cluster.toml`: type, range, default and meaning, in one table.
 
 use gradmesh_actors::job::MAX_VIRTUAL_WORKERS;
+use gradmesh_actors::nearest::nearest;
 
 use super::kind::{Interval, Kind};
-use super::nearest::nearest;
 
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,7 +28,9 @@ pub enum Fallback {
 }
 
 use Fallback::{Default, Required, Unset};
-use Kind::{Address, Choice, Choices, Column, Integer, Integers, Name, Number, Path, Switch};
+use Kind::{
+    Address, Choice, Choices, Column, Integer, Integers, Name, Number, Path, Switch, Table,
+};
 
 /// What TOML's whole numbers can say; more would be refused by the file and taken by `--set`.
 const SEED_MAX: u64 = i64::MAX as u64;
@@ -95,6 +97,12 @@ pub(super) const KEYS: &[Key] = &[
         Choice(&["softmax", "squared"]),
         Default("softmax"),
         "softmax: cross-entropy over classes, squared: half the squared error",
+    ),
+    key(
+        "job.model.settings",
+        Table,
+        Unset,
+        "settings of a kind that the embedding program registered, mlp and linear have none",
     ),
     key(
         "job.data.format",
@@ -342,6 +350,8 @@ pub(super) enum Place {
     Key(&'static Key),
     /// A table, with the key that a string in its place means.
     Table(Option<&'static Key>),
+    /// In the free table of a key.
+    Setting,
     Nodes,
     Unknown,
 }
@@ -353,11 +363,26 @@ pub(super) fn place(path: &str) -> Place {
     if path == "nodes" {
         return Place::Nodes;
     }
+    if is_setting(path) {
+        return Place::Setting;
+    }
     if tables().any(|table| table == path) {
         let shorthand = SHORTHANDS.iter().find(|(table, _)| *table == path);
         return Place::Table(shorthand.and_then(|(_, kind)| find(kind)));
     }
     Place::Unknown
+}
+
+/// Whether a path leads into a free table, by names that the merge of the sources takes as such.
+fn is_setting(path: &str) -> bool {
+    let is_part = |part: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        !part.is_empty() && part.chars().all(allowed)
+    };
+    KEYS.iter().filter(|key| key.kind == Table).any(|key| {
+        let below = path.strip_prefix(key.path).and_then(|below| below.strip_prefix('.'));
+        below.is_some_and(|below| below.split('.').all(is_part))
+    })
 }
 
 pub(super) fn find(path: &str) -> Option<&'static Key> {

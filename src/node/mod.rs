@@ -21,7 +21,7 @@ use actix_rt::Arbiter;
 use gradmesh_actors::dataset::Dataset;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{
-    DeleteVersion, FetchModel, FindModel, ListModels, Predict, RemoveAlias, SetAlias,
+    DeleteVersion, FetchModel, FindModel, GetStatus, ListModels, Predict, RemoveAlias, SetAlias,
 };
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::training::{Progress, Published, TrainingStatus};
@@ -68,6 +68,10 @@ pub struct Serving {
     pub set_alias: Recipient<SetAlias>,
     pub remove_alias: Recipient<RemoveAlias>,
     pub delete: Recipient<DeleteVersion>,
+    /// The run's coordinator; `None` where this process trains nothing.
+    pub status: Option<Recipient<GetStatus>>,
+    /// `cluster.name`.
+    pub cluster: String,
     pub metrics: Metrics,
 }
 
@@ -76,6 +80,7 @@ impl Serving {
     pub fn state(&self, limits: ServiceLimits) -> ServiceState {
         let (predict, find, list) = (self.predict.clone(), self.find.clone(), self.list.clone());
         ServiceState::new(predict, find, list, self.metrics.clone(), limits)
+            .with_status(self.cluster.clone(), self.status.clone())
     }
 }
 

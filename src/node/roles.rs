@@ -106,6 +106,9 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         }
         None => None,
     };
+    if let Some(status) = &status {
+        serving.metrics.watch_training(status.clone());
+    }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
     }
@@ -343,6 +346,8 @@ async fn serving(
         set_alias: cast.registry.recipient(),
         remove_alias: cast.registry.recipient(),
         delete: cast.registry.recipient(),
+        status: builder.train.then(|| cast.coordinator.recipient()),
+        cluster: builder.config.cluster.name.clone(),
         metrics,
     })
 }

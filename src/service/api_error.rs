@@ -95,7 +95,7 @@ impl From<PredictError> for ApiError {
     }
 }
 
-fn link_status(link: &LinkError) -> StatusCode {
+pub(super) fn link_status(link: &LinkError) -> StatusCode {
     match link {
         LinkError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::SERVICE_UNAVAILABLE,

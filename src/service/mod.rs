@@ -1,4 +1,4 @@
-//! The HTTP service: the Open Inference Protocol, version 2, and a metrics page.
+//! The HTTP service: the Open Inference Protocol, version 2, a metrics page, and the run's status.
 //!
 //! | verb and path | answer |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | `GET /v2/models/{m}[/versions/{v}]` | inputs, outputs and lineage |
 //! | `GET /v2/models/{m}[/versions/{v}]/ready` | whether the version exists |
 //! | `POST /v2/models/{m}[/versions/{v}]/infer` | a prediction |
-//! | `GET /metrics` | counters, for Prometheus |
+//! | `GET /metrics` | counters and the run's state, for Prometheus |
+//! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
 //!
 //! `{v}` is a number, `latest` (which is also meant where there is none), or an alias. Whatever
 //! goes wrong is answered with `{"error": "…"}`.
@@ -19,6 +20,7 @@ mod infer_request;
 mod infer_response;
 mod request_metrics;
 mod routes;
+mod status;
 mod tensor_data;
 
 use std::io;
@@ -30,12 +32,14 @@ use std::time::Duration;
 use actix::Recipient;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use gradmesh_actors::messages::{FindModel, ListModels, Predict};
+use gradmesh_actors::messages::{FindModel, GetStatus, ListModels, Predict};
 use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use crate::metrics::Metrics;
 use request_metrics::RequestMetrics;
+
+pub use status::{ClusterStatus, STATUS_PATH};
 
 /// Connections of one HTTP thread. Idle ones cost a few kilobytes each; more than this on one
 /// node are a client that leaks them.
@@ -80,6 +84,10 @@ pub struct ServiceState {
     predict: Recipient<Predict>,
     find: Recipient<FindModel>,
     list: Recipient<ListModels>,
+    /// `cluster.name`; empty where nobody has said it.
+    cluster: String,
+    /// The coordinator of the run, here or elsewhere.
+    coordinator: Option<Recipient<GetStatus>>,
     metrics: Metrics,
     requests: RequestMetrics,
     limits: ServiceLimits,
@@ -102,6 +110,8 @@ impl ServiceState {
             predict,
             find,
             list,
+            cluster: String::new(),
+            coordinator: None,
             requests: RequestMetrics::new(&metrics),
             metrics,
             places: Arc::new(Semaphore::new(limits.bodies_bytes_max / PLACE)),
@@ -109,11 +119,20 @@ impl ServiceState {
             ready: Arc::default(),
         }
     }
+
+    /// Says on [`STATUS_PATH`] which cluster this is, and how far its run is; `None` where it
+    /// trains nothing.
+    #[must_use]
+    pub fn with_status(self, cluster: String, coordinator: Option<Recipient<GetStatus>>) -> Self {
+        Self { cluster, coordinator, ..self }
+    }
 }
 
-/// Mounts `/v2` and `/metrics` in an application of the caller's own.
+/// Mounts `/v2`, `/metrics` and `/gradmesh` in an application of the caller's own.
 pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
-    cfg.service(routes::scope(state.clone())).service(routes::metrics_page(state));
+    cfg.service(routes::scope(state.clone()))
+        .service(routes::metrics_page(state.clone()))
+        .service(status::scope(state));
 }
 
 /// The service could not start.

@@ -17,7 +17,7 @@ use super::infer_response::{CLASS, OUTPUT};
 
 /// The longest wait for the registry, which answers from memory. Load balancers ask for readiness
 /// every few seconds and take a slow answer for none.
-const FIND_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const FIND_LIMIT: Duration = Duration::from_secs(2);
 
 type Answer = Result<HttpResponse, ApiError>;
 
@@ -56,7 +56,7 @@ pub(super) fn model_and_version(request: &HttpRequest) -> Result<(String, Versio
     Ok((part("model").unwrap_or_default().to_owned(), version))
 }
 
-fn readable<F, Args>(path: &str, handler: F) -> Resource
+pub(super) fn readable<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: actix_web::FromRequest + 'static,

@@ -13,4 +13,6 @@ mod support;
 mod bad_input;
 mod finish;
 mod grid;
+mod moved_data;
 mod recovery;
+mod status;

@@ -69,7 +69,9 @@ impl Server {
         Self::run(async |_| stub_state())
     }
 
-    fn run(state: impl AsyncFnOnce(Addr<ModelRegistry>) -> ServiceState + Send + 'static) -> Self {
+    pub(crate) fn run(
+        state: impl AsyncFnOnce(Addr<ModelRegistry>) -> ServiceState + Send + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open_store(&folder.path().display().to_string(), folder.path()).unwrap();
         let (sender, receiver) = mpsc::channel();

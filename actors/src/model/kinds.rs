@@ -10,9 +10,22 @@ use super::mlp::{Mlp, MlpSettings};
 use super::{Model, ModelDescription};
 use crate::dataset::DatasetShape;
 use crate::job::{Loss, ModelSpec};
+use crate::nearest::nearest;
 
 const MLP: &str = "mlp";
 const LINEAR: &str = "linear";
+
+/// Where in a description `[job.model.settings]` stands. Apart from the keys that all kinds get, so
+/// that neither can be taken for the other.
+const OWN: &str = "settings";
+/// Keys of `[job.model]` that a misspelt or misplaced setting of a built-in kind may have meant.
+const KNOWN: [&str; 5] = [
+    "job.model.name",
+    "job.model.kind",
+    "job.model.hidden",
+    "job.model.activation",
+    "job.model.loss",
+];
 
 /// Builds a model from the settings of its description.
 pub type ModelFactory = Arc<dyn Fn(&Value) -> Result<Arc<dyn Model>, ModelError> + Send + Sync>;
@@ -33,6 +46,9 @@ pub enum ModelError {
     /// The factory's own words.
     #[error("the settings of a {kind:?} model can't be read: {cause}")]
     Settings { kind: String, cause: String },
+    /// `what_to_do` names the nearest key that there is.
+    #[error("a {kind} model has no setting {key:?} of its own; {what_to_do}")]
+    UnknownSetting { kind: String, key: String, what_to_do: String },
     #[error(
         "softmax needs classes, but the targets are {width} values a row; set job.model.loss to squared"
     )]
@@ -95,8 +111,9 @@ impl fmt::Debug for ModelKinds {
     }
 }
 
-/// The description of a job's model on its data set: [`MlpSettings`] as JSON, whatever the kind.
-/// For `linear`, `hidden` is empty.
+/// The description of a job's model on its data set: [`MlpSettings`] as JSON, whatever the kind,
+/// and `[job.model.settings]` under the key `settings`, if there is anything in it. For `linear`,
+/// `hidden` is empty.
 ///
 /// # Errors
 /// The loss is softmax and the data set has no classes.
@@ -112,11 +129,24 @@ pub fn describe(spec: &ModelSpec, shape: &DatasetShape) -> Result<ModelDescripti
         loss: spec.loss,
     };
     // Numbers, strings and a list of numbers always become JSON.
-    let settings = serde_json::to_value(settings).unwrap_or_default();
+    let mut settings = serde_json::to_value(settings).unwrap_or_default();
+    if let (Some(all), false) = (settings.as_object_mut(), spec.settings.is_empty()) {
+        all.insert(OWN.to_owned(), Value::Object(spec.settings.clone()));
+    }
     Ok(ModelDescription { kind: spec.kind.clone(), settings })
 }
 
+/// Settings of a built-in kind, which has none of its own.
 fn read(kind: &str, settings: &Value) -> Result<MlpSettings, ModelError> {
+    let own = settings.get(OWN).and_then(Value::as_object);
+    if let Some(key) = own.and_then(|own| own.keys().next()) {
+        let what_to_do = nearest(key, KNOWN.into_iter()).map_or_else(
+            || "remove it from job.model.settings".to_owned(),
+            |nearest| format!("did you mean {nearest}?"),
+        );
+        let (kind, key) = (kind.to_owned(), key.chars().take(80).collect());
+        return Err(ModelError::UnknownSetting { kind, key, what_to_do });
+    }
     serde::Deserialize::deserialize(settings).map_err(|error: serde_json::Error| {
         ModelError::Settings { kind: kind.to_owned(), cause: error.to_string() }
     })
@@ -132,7 +162,8 @@ mod tests {
 
     fn spec(kind: &str, hidden: Vec<usize>, loss: Loss) -> ModelSpec {
         let activation = Activation::Relu;
-        ModelSpec { name: "m".into(), kind: kind.into(), hidden, activation, loss }
+        let settings = serde_json::Map::new();
+        ModelSpec { name: "m".into(), kind: kind.into(), hidden, activation, loss, settings }
     }
 
     fn shape(classes: Option<usize>) -> DatasetShape {
@@ -194,6 +225,41 @@ mod tests {
         });
         let mine = ModelDescription { kind: "mine".into(), settings: settings(2, &[]) };
         assert_eq!(kinds.build(&mine).unwrap().features(), 2);
+    }
+
+    #[test]
+    fn a_registered_kind_gets_the_settings_of_its_own() {
+        let mut kinds = ModelKinds::builtin();
+        kinds.register("mine", |settings| {
+            assert_eq!(settings["settings"], json!({ "gates": [1, 2] }));
+            assert_eq!(settings["features"], 4);
+            ModelKinds::builtin().build(&ModelDescription {
+                kind: "linear".into(),
+                settings: self::settings(2, &[]),
+            })
+        });
+        let mut spec = spec("mine", vec![], Loss::Softmax);
+        spec.settings.insert("gates".into(), json!([1, 2]));
+        kinds.build(&describe(&spec, &shape(Some(3))).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_builtin_kind_refuses_settings_and_names_the_nearest_key() {
+        for (kind, key, end) in [
+            (
+                "mlp",
+                "hiden",
+                "a mlp model has no setting \"hiden\" of its own; did you mean job.model.hidden?",
+            ),
+            ("linear", "activation", "did you mean job.model.activation?"),
+            ("mlp", "dropout", "remove it from job.model.settings"),
+        ] {
+            let mut spec = spec(kind, vec![], Loss::Softmax);
+            spec.settings.insert(key.into(), json!(1));
+            let description = describe(&spec, &shape(Some(3))).unwrap();
+            let refused = ModelKinds::builtin().build(&description).unwrap_err().to_string();
+            assert!(refused.ends_with(end), "{refused}");
+        }
     }
 
     #[test]

@@ -276,9 +276,11 @@ impl Training {
             expected,
             got,
         };
-        if offer.job != self.job {
+        if !offer.job.agrees_with(&self.job) {
             return Err(other("configuration", self.job.digest(), offer.job.digest()));
         }
+        // Where that node has its data is its own business.
+        let offer = &JobOffer { job: self.job.clone(), ..offer.clone() };
         if let Some(plan) = &self.plan {
             let known = &plan.offer;
             if known.data != offer.data {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use gradmesh::config::Config;
+use gradmesh::config::{Config, environment};
 
 /// Trains on a cluster of actors, publishes the model and serves it.
 #[derive(Clone, Debug, Parser)]
@@ -68,7 +68,7 @@ pub(crate) enum Command {
         #[arg(long)]
         keys: bool,
     },
-    /// How far the run of a started cluster is.
+    /// How far the run of a started cluster, or of a started `node run`, is.
     Status,
     /// The registry's models and versions.
     #[command(subcommand)]
@@ -98,12 +98,43 @@ pub(crate) enum ModelsCommand {
 }
 
 impl Args {
+    /// As [`Parser::parse`], with every `--set` in its order: where some stand before the command
+    /// and some behind it, clap keeps the latter only.
+    pub(crate) fn read() -> Self {
+        let mut args = Self::parse();
+        args.set = sets(std::env::args_os().filter_map(|word| word.into_string().ok()));
+        args
+    }
+
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         Config::load(&self.config, &self.set, environment()).context("configuration")
     }
 }
 
-/// Environment variables that are text; others can't be meant for us.
-pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+/// The values of `--set` in a command line that clap has accepted.
+fn sets(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut sets = Vec::new();
+    let mut is_value = false;
+    for word in words {
+        if is_value {
+            sets.push(word);
+            is_value = false;
+        } else if let Some(set) = word.strip_prefix("--set=") {
+            sets.push(set.to_owned());
+        } else {
+            is_value = word == "--set";
+        }
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_before_and_behind_the_command_all_count_in_their_order() {
+        let line = "node --set a=1 --json train --set=b=2 --fresh --set a=3";
+        assert_eq!(sets(line.split(' ').map(str::to_owned)), ["a=1", "b=2", "a=3"]);
+    }
 }

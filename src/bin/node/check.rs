@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use gradmesh::config::{Config, Fallback};
+use gradmesh::config::{Config, Fallback, environment};
 
-use crate::args::{Args, environment};
+use crate::args::Args;
 
 pub(crate) fn check(args: &Args, keys: bool) -> anyhow::Result<ExitCode> {
     if keys {

@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod http_status;
 mod log;
 mod models;
 mod predict;
@@ -13,12 +14,10 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     log::init(&args.log);
     match run(args) {
         Ok(code) => code,

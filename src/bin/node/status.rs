@@ -1,4 +1,4 @@
-//! `node status`: asks the coordinator of a started cluster.
+//! `node status`: asks the coordinator of a started cluster, or the service of a single process.
 
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -14,14 +14,15 @@ use gradmesh::wire::{self, Target};
 use gradmesh_actors::messages::{GetStatus, StatusError};
 use gradmesh_actors::training::{Progress, TrainingStatus};
 
+use crate::http_status;
+
 /// A connection and an answer on one machine take milliseconds.
-const LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const LIMIT: Duration = Duration::from_secs(3);
 
 /// A link to the node that has the coordinator.
 pub(crate) fn coordinator(config: &Config) -> anyhow::Result<Link> {
     let node = config.nodes.iter().find(|node| node.roles.contains(&Role::Coordinator));
-    let node =
-        node.context("the configuration has no [[nodes]]; `node run` shows its own status")?;
+    let node = node.context("the configuration has no [[nodes]]")?;
     let peer = Peer { node: node.name.clone(), address: node.address };
     let own = hello(config, "status".to_owned());
     Ok(Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default()))
@@ -39,10 +40,14 @@ pub(crate) async fn ask_status(link: &Link) -> Result<TrainingStatus, StatusErro
 }
 
 pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCode> {
-    let link = coordinator(&config)?;
-    let status = match ask_status(&link).await {
-        Ok(status) => status,
-        Err(error) => bail!("no status: {error}; is the cluster started (`node up`)?"),
+    let status = if config.nodes.is_empty() {
+        http_status::ask(&config)?
+    } else {
+        let link = coordinator(&config)?;
+        match ask_status(&link).await {
+            Ok(status) => status,
+            Err(error) => bail!("no status: {error}; is the cluster started (`node up`)?"),
+        }
     };
     if json {
         println!("{}", serde_json::to_string(&status)?);

@@ -372,6 +372,22 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
 }
 
 #[test]
+fn a_node_with_its_data_elsewhere_trains_with_the_others() {
+    let mut world = World::new(CodecKind::None);
+    let mut job = world.training.job.clone();
+    job.data.train = "/mnt/elsewhere/toy.csv".into();
+    let heartbeat = Heartbeat {
+        node: "new".into(),
+        life: Incarnation(1),
+        members: vec![(Member::Worker(WorkerId(2)), Incarnation(1))],
+        offer: Some(Box::new(offer(job))),
+    };
+    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    assert!(!answer.unwrap().offer_wanted);
+    assert!(matches!(commands[..], [Command::RaiseView { .. }]), "{commands:?}");
+}
+
+#[test]
 fn a_worker_counts_only_when_it_has_said_what_it_trains() {
     let mut world = World::new(CodecKind::None);
     let mut heartbeat = Heartbeat {

@@ -1,9 +1,15 @@
 //! What a node counts, for Prometheus.
 
+mod training;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gradmesh_actors::training::TrainingStatus;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::{Metric, Registry};
+use tokio::sync::watch;
+
+use training::TrainingMetrics;
 
 /// The metrics of one node. Clones share them; each part of the node registers its own.
 #[derive(Clone, Debug)]
@@ -28,6 +34,13 @@ impl Metrics {
     /// A counter's name gets `_total` behind it; `help` ends without a full stop.
     pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
+    }
+
+    /// Adds a run, `gradmesh_training_…`: progress, losses, members, recoveries, bytes. Once, on
+    /// the node that has the coordinator.
+    pub fn watch_training(&self, status: watch::Receiver<TrainingStatus>) {
+        let run = Box::new(TrainingMetrics::new(status));
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(run);
     }
 
     /// All values now, in the OpenMetrics text format.

@@ -4,7 +4,7 @@
 ///
 /// A dotted path is also compared by its last part, so that `learning_rate` finds
 /// `job.optimizer.learning_rate`.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Beyond the longest key a word is no misspelling, and the distance takes time of its square.
     const LEN_MAX: usize = 100;
     if word.len() > LEN_MAX {

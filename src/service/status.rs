@@ -1,0 +1,51 @@
+//! What is gradmesh's own beside the protocol, below `/gradmesh`: how far the run is.
+
+use actix_web::{HttpResponse, Scope, web};
+use gradmesh_actors::messages::{GetStatus, StatusError, ask};
+use gradmesh_actors::training::TrainingStatus;
+use serde::{Deserialize, Serialize};
+
+use super::ServiceState;
+use super::api_error::link_status;
+use super::routes::{FIND_LIMIT, no_such_path, readable};
+
+/// Where [`ClusterStatus`] is answered.
+pub const STATUS_PATH: &str = "/gradmesh/status";
+
+/// A cluster as its service tells of it. Readers ignore fields that they don't know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// `cluster.name` of the configuration: whose service this is.
+    pub cluster: String,
+    /// `None` where the process trains nothing, or where `error` says why it isn't known.
+    pub training: Option<TrainingStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// All below `/gradmesh`.
+pub(super) fn scope(state: ServiceState) -> Scope {
+    web::scope("/gradmesh")
+        .app_data(web::Data::new(state))
+        .service(readable("/status", status))
+        .default_service(web::to(no_such_path))
+}
+
+/// Says whose service this is in any case: a caller who asked the wrong one shall learn it.
+async fn status(state: web::Data<ServiceState>) -> HttpResponse {
+    let cluster = state.cluster.clone();
+    let Some(coordinator) = &state.coordinator else {
+        return HttpResponse::Ok().json(ClusterStatus { cluster, training: None, error: None });
+    };
+    match ask(coordinator, GetStatus {}, FIND_LIMIT).await {
+        Ok(training) => {
+            let training = Some(training);
+            HttpResponse::Ok().json(ClusterStatus { cluster, training, error: None })
+        }
+        Err(StatusError::Link(link)) => {
+            let error = Some(format!("the coordinator doesn't answer: {link}"));
+            let status = ClusterStatus { cluster, training: None, error };
+            HttpResponse::build(link_status(&link)).json(status)
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Values against each other.
+
+use crate::support::{NODE, parse, problem, toml, toml_of_node};
+
+#[test]
+fn dead_after_is_at_least_three_heartbeats() {
+    let detector = |dead_after: &str| {
+        toml(&[("detector.heartbeat_ms", "500"), ("detector.dead_after_ms", dead_after)])
+    };
+    assert_eq!(parse(&detector("1500")).err(), None);
+    let problem = problem(&detector("1499"));
+    assert_eq!(problem.key, "detector.dead_after_ms");
+    assert!(problem.what_to_do.contains("1500"), "{problem}");
+}
+
+#[test]
+fn labels_go_with_idx_and_with_its_rows() {
+    let idx = [("job.data.format", "'idx'"), ("job.data.train_labels", "'labels'")];
+    assert_eq!(parse(&toml(&idx)).err(), None);
+    for (changes, key) in [
+        (&idx[..1], "job.data.train_labels"),
+        (&[("job.data.train_labels", "'labels'")], "job.data.train_labels"),
+        (&[idx[0], idx[1], ("job.data.test", "'test'")], "job.data.test_labels"),
+        (&[idx[0], idx[1], ("job.data.test_labels", "'labels'")], "job.data.test_labels"),
+        (&[("job.data.test_labels", "'labels'")], "job.data.test_labels"),
+        // A value of the wrong type is not also reported as missing.
+        (&[idx[0], ("job.data.train_labels", "1")], "job.data.train_labels"),
+        (&[idx[0], idx[1], ("job.data.train", "1")], "job.data.train"),
+        (
+            &[idx[0], idx[1], ("job.data.test", "1"), ("job.data.test_labels", "'labels'")],
+            "job.data.test",
+        ),
+    ] {
+        assert_eq!(problem(&toml(changes)).key, key, "{changes:?}");
+    }
+}
+
+#[test]
+fn labels_file_beside_a_csv_file_leads_to_the_target_column() {
+    for labels in ["job.data.train_labels", "job.data.test_labels"] {
+        let problem = problem(&toml(&[(labels, "'labels'")]));
+        assert!(problem.problem.ends_with("job.data.target"), "{problem}");
+    }
+}
+
+#[test]
+fn every_needed_role_that_no_node_has_is_named() {
+    for (roles, missing) in [
+        ("['server', 'worker', 'registry']", "coordinator"),
+        ("['coordinator', 'worker', 'registry']", "server"),
+        ("['coordinator', 'server', 'registry']", "worker"),
+        ("['coordinator', 'server', 'worker', 'service']", "registry"),
+    ] {
+        let problem = problem(&toml_of_node(("nodes.roles", roles)));
+        assert_eq!(problem.problem, format!("no node has the role {missing}"));
+    }
+}
+
+#[test]
+fn nodes_share_no_name_address_or_single_role() {
+    let two = |name: &str, address: &str, roles: &str| {
+        let one = "name = 'a', address = '127.0.0.1:1', roles = ['coordinator', 'server', \
+                   'worker', 'registry']";
+        let other =
+            format!("name = '{name}', address = '127.0.0.1:{address}', roles = ['{roles}']");
+        toml(&[("nodes", &format!("[{{ {one} }}, {{ {other} }}]"))])
+    };
+    assert_eq!(parse(&two("b", "2", "worker")).err(), None);
+    assert_eq!(problem(&two("a", "2", "worker")).key, "nodes[1].name");
+    assert_eq!(problem(&two("b", "1", "worker")).key, "nodes[1].address");
+    for role in ["coordinator", "registry"] {
+        let problem = problem(&two("b", "2", role)).problem;
+        assert_eq!(problem, format!("2 nodes have the role {role}, of which there is one"));
+    }
+}
+
+#[test]
+fn nodes_as_one_table_are_refused() {
+    let problem = problem(&toml(&[("nodes.name", "'a'")]));
+    assert_eq!(problem.what_to_do, "write each node as [[nodes]]");
+}
+
+#[test]
+fn digest_is_that_of_what_all_nodes_agree_on() {
+    let digest = |changes: &[(&str, &str)]| parse(&toml(changes)).unwrap().digest();
+    let same = digest(&[]);
+    for change in [
+        ("service.listen", "'0.0.0.0:80'"),
+        ("checkpoint.store", "'elsewhere'"),
+        ("checkpoint.keep", "9"),
+        ("registry.store", "'elsewhere'"),
+        ("detector.heartbeat_ms", "100"),
+        ("supervisor.restarts_max", "1"),
+        ("job.data.train", "'/mnt/elsewhere/rows.csv'"),
+    ] {
+        assert_eq!(digest(&[change]), same, "{change:?}");
+    }
+    let node = parse(&toml_of_node(NODE[0])).unwrap().digest();
+    assert_ne!(node, same);
+    for change in [
+        ("cluster.name", "'other'"),
+        ("job.seed", "2"),
+        ("job.optimizer.learning_rate", "0.2"),
+        ("job.model.settings", "{ a = 1 }"),
+        ("servers.shards", "2"),
+        ("workers.count", "3"),
+        ("checkpoint.every_steps", "100"),
+    ] {
+        assert_ne!(digest(&[change]), same, "{change:?}");
+    }
+}
