@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use gradmesh::config::{Config, Fallback, environment};
 
+use crate::answer;
 use crate::args::Args;
 
 pub(crate) fn check(args: &Args, keys: bool) -> anyhow::Result<ExitCode> {
@@ -14,7 +15,7 @@ pub(crate) fn check(args: &Args, keys: bool) -> anyhow::Result<ExitCode> {
                 Fallback::Unset => "not set by default".to_owned(),
                 Fallback::Required => "required".to_owned(),
             };
-            println!("{:32} {} ({}; {default})", key.path, key.doc, key.kind);
+            answer::line(format_args!("{:32} {} ({}; {default})", key.path, key.doc, key.kind))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -24,9 +25,13 @@ pub(crate) fn check(args: &Args, keys: bool) -> anyhow::Result<ExitCode> {
                 let fine = serde_json::json!({
                     "ok": true, "job_digest": config.job.digest(), "config_digest": config.digest(),
                 });
-                println!("{fine}");
+                answer::line(fine)?;
             } else {
-                println!("{} is fine: job {}", args.config.display(), &config.job.digest()[..16]);
+                answer::line(format_args!(
+                    "{} is fine: job {}",
+                    args.config.display(),
+                    &config.job.digest()[..16]
+                ))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -39,9 +44,9 @@ pub(crate) fn check(args: &Args, keys: bool) -> anyhow::Result<ExitCode> {
                     })
                 };
                 let problems: Vec<_> = error.problems.iter().map(problem).collect();
-                println!("{}", serde_json::json!({ "ok": false, "problems": problems }));
+                answer::line(serde_json::json!({ "ok": false, "problems": problems }))?;
             } else {
-                println!("{error}");
+                answer::line(error)?;
             }
             Ok(ExitCode::FAILURE)
         }

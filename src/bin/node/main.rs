@@ -1,6 +1,6 @@
 //! `node`: trains on a cluster, publishes and serves, from one `cluster.toml`.
-#![allow(clippy::print_stdout, reason = "what a command answers goes to standard output")]
 
+mod answer;
 mod args;
 mod check;
 mod http_status;

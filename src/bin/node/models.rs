@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use comfy_table::{Table, presets};
 use gradmesh::config::Config;
 use gradmesh::node::{Node, NodeBuilder};
 use gradmesh_actors::messages::{DeleteVersion, FindModel, ListModels, SetAlias, ask};
 use gradmesh_actors::version::VersionRef;
 
+use crate::answer;
 use crate::args::ModelsCommand;
 
 /// A change waits for the store's disk.
@@ -31,10 +32,17 @@ pub(crate) async fn models(
         ModelsCommand::List { model } => {
             let list = ask(&serving.list, ListModels {}, LIMIT).await?;
             let wanted = |name: &str| model.as_deref().is_none_or(|model| model == name);
-            let models: Vec<_> =
-                list.models.into_iter().filter(|summary| wanted(&summary.model)).collect();
+            let (models, others): (Vec<_>, Vec<_>) =
+                list.models.into_iter().partition(|summary| wanted(&summary.model));
+            if let Some(model) = &model
+                && models.is_empty()
+            {
+                let known: Vec<_> = others.into_iter().map(|summary| summary.model).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                bail!("no model {model:?}; known models: {known}");
+            }
             if json {
-                println!("{}", serde_json::to_string(&models)?);
+                answer::line(serde_json::to_string(&models)?)?;
             } else {
                 let mut table = Table::new();
                 table
@@ -50,24 +58,24 @@ pub(crate) async fn models(
                         .collect();
                     table.add_row([summary.model, versions.join(" "), aliases.join(", ")]);
                 }
-                println!("{table}");
+                answer::line(table)?;
             }
         }
         ModelsCommand::Show { model, version } => {
             let version = parse(version.as_deref().unwrap_or("latest"))?;
             let found = ask(&serving.find, FindModel { model, version }, LIMIT).await?;
-            println!("{}", serde_json::to_string_pretty(&found)?);
+            answer::line(serde_json::to_string_pretty(&found)?)?;
         }
         ModelsCommand::Alias { model, alias, version } => {
             let set = SetAlias { model: model.clone(), alias, version: parse(&version)? };
             let named = set.alias.clone();
             let set = ask(&serving.set_alias, set, LIMIT).await?;
-            println!("{named} of {model} is version {} now", set.version);
+            answer::line(format_args!("{named} of {model} is version {} now", set.version))?;
         }
         ModelsCommand::Delete { model, version } => {
             let delete = DeleteVersion { model: model.clone(), version };
             ask(&serving.delete, delete, LIMIT).await?;
-            println!("version {version} of {model} is gone");
+            answer::line(format_args!("version {version} of {model} is gone"))?;
         }
     }
     node.stop().await;

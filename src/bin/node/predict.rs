@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use gradmesh::config::Config;
 use gradmesh_actors::messages::{Predict, ask};
 
+use crate::answer;
 use crate::models::{parse, registry};
 
 /// Loading a model is part of the first prediction.
@@ -42,13 +43,15 @@ pub(crate) async fn predict(
             "model": answer.model, "version": answer.version, "digest": answer.digest,
             "outputs": outputs,
         });
-        println!("{answer}");
+        answer::line(answer)?;
     } else {
         for output in outputs {
             let best = output.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
             match (answer.classes, best) {
-                (Some(_), Some((class, part))) => println!("class {class} ({:.1} %)", part * 100.0),
-                _ => println!("{output:?}"),
+                (Some(_), Some((class, part))) => {
+                    answer::line(format_args!("class {class} ({:.1} %)", part * 100.0))?;
+                }
+                _ => answer::line(format_args!("{output:?}"))?,
             }
         }
     }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::answer;
+
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets};
 use gradmesh::config::{Config, Role};
@@ -50,7 +52,7 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
         }
     };
     if json {
-        println!("{}", serde_json::to_string(&status)?);
+        answer::line(serde_json::to_string(&status)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
@@ -72,6 +74,6 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
     table.add_row(["healed", &healed]);
     let checkpoint = status.checkpoint.map_or_else(|| "-".to_owned(), |v| v.0.to_string());
     table.add_row(["checkpoint", &checkpoint]);
-    println!("{table}");
+    answer::line(table)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::answer;
+
 use comfy_table::{Table, presets};
 use gradmesh::config::Config;
 use gradmesh::curve;
@@ -84,8 +86,7 @@ impl Summary {
             self.curve = None;
         }
         if json {
-            println!("{}", serde_json::to_string(&self)?);
-            return Ok(());
+            return answer::line(serde_json::to_string(&self)?);
         }
         let percent = |part: f64| format!("{:.2} %", part * 100.0);
         let number = |value: f64| format!("{value:.4}");
@@ -116,7 +117,7 @@ impl Summary {
         if let Some(curve) = &self.curve {
             table.add_row(["loss curve", &curve.display().to_string()]);
         }
-        println!("{table}");
+        answer::line(table)?;
         Ok(())
     }
 }

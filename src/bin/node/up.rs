@@ -28,6 +28,8 @@ const DEATHS_MAX: u32 = 20;
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// What a node has to end itself in after SIGTERM, before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
+/// What shells answer for a command that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
 
 pub(crate) async fn up(
     args: &Args,
@@ -61,7 +63,13 @@ pub(crate) async fn up(
             let _ = keeper.await;
         }
     }
-    if let Some(status) = outcome? {
+    let outcome = outcome?;
+    if train && outcome.is_none() {
+        // A script that goes on with the model has to know that there is none.
+        warn!("stopped before the model was published; the next start goes on from a checkpoint");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if let Some(status) = outcome {
         let Progress::Done(published) = status.progress.clone() else {
             bail!("training ended without a model: {:?}", status.progress)
         };

@@ -1,0 +1,73 @@
+//! What `node` does with the streams and signals of a script.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn node(arguments: &[&str]) -> Command {
+    let mut node = Command::new(env!("CARGO_BIN_EXE_node"));
+    node.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
+    node
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn registry(folder: &Path) -> String {
+    format!("registry.store={}", folder.display())
+}
+
+#[test]
+fn an_answer_whose_reader_is_gone_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = node(&["check", "--keys"]).stdout(writer).output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+}
+
+#[test]
+fn an_answer_that_a_full_disk_refuses_is_a_failure_in_words() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = node(&["check"]).stdout(Stdio::from(full)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert!(errors(&output).contains("standard output can't be written"), "{}", errors(&output));
+}
+
+#[test]
+fn the_list_of_an_unknown_model_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = registry(folder.path());
+    let output = node(&["models", "list", "nosuch", "--set", &store]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert!(errors(&output).contains("no model \"nosuch\""), "{}", errors(&output));
+}
+
+/// A script that goes on with the model has to know that there is none.
+#[test]
+fn a_cluster_that_is_stopped_before_the_model_is_published_has_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("cluster.toml");
+    let text = r#"
+        [job.data]
+        format = "csv"
+        train = "missing.csv"
+        [[nodes]]
+        name = "all"
+        address = "127.0.0.1:1"
+        roles = ["coordinator", "server", "worker", "registry", "service"]
+    "#;
+    std::fs::write(&config, text).unwrap();
+    let mut up = node(&["up", "--train", "--config"]);
+    let mut up = up.arg(&config).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(up.stderr.take().unwrap()).lines();
+    let started = lines.any(|line| line.unwrap().contains("started"));
+    assert!(started, "the node was not started");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(up.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    // Read to its end, so that nothing is written to a closed stream.
+    lines.for_each(drop);
+    assert_eq!(up.wait().unwrap().code(), Some(130));
+}
