@@ -171,6 +171,8 @@ mod tests {
             test_accuracy,
         };
         TrainingStatus {
+            held_up: None,
+            resumed_from: None,
             progress: Progress::Running,
             view: View(3),
             version: Version(25),
