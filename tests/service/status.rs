@@ -27,6 +27,8 @@ impl Handler<GetStatus> for Coordinator {
 
 fn run() -> TrainingStatus {
     TrainingStatus {
+        held_up: None,
+        resumed_from: None,
         progress: Progress::Running,
         view: View(1),
         version: Version(7),
