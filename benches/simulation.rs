@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 const RUNS: u64 = 5;
 
 fn main() {
-    for (workers, epochs, goal) in [(8, 60, 2000.0), (100, 20, 200.0)] {
+    for (workers, epochs, goal) in [(8, 60, 2000.0), (100, 150, 200.0)] {
         let sim = cluster(workers, epochs);
         let mut speeds: Vec<f64> = (0..RUNS).map(|seed| speed(&sim, Seed(seed))).collect();
         speeds.sort_by(f64::total_cmp);

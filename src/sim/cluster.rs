@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use gradmesh_actors::dataset::Dataset;
+use gradmesh_actors::dataset::{Dataset, DatasetError};
 use gradmesh_actors::model::ModelKinds;
 
+use super::memory_dataset::MemoryDataset;
 use super::{Ending, Main, NodeSpec, Sim, SimNode};
 use crate::config::{Config, NodeConfig, Role};
 use crate::data::{self, DataError};
@@ -23,15 +24,22 @@ impl Sim {
     ///
     /// # Errors
     /// The data can't be read.
-    pub fn cluster(config: Config) -> Result<Self, DataError> {
+    pub fn cluster(config: Config) -> Result<Self, ClusterError> {
         let (job, folder) = (&config.job, &config.folder);
         let data = data::open(&job.data, job.model.loss, job.seed, folder)?;
-        Ok(Self::cluster_with(config, data, ModelKinds::builtin()))
+        Self::cluster_with(config, &*data, ModelKinds::builtin())
     }
 
-    /// The same with rows and models of one's own.
-    #[must_use]
-    pub fn cluster_with(mut config: Config, data: Arc<dyn Dataset>, kinds: ModelKinds) -> Self {
+    /// The same with rows and models of one's own. All rows are loaded at once.
+    ///
+    /// # Errors
+    /// The data can't be read.
+    pub fn cluster_with(
+        mut config: Config,
+        data: &dyn Dataset,
+        kinds: ModelKinds,
+    ) -> Result<Self, ClusterError> {
+        let data = Arc::new(MemoryDataset::load(data)?);
         if config.nodes.is_empty() {
             config.nodes = one_role_each(&config);
         }
@@ -39,7 +47,8 @@ impl Sim {
         debug_assert_eq!(names.len(), config.nodes.len());
         let mut sim = Self { ending: Ending::Trained, ..Self::new() };
         for node in config.nodes.clone() {
-            let (config, data, kinds) = (config.clone(), Arc::clone(&data), kinds.clone());
+            let (config, kinds) = (config.clone(), kinds.clone());
+            let data: Arc<dyn Dataset> = Arc::clone(&data) as _;
             let own = node.name.clone();
             let main: Main = Arc::new(move |node| {
                 let builder = NodeBuilder::new(config.clone())
@@ -51,8 +60,17 @@ impl Sim {
             });
             sim.nodes.push(NodeSpec { name: node.name, main });
         }
-        sim
+        Ok(sim)
     }
+}
+
+/// A cluster can't be simulated.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Rows(#[from] DatasetError),
 }
 
 async fn live(builder: NodeBuilder, node: SimNode) -> Result<(), String> {

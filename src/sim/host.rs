@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -65,10 +65,12 @@ struct Host<'a> {
     rng: ChaCha8Rng,
     names: Rc<[String]>,
     machines: Vec<Machine>,
+    states: Vec<NodeState>,
     /// Changes of faults still to come, the next one last.
     to_come: Vec<(u64, Change)>,
     active: Vec<FaultKind>,
     waker: Arc<AtomicWaker>,
+    ready: Arc<Ready>,
     watch: Watch<'a>,
     counts: Counts,
     started: Instant,
@@ -85,15 +87,42 @@ enum Change {
 
 struct Machine {
     local: Option<LocalSet>,
-    woken: Arc<Woken>,
+    waker: Waker,
     /// Set when the node's own code has come to its end.
     ended: Rc<RefCell<Option<Result<(), String>>>>,
-    state: NodeState,
     skew_ms: Rc<Cell<i64>>,
 }
 
+/// Nodes that were woken: a bit for each.
+struct Ready(Vec<AtomicU64>);
+
+impl Ready {
+    fn new(nodes: usize) -> Self {
+        Self((0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn add(&self, node: usize) {
+        self.0[node / 64].fetch_or(1 << (node % 64), Ordering::Relaxed);
+    }
+
+    /// Takes the first one from `node` on.
+    fn take_from(&self, node: usize) -> Option<usize> {
+        for (word, bits) in self.0.iter().enumerate().skip(node / 64) {
+            let before = if word == node / 64 { (1u64 << (node % 64)) - 1 } else { 0 };
+            let set = bits.load(Ordering::Relaxed) & !before;
+            if set != 0 {
+                let bit = set.trailing_zeros();
+                bits.fetch_and(!(1 << bit), Ordering::Relaxed);
+                return Some(word * 64 + bit as usize);
+            }
+        }
+        None
+    }
+}
+
 struct Woken {
-    ready: AtomicBool,
+    node: usize,
+    ready: Arc<Ready>,
     host: Arc<AtomicWaker>,
 }
 
@@ -103,7 +132,7 @@ impl Wake for Woken {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ready.store(true, Ordering::Relaxed);
+        self.ready.add(self.node);
         self.host.wake();
     }
 }
@@ -122,11 +151,12 @@ impl<'a> Host<'a> {
         let disk = Disk::new(disk, sim.disks_sync);
         disk.name_nodes(names.to_vec());
         let waker = Arc::new(AtomicWaker::new());
-        let machine = || Machine {
+        let ready = Arc::new(Ready::new(names.len()));
+        let machine = |node| Machine {
             local: None,
-            woken: Arc::new(Woken { ready: AtomicBool::new(false), host: Arc::clone(&waker) }),
+            waker: Arc::new(Woken { node, ready: Arc::clone(&ready), host: Arc::clone(&waker) })
+                .into(),
             ended: Rc::default(),
-            state: NodeState::default(),
             skew_ms: Rc::default(),
         };
         let mut host = Self {
@@ -136,11 +166,13 @@ impl<'a> Host<'a> {
             disk,
             seen: Rc::default(),
             rng: own,
-            machines: names.iter().map(|_| machine()).collect(),
+            machines: (0..names.len()).map(machine).collect(),
+            states: vec![NodeState::default(); names.len()],
             names,
             to_come: Vec::new(),
             active: Vec::new(),
             waker,
+            ready,
             watch: Watch::new(&sim.checks),
             counts: Counts::default(),
             started: Instant::now(),
@@ -170,6 +202,7 @@ impl<'a> Host<'a> {
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Broken>> {
         self.waker.register(cx.waker());
         loop {
+            self.network.0.borrow_mut().look_at_clock();
             while self.change_due() || self.run_network() || self.poll_nodes() {
                 if let Some(ended) = self.look() {
                     return Poll::Ready(ended);
@@ -203,22 +236,23 @@ impl<'a> Host<'a> {
     }
 
     fn poll_nodes(&mut self) -> bool {
-        let mut any = false;
-        for index in 0..self.machines.len() {
-            any |= self.poll_node(index);
+        let (mut any, mut next) = (false, 0);
+        while let Some(node) = self.ready.take_from(next) {
+            any |= self.poll_node(node);
+            next = node + 1;
         }
         any
     }
 
+    /// Lets a node run that was woken. A paused one is woken when it goes on.
     fn poll_node(&mut self, index: usize) -> bool {
         let machine = &mut self.machines[index];
         let Some(local) = &mut machine.local else { return false };
-        if machine.state.paused || !machine.woken.ready.swap(false, Ordering::Relaxed) {
+        if self.states[index].paused {
             return false;
         }
         log::speaks(NodeIndex::try_from(index).ok());
-        let waker = Waker::from(Arc::clone(&machine.woken));
-        let _ = Pin::new(local).poll(&mut Context::from_waker(&waker));
+        let _ = Pin::new(local).poll(&mut Context::from_waker(&machine.waker));
         log::speaks(None);
         for event in self.disk.take_events() {
             self.network.0.borrow_mut().note(event);
@@ -282,7 +316,7 @@ impl<'a> Host<'a> {
                 host.end_process(node, false, true);
             }),
             FaultKind::Pause { node } => self.each(node, |host, node| {
-                host.machines[node as usize].state.paused = true;
+                host.states[node as usize].paused = true;
             }),
             FaultKind::FlipBit { path } => {
                 if let Some(flipped) = self.disk.flip_bit(path).now_or_never().flatten() {
@@ -305,9 +339,8 @@ impl<'a> Host<'a> {
                 self.each(node, |host, node| host.start(node));
             }
             FaultKind::Pause { node } => self.each(node, |host, node| {
-                let machine = &mut host.machines[node as usize];
-                machine.state.paused = false;
-                machine.woken.wake_by_ref();
+                host.states[node as usize].paused = false;
+                host.machines[node as usize].waker.wake_by_ref();
             }),
             FaultKind::Clock { node, .. } => self.each(node, |host, node| {
                 host.machines[node as usize].skew_ms.set(0);
@@ -350,7 +383,7 @@ impl<'a> Host<'a> {
             wires.forget_connections(node);
             wires.start(node);
         }
-        let restarted = self.machines[index].state.restarts > 0 || self.now_ms() > 0;
+        let restarted = self.states[index].restarts > 0 || self.now_ms() > 0;
         self.counts.restarts += u64::from(restarted);
         self.note(format!("{} starts", self.names[index]));
         let context = SimNode {
@@ -363,11 +396,8 @@ impl<'a> Host<'a> {
             skew_ms: Rc::clone(&self.machines[index].skew_ms),
         };
         let machine = &mut self.machines[index];
-        machine.state = NodeState {
-            up: true,
-            paused: false,
-            restarts: machine.state.restarts + u64::from(restarted),
-        };
+        let restarts = self.states[index].restarts + u64::from(restarted);
+        self.states[index] = NodeState { up: true, paused: false, restarts };
         machine.ended = Rc::default();
         let (main, ended): (&Main, _) = (&self.sim.nodes[index].main, Rc::clone(&machine.ended));
         let local = LocalSet::new();
@@ -377,15 +407,14 @@ impl<'a> Host<'a> {
             *ended.borrow_mut() = Some(result);
         });
         machine.local = Some(local);
-        machine.woken.wake_by_ref();
+        machine.waker.wake_by_ref();
     }
 
     /// Ends a node: `dark` without a word of its kernel, `clean` with its own hooks.
     fn end_process(&mut self, node: NodeIndex, dark: bool, clean: bool) {
-        let machine = &mut self.machines[node as usize];
-        machine.state.up = false;
-        machine.state.paused = false;
-        let Some(local) = machine.local.take() else { return };
+        let state = &mut self.states[node as usize];
+        (state.up, state.paused) = (false, false);
+        let Some(local) = self.machines[node as usize].local.take() else { return };
         if clean {
             log::speaks(Some(node));
             drop(local);
@@ -403,18 +432,23 @@ impl<'a> Host<'a> {
         self.counts.actor_restarts = wires.actor_restarts;
         let now = Duration::from_millis(wires.now_ms());
         drop(wires);
-        let states: Vec<NodeState> = self.machines.iter().map(|machine| machine.state).collect();
-        let (names, nodes, seen, counts) = (&self.names, &states, &self.seen, self.counts);
+        let (names, nodes, seen, counts) = (&self.names, &self.states, &self.seen, self.counts);
         let world = World { now, names, nodes, seen, counts };
         if let Some(name) = self.watch.look(&world) {
             return Some(Some(Broken::Check(name)));
         }
         let over = match &self.sim.ending {
-            Ending::Trained => match world.training().map(|training| training.progress) {
-                Some(Progress::Done(_)) => true,
-                Some(Progress::Failed { cause }) => return Some(Some(Broken::Training(cause))),
-                _ => false,
-            },
+            Ending::Trained => {
+                let ended = world.with_training(|training| match &training.progress {
+                    Progress::Done(_) => Some(Ok(())),
+                    Progress::Failed { cause } => Some(Err(cause.clone())),
+                    _ => None,
+                });
+                match ended.flatten() {
+                    Some(Err(cause)) => return Some(Some(Broken::Training(cause))),
+                    ended => ended.is_some(),
+                }
+            }
             Ending::When(reached) => reached(&world),
             Ending::After(limit) => now >= *limit,
         };
@@ -426,11 +460,10 @@ impl<'a> Host<'a> {
 
     fn finish(self, broken: Option<Broken>) -> (Report, impl Sized) {
         let took = Duration::from_millis(self.now_ms());
-        let states: Vec<NodeState> = self.machines.iter().map(|machine| machine.state).collect();
         let world = World {
             now: took,
             names: &self.names,
-            nodes: &states,
+            nodes: &self.states,
             seen: &self.seen,
             counts: self.counts,
         };

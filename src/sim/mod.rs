@@ -8,6 +8,7 @@ mod disk;
 mod fault;
 mod host;
 mod log;
+mod memory_dataset;
 mod network;
 mod node;
 mod report;
@@ -27,6 +28,7 @@ pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
     flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
+pub use cluster::ClusterError;
 pub use node::SimNode;
 pub use report::{Broken, Report};
 pub use swarm::Swarm;

@@ -38,6 +38,8 @@ pub(super) type PipeId = u64;
 /// All connections of one simulation.
 pub(super) struct Wires {
     started: Instant,
+    /// Simulated time, in milliseconds. It stands still while the host runs.
+    now_ms: u64,
     rng: ChaCha8Rng,
     pub(super) trace: Trace,
     pub(super) nodes: Vec<NetNode>,
@@ -114,6 +116,7 @@ impl Wires {
     pub(super) fn new(rng: ChaCha8Rng, trace: Trace) -> Self {
         Self {
             started: Instant::now(),
+            now_ms: 0,
             rng,
             trace,
             nodes: Vec::new(),
@@ -132,8 +135,13 @@ impl Wires {
     }
 
     pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Time may have gone on.
+    pub(super) fn look_at_clock(&mut self) {
         // A simulation of half a billion years is not meant.
-        self.started.elapsed().as_millis() as u64
+        self.now_ms = self.started.elapsed().as_millis() as u64;
     }
 
     pub(super) fn note(&mut self, kind: EventKind) {
@@ -620,9 +628,7 @@ impl Network {
 
     /// `None` where the simulation is over.
     pub(super) fn with<T>(act: impl FnOnce(&mut Wires) -> T) -> Option<T> {
-        let network = NETWORK.with_borrow(Clone::clone)?;
-        let mut wires = network.0.borrow_mut();
-        Some(act(&mut wires))
+        NETWORK.with_borrow(|network| Some(act(&mut network.as_ref()?.0.borrow_mut())))
     }
 }
 

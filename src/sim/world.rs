@@ -67,12 +67,17 @@ impl World<'_> {
     /// The run, as the coordinator sees it that has come furthest: an earlier life's view is older.
     #[must_use]
     pub fn training(&self) -> Option<TrainingStatus> {
+        self.with_training(Clone::clone)
+    }
+
+    /// The same without a copy.
+    pub fn with_training<T>(&self, look: impl FnOnce(&TrainingStatus) -> T) -> Option<T> {
         let training = self.seen.training.borrow();
         let newest = training.values().max_by_key(|status| {
             let status = status.borrow();
             (matches!(status.progress, Progress::Done(_)), status.view, status.version)
         });
-        newest.map(|status| status.borrow().clone())
+        newest.map(|status| look(&status.borrow()))
     }
 
     fn index(&self, name: &str) -> Option<NodeIndex> {
