@@ -24,11 +24,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
+pub use cluster::ClusterError;
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
     flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
-pub use cluster::ClusterError;
 pub use node::SimNode;
 pub use report::{Broken, Report};
 pub use swarm::Swarm;

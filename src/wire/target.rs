@@ -15,6 +15,8 @@ pub enum Role {
     Predictor = 5,
     /// The node itself: status and shutdown.
     Node = 6,
+    /// An actor that an application has of its own.
+    Own = 7,
 }
 
 impl Role {
@@ -28,6 +30,7 @@ impl Role {
             4 => Self::Registry,
             5 => Self::Predictor,
             6 => Self::Node,
+            7 => Self::Own,
             _ => return None,
         })
     }
@@ -42,6 +45,7 @@ impl fmt::Display for Role {
             Self::Registry => "registry",
             Self::Predictor => "predictor",
             Self::Node => "node",
+            Self::Own => "own",
         })
     }
 }
