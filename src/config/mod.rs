@@ -28,7 +28,7 @@ use layers::{Layer, Merged};
 const FILE_MAX: u64 = 4 << 20;
 
 /// How a cluster is built and what it trains. Ranges and relations hold, see [`Config::keys`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub cluster: ClusterConfig,
@@ -47,7 +47,7 @@ pub struct Config {
     pub folder: PathBuf,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
     pub name: String,
@@ -65,7 +65,7 @@ pub struct WorkersConfig {
     pub count: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointConfig {
     /// See [`Config::path`].
@@ -75,20 +75,20 @@ pub struct CheckpointConfig {
     pub keep: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryConfig {
     /// See [`Config::path`].
     pub store: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     pub listen: SocketAddr,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectorConfig {
     pub heartbeat_ms: u64,
@@ -96,7 +96,7 @@ pub struct DetectorConfig {
     pub dead_after_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SupervisorConfig {
     pub restarts_max: u32,
@@ -143,9 +143,34 @@ impl Config {
         self.folder.join(relative)
     }
 
+    /// As a file that means the same wherever it lies: every key, and paths from the root.
+    ///
+    /// # Errors
+    /// A number is beyond what TOML has: a seed above 2⁶³.
+    #[cfg(feature = "sim")]
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let mut absolute = self.clone();
+        let path = |relative: &str| {
+            let path = self.path(relative);
+            std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
+        };
+        let data = &mut absolute.job.data;
+        data.train = path(&data.train);
+        for file in [&mut data.train_labels, &mut data.test, &mut data.test_labels] {
+            *file = file.as_deref().map(path);
+        }
+        for store in [&mut absolute.checkpoint.store, &mut absolute.registry.store] {
+            if !store.contains("://") {
+                *store = path(store);
+            }
+        }
+        toml::to_string(&absolute)
+    }
+
     /// BLAKE3 over what all nodes of a cluster must agree on, in hexadecimal: the cluster's name,
-    /// the job, the numbers of shards and workers, the steps between checkpoints, and the nodes. Not
-    /// where anything lies: data is compared by its content.
+    /// the job, the numbers of shards and workers, the steps between checkpoints, and which node
+    /// has which roles. Not where anything lies: data is compared by its content, and each node
+    /// may have a way of its own to another one.
     pub fn digest(&self) -> String {
         #[derive(Serialize)]
         struct Agreed<'a> {
@@ -154,7 +179,7 @@ impl Config {
             servers: &'a ServersConfig,
             workers: &'a WorkersConfig,
             checkpoint_every_steps: u64,
-            nodes: &'a [NodeConfig],
+            nodes: Vec<(&'a str, &'a [Role])>,
         }
         let agreed = Agreed {
             cluster: &self.cluster.name,
@@ -162,7 +187,7 @@ impl Config {
             servers: &self.servers,
             workers: &self.workers,
             checkpoint_every_steps: self.checkpoint.every_steps,
-            nodes: &self.nodes,
+            nodes: self.nodes.iter().map(|node| (&*node.name, &*node.roles)).collect(),
         };
         // Strings, numbers and enums always serialise; see `JobSpec::digest`.
         let text = serde_json::to_string(&agreed).unwrap_or_default();

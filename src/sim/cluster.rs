@@ -81,7 +81,10 @@ async fn live(builder: NodeBuilder, node: SimNode) -> Result<(), String> {
     pending().await
 }
 
-fn one_role_each(config: &Config) -> Vec<NodeConfig> {
+/// The nodes of a configuration that has none: one for the coordinator and the registry, one for
+/// each shard, one for each worker, on ports from 7000 on.
+#[must_use]
+pub fn one_role_each(config: &Config) -> Vec<NodeConfig> {
     let mut nodes = vec![("main".to_owned(), vec![Role::Coordinator, Role::Registry])];
     nodes.extend((0..config.servers.shards).map(|i| (format!("ps-{i}"), vec![Role::Server])));
     nodes.extend((0..config.workers.count).map(|i| (format!("worker-{i}"), vec![Role::Worker])));

@@ -6,6 +6,7 @@
 mod cluster;
 mod disk;
 mod fault;
+mod faulty_link;
 mod host;
 mod log;
 mod memory_dataset;
@@ -24,11 +25,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-pub use cluster::ClusterError;
+pub use cluster::{ClusterError, one_role_each};
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
     flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
+pub use faulty_link::FaultyLink;
 pub use node::SimNode;
 pub use report::{Broken, Report};
 pub use swarm::Swarm;

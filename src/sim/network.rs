@@ -19,7 +19,8 @@ use rand_chacha::rand_core::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::fault::{ANY, FaultKind};
+use super::fault::FaultKind;
+use super::faulty_link::is_between;
 use super::trace::{EventKind, NodeIndex, Sent, Trace};
 use crate::transport::Connection;
 use crate::wire::{Begins, begins};
@@ -254,18 +255,8 @@ impl Wires {
     }
 
     fn is_between(&self, fault: &FaultKind, from: NodeIndex, to: NodeIndex) -> bool {
-        let (FaultKind::Block { from: a, to: b }
-        | FaultKind::Delay { from: a, to: b, .. }
-        | FaultKind::Drop { from: a, to: b, .. }
-        | FaultKind::Duplicate { from: a, to: b, .. }
-        | FaultKind::Reorder { from: a, to: b, .. }) = fault
-        else {
-            return false;
-        };
-        let is = |name: &String, node: NodeIndex| {
-            name == ANY || self.nodes.get(node as usize).is_some_and(|node| node.name == *name)
-        };
-        is(a, from) && is(b, to)
+        let name = |node: NodeIndex| self.nodes.get(node as usize).map_or("", |node| &node.name);
+        is_between(fault, name(from), name(to))
     }
 
     fn is_blocked(&self, from: NodeIndex, to: NodeIndex) -> bool {

@@ -62,6 +62,19 @@ pub(crate) enum Command {
         #[arg(long)]
         fresh: bool,
     },
+    /// Trains on real processes under a fault plan, and compares the digest with a calm run's.
+    ///
+    /// Each node is a process on this machine, and each way between two a proxy. Stores and logs are
+    /// in a temporary folder. SIGKILL, SIGTERM, SIGSTOP and SIGCONT, blocked, late, lost, doubled and
+    /// overtaken messages, flipped bits; a failing or slow disk and a wrong clock are left out.
+    #[cfg(feature = "sim")]
+    Chaos {
+        /// TOML, a table [[faults]] for each, as `node simulate` writes it.
+        plan: PathBuf,
+        /// Gives up after this time, for example 60s.
+        #[arg(long = "for", value_name = "TIME", default_value = "60s")]
+        limit: gradmesh::sim::Time,
+    },
     /// Checks the configuration and names every problem.
     Check {
         /// Lists all keys with their types, ranges and defaults.

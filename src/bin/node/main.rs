@@ -2,6 +2,8 @@
 
 mod answer;
 mod args;
+#[cfg(feature = "sim")]
+mod chaos;
 mod check;
 mod http_status;
 mod log;
@@ -44,6 +46,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             Command::Train { fresh } => run::train(config, fresh, args.json).await,
             Command::Up { train, fresh } => up::up(&args, config, train, fresh).await,
+            #[cfg(feature = "sim")]
+            Command::Chaos { plan, limit } => {
+                let limit = std::time::Duration::from_millis(limit.0);
+                chaos::chaos(config, &plan, limit, args.json).await
+            }
             Command::Status => status::status(config, args.json).await,
             Command::Models(command) => models::models(config, command, args.json).await,
             Command::Predict { model, input, version } => {
