@@ -35,10 +35,8 @@ const RESTART_MS: u64 = 200;
 
 /// Runs one seed on this thread, which must be a fresh one: thread-locals of libraries count too.
 pub(super) fn run(sim: &Sim, seed: Seed, plan: FaultPlan) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     #[expect(clippy::expect_used, reason = "without I/O nothing is asked of the system")]
     let runtime = runtime.expect("a runtime with a clock");
     tracing::subscriber::with_default(log::Listener, || {
@@ -408,8 +406,8 @@ impl<'a> Host<'a> {
         let states: Vec<NodeState> = self.machines.iter().map(|machine| machine.state).collect();
         let (names, nodes, seen, counts) = (&self.names, &states, &self.seen, self.counts);
         let world = World { now, names, nodes, seen, counts };
-        if let Some(name) = self.watch.look(&world) {
-            return Some(Some(Broken::Check(name)));
+        if let Some(broken) = self.watch.look(&world) {
+            return Some(Some(broken));
         }
         let over = match &self.sim.ending {
             Ending::Trained => match world.training().map(|training| training.progress) {
@@ -421,7 +419,7 @@ impl<'a> Host<'a> {
             Ending::After(limit) => now >= *limit,
         };
         if over {
-            return Some(self.watch.end(&world).map(Broken::Check));
+            return Some(self.watch.end(&world));
         }
         (now >= self.sim.limit).then_some(Some(Broken::Hung { limit: self.sim.limit }))
     }

@@ -51,7 +51,8 @@ impl Subscriber for Listener {
             Level::WARN => "WARN ",
             _ => "",
         };
-        let restart = event.metadata().target() == "gradmesh::supervisor" && message == "restarting";
+        let restart =
+            event.metadata().target() == "gradmesh::supervisor" && message == "restarting";
         Network::with(|wires| {
             wires.actor_restarts += u64::from(restart);
             wires.note(EventKind::Said { node, text: format!("{level}{message}{fields}") });

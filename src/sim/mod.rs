@@ -3,14 +3,19 @@
 //! The production actors, supervisor, frames and timeouts run on a simulated clock, network and
 //! disk, on one thread, from one seed.
 
+mod campaign;
 mod cluster;
 mod disk;
+mod failure;
 mod fault;
 mod host;
 mod log;
 mod network;
 mod node;
+mod regression;
 mod report;
+mod shrink;
+mod summary;
 mod swarm;
 mod trace;
 mod transport;
@@ -23,12 +28,16 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
+pub use campaign::{Campaign, Progress, SEED_VARIABLE};
+pub use failure::{CampaignError, Failure};
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
     flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
 pub use node::SimNode;
 pub use report::{Broken, Report};
+pub use shrink::{ShrinkBudget, Shrunk};
+pub use summary::Summary;
 pub use swarm::Swarm;
 pub use trace::{Event, EventKind, Sent};
 pub use world::{Counts, NodeState, World};
@@ -48,8 +57,7 @@ impl fmt::Display for Seed {
     }
 }
 
-type Main =
-    Arc<dyn Fn(SimNode) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
+type Main = Arc<dyn Fn(SimNode) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 #[derive(Clone)]
 struct NodeSpec {
