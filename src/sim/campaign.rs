@@ -29,8 +29,10 @@ pub struct Campaign {
     budget: ShrinkBudget,
     built_by: String,
     command: String,
-    progress: Option<Box<dyn Fn(Progress<'_>) + Send + Sync>>,
+    progress: Option<Box<Hear>>,
 }
+
+type Hear = dyn Fn(Progress<'_>) + Send + Sync;
 
 /// How far a campaign has come.
 #[derive(Clone, Copy, Debug)]
@@ -285,5 +287,82 @@ struct State {
 impl fmt::Debug for Campaign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Campaign").field("seeds", &self.seeds).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gradmesh_actors::checkpoint::Published;
+    use gradmesh_actors::ids::{Version, View};
+    use gradmesh_actors::training::{self, TrainingStatus};
+    use tokio::sync::watch;
+
+    use super::super::fault::kill;
+    use super::*;
+    use crate::node::NodeContext;
+
+    fn done(digest: &str) -> TrainingStatus {
+        let model = "digits".to_owned();
+        let published = Published { model, version: 1, digest: digest.to_owned() };
+        TrainingStatus {
+            progress: training::Progress::Done(published),
+            view: View(0),
+            version: Version(7),
+            last_version: None,
+            steps_per_epoch: None,
+            train_rows: None,
+            resumed_from: None,
+            checkpoint: None,
+            shards: 1,
+            workers: 1,
+            ledger: Default::default(),
+            bytes: Default::default(),
+            lost: 0,
+            new_leases: 0,
+            rollbacks: 0,
+            held_up: None,
+        }
+    }
+
+    /// A run whose digest is another where it was held up.
+    fn fragile() -> Sim {
+        let sim = Sim::new().node("ps-0", |node| async move {
+            let begun = node.unix_time();
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let late = begun.as_millis() % 10_000 != 0;
+            let (_, status) = watch::channel(done(if late { "odd" } else { "even" }));
+            node.show_training(status);
+            Ok(())
+        });
+        Sim { ending: Ending::Trained, ..sim }
+    }
+
+    #[test]
+    fn another_digest_than_that_of_the_run_without_faults_is_a_failure_and_is_shrunk() {
+        let idle = (1..9).map(|i| kill("nobody").at(&format!("{i}00ms")).for_("1s"));
+        let faults = idle.chain([kill("ps-0").at("234ms").for_("567ms")]);
+        let error = fragile().faults(faults).seeds(5..9).run().unwrap_err();
+        let CampaignError::Broken(failure) = error else { panic!("{error}") };
+        let broken = Broken::Digest { got: "odd".to_owned(), calm: "even".to_owned() };
+        assert_eq!(failure.report.broken, Some(broken));
+        assert_eq!(failure.report.seed, Seed(5));
+        let shrunk = failure.shrunk.map(|shrunk| shrunk.report.plan.faults.len());
+        assert_eq!(shrunk, Some(1));
+        assert!(
+            failure.regression_test.contains("fn the_digest_is_that_of_a_calm_run_with_seed_5")
+        );
+    }
+
+    #[test]
+    fn the_digest_of_all_seeds_is_part_of_the_summary() {
+        let summary = fragile().seeds(0..3).check();
+        assert_eq!(summary.digest.as_deref(), Some("even"));
+        assert_eq!(summary.steps, 3 * 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "the digest is odd, that of a run without faults is even")]
+    fn a_seed_that_must_pass_has_the_digest_of_the_run_without_faults() {
+        fragile().faults([kill("ps-0").at("234ms").for_("567ms")]).must_pass(Seed(1));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::disk::Disk;
 use super::fault::{ANY, Fault, FaultKind, FaultPlan};
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
-use super::report::{Broken, Report};
+use super::report::{Broken, Report, panic_text};
 use super::trace::{EventKind, NodeIndex, Trace};
 use super::world::{Counts, NodeState, Watch, World};
 use super::{Ending, Main, Seed, Sim, log};
@@ -373,7 +374,9 @@ impl<'a> Host<'a> {
         let local = LocalSet::new();
         let life = main(context);
         local.spawn_local(async move {
-            let result = life.await;
+            // A process ends with a panic of its main thread.
+            let result = AssertUnwindSafe(life).catch_unwind().await;
+            let result = result.unwrap_or_else(|panic| Err(panic_text(&*panic)));
             *ended.borrow_mut() = Some(result);
         });
         machine.local = Some(local);

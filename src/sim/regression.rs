@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn one_fault_stands_on_one_line() {
-        let plan = FaultPlan::new([kill("ps-0").at("4.8s").for_("800ms")]);
+        let plan = FaultPlan::new([kill("ps-0").at("4.8s").for_("0.8s")]);
         let text = test(Seed(17), &plan, &lost(), "digits(\"\")");
         assert_eq!(
             text,
@@ -94,7 +94,7 @@ mod tests {
 fn increments_are_kept_with_seed_17() {
     use gradmesh::sim::{Seed, kill};
 
-    let faults = [kill("ps-0").at("4.8s").for_("800ms")];
+    let faults = [kill("ps-0").at("4.8s").for_("0.8s")];
     digits("").faults(faults).must_pass(Seed(17));
 }
 "#

@@ -55,10 +55,7 @@ pub enum Broken {
 
 impl Broken {
     pub(super) fn panicked(check: &str, panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let message = text.unwrap_or("(no text)").to_owned();
-        Self::Panicked { check: check.to_owned(), message }
+        Self::Panicked { check: check.to_owned(), message: panic_text(panic) }
     }
 
     /// The same kind of failure, of the same check: numbers and causes may differ.
@@ -73,6 +70,13 @@ impl Broken {
             _ => false,
         }
     }
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without text").to_owned()
 }
 
 impl Report {

@@ -163,6 +163,18 @@ fn a_check_that_panics_is_reported_with_the_seed() {
 }
 
 #[test]
+fn a_node_whose_code_panics_ends_like_one_that_fails_and_is_started_again() {
+    let sim = Sim::new().node("shaky", |node| async move {
+        let name = node.name().to_owned();
+        assert_ne!(name, "shaky", "the panic that this test is about");
+        Ok(())
+    });
+    let report = sim.for_(Duration::from_secs(1)).run(Seed(0));
+    assert!(report.counts.restarts > 1, "{report}");
+    assert!(report.timeline().contains("the panic that this test is about"), "{report}");
+}
+
+#[test]
 fn an_end_that_panics_is_reported_with_the_seed() {
     let sim = counter().until(|world| {
         assert!(world.now() < Duration::from_secs(1), "too late");

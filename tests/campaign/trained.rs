@@ -46,3 +46,21 @@ fn twelve_faults_of_a_cluster_are_shrunk_to_the_one_that_matters() {
     assert_eq!(shrunk.report.plan.faults, [kill("ps-1").at("0s").for_("10ms")]);
     assert!(shrunk.took < ShrinkBudget::default().time, "{:?}", shrunk.took);
 }
+
+/// Two of these nine faults are needed, at once.
+#[test]
+fn faults_that_matter_only_together_are_left_together() {
+    let idle = (0..7).map(|i| pause("worker-0").at(&format!("{}ms", 17 + 31 * i)).for_("23ms"));
+    let pair = [kill("ps-0").at("87ms").for_("333ms"), kill("worker-1").at("133ms").for_("177ms")];
+    let sim = digits().faults(idle.chain(pair)).always("one node at a time is down", |world| {
+        let down = |name| world.node(name).is_some_and(|node| !node.up);
+        !(down("ps-0") && down("worker-1"))
+    });
+    let error = sim.seeds(0..1).run().unwrap_err();
+    println!("{error}");
+    let shrunk = super::failure(error).shrunk.unwrap();
+    let mut left: Vec<&str> = shrunk.report.plan.faults.iter().flat_map(Fault::nodes).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["ps-0", "worker-1"]);
+    assert!(shrunk.took < ShrinkBudget::default().time, "{:?}", shrunk.took);
+}
