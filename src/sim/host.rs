@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::disk::Disk;
 use super::fault::{ANY, Fault, FaultKind, FaultPlan};
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
-use super::report::{Broken, Report};
+use super::report::{Broken, Report, panic_text};
 use super::trace::{EventKind, NodeIndex, Trace};
 use super::world::{Counts, NodeState, Watch, World};
 use super::{Ending, Main, Seed, Sim, log};
@@ -403,7 +404,9 @@ impl<'a> Host<'a> {
         let local = LocalSet::new();
         let life = main(context);
         local.spawn_local(async move {
-            let result = life.await;
+            // A process ends with a panic of its main thread.
+            let result = AssertUnwindSafe(life).catch_unwind().await;
+            let result = result.unwrap_or_else(|panic| Err(panic_text(&*panic)));
             *ended.borrow_mut() = Some(result);
         });
         machine.local = Some(local);
@@ -434,8 +437,8 @@ impl<'a> Host<'a> {
         drop(wires);
         let (names, nodes, seen, counts) = (&self.names, &self.states, &self.seen, self.counts);
         let world = World { now, names, nodes, seen, counts };
-        if let Some(name) = self.watch.look(&world) {
-            return Some(Some(Broken::Check(name)));
+        if let Some(broken) = self.watch.look(&world) {
+            return Some(Some(broken));
         }
         let over = match &self.sim.ending {
             Ending::Trained => {
@@ -453,7 +456,7 @@ impl<'a> Host<'a> {
             Ending::After(limit) => now >= *limit,
         };
         if over {
-            return Some(self.watch.end(&world).map(Broken::Check));
+            return Some(self.watch.end(&world));
         }
         (now >= self.sim.limit).then_some(Some(Broken::Hung { limit: self.sim.limit }))
     }

@@ -3,8 +3,10 @@
 //! The production actors, supervisor, frames and timeouts run on a simulated clock, network and
 //! disk, on one thread, from one seed.
 
+mod campaign;
 mod cluster;
 mod disk;
+mod failure;
 mod fault;
 mod faulty_link;
 mod host;
@@ -12,20 +14,25 @@ mod log;
 mod memory_dataset;
 mod network;
 mod node;
+mod regression;
 mod report;
+mod shrink;
+mod summary;
 mod swarm;
 mod trace;
 mod transport;
 mod world;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
+pub use campaign::{Campaign, Progress, SEED_VARIABLE};
 pub use cluster::{ClusterError, one_role_each};
+pub use failure::{CampaignError, Failure};
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
     flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
@@ -33,12 +40,16 @@ pub use fault::{
 pub use faulty_link::FaultyLink;
 pub use node::SimNode;
 pub use report::{Broken, Report};
+pub use shrink::{ShrinkBudget, Shrunk};
+pub use summary::Summary;
 pub use swarm::Swarm;
 pub use trace::{Event, EventKind, Sent};
 pub use world::{Counts, NodeState, World};
 
 use world::{Check, When};
 
+/// Until when a swarm has its faults where nothing is trained.
+const HORIZON: Duration = Duration::from_secs(20);
 /// Simulated time after which a run has hung, unless [`Sim::limit`] says otherwise.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -81,6 +92,8 @@ pub struct Sim {
     checks: Vec<Check>,
     ending: Ending,
     limit: Duration,
+    /// How long a run without faults takes, once somebody has asked.
+    calm_took: Arc<OnceLock<Duration>>,
     keep_events: bool,
     disks_sync: bool,
 }
@@ -101,6 +114,7 @@ impl Sim {
             checks: Vec::new(),
             ending: Ending::After(Duration::from_secs(60)),
             limit: LIMIT,
+            calm_took: Arc::default(),
             keep_events: false,
             disks_sync: true,
         }
@@ -232,9 +246,20 @@ impl Sim {
             Faults::Plan(plan) => plan.clone(),
             Faults::Swarm(swarm) => {
                 let names: Vec<&str> = self.names().collect();
-                swarm.draw(seed, &names)
+                swarm.draw(seed, &names, swarm.until_set().unwrap_or_else(|| self.horizon()))
             }
         }
+    }
+
+    /// Until when a swarm has its faults: beyond the end of a calm run, because faults delay it.
+    fn horizon(&self) -> Duration {
+        if !matches!(self.ending, Ending::Trained) {
+            return HORIZON;
+        }
+        2 * *self.calm_took.get_or_init(|| {
+            let calm = Self { checks: Vec::new(), ..self.clone() };
+            calm.run_plan(Seed(0), FaultPlan::default()).took.min(HORIZON)
+        })
     }
 
     /// Runs one seed, on a thread of its own.

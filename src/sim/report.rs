@@ -1,5 +1,6 @@
 //! What a run came to.
 
+use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,6 +48,35 @@ pub enum Broken {
     Training(String),
     #[error("the digest is {got}, that of a run without faults is {calm}")]
     Digest { got: String, calm: String },
+    /// Of the user's own check; the end of a run is one, named `until`.
+    #[error("{check:?} panicked: {message}")]
+    Panicked { check: String, message: String },
+}
+
+impl Broken {
+    pub(super) fn panicked(check: &str, panic: &(dyn Any + Send)) -> Self {
+        Self::Panicked { check: check.to_owned(), message: panic_text(panic) }
+    }
+
+    /// The same kind of failure, of the same check: numbers and causes may differ.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Check(name), Self::Check(other)) => name == other,
+            (Self::Panicked { check, .. }, Self::Panicked { check: other, .. }) => check == other,
+            (Self::Hung { .. }, Self::Hung { .. })
+            | (Self::Training(_), Self::Training(_))
+            | (Self::Digest { .. }, Self::Digest { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without text").to_owned()
 }
 
 impl Report {

@@ -15,13 +15,13 @@ use super::fault::{
 /// them at once would never see what only a few do together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swarm {
-    until: Duration,
+    until: Option<Duration>,
     faults_max: u64,
 }
 
 impl Default for Swarm {
     fn default() -> Self {
-        Self { until: Duration::from_secs(20), faults_max: 12 }
+        Self { until: None, faults_max: 12 }
     }
 }
 
@@ -29,10 +29,11 @@ impl Default for Swarm {
 const KINDS: u64 = 12;
 
 impl Swarm {
-    /// All is healed after this time.
+    /// All is healed after this time. Unless it is said: after twice the time that a run without
+    /// faults takes, for a training; after 20 s for everything else.
     #[must_use]
     pub fn until(mut self, time: Duration) -> Self {
-        self.until = time;
+        self.until = Some(time);
         self
     }
 
@@ -43,9 +44,14 @@ impl Swarm {
         self
     }
 
-    /// The plan of a seed.
+    pub(super) fn until_set(&self) -> Option<Duration> {
+        self.until
+    }
+
+    /// The plan of a seed: faults from 0 to `until`.
     #[must_use]
-    pub fn draw(&self, seed: Seed, names: &[&str]) -> FaultPlan {
+    pub fn draw(&self, seed: Seed, names: &[&str], until: Duration) -> FaultPlan {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX).max(1);
         // Another stream than the run's own.
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed.0 ^ 0x5741_524d));
         let enabled: Vec<u64> = (0..KINDS).filter(|_| draw.below(2) == 0).collect();
@@ -56,37 +62,36 @@ impl Swarm {
         let mut faults = Vec::new();
         for _ in 0..count {
             let kind = enabled[draw.below(enabled.len() as u64) as usize];
-            faults.extend(self.fault(kind, names, &mut draw));
+            faults.extend(fault(kind, names, until, &mut draw));
         }
         faults.sort_by_key(|fault| fault.at_ms);
         FaultPlan { faults }
     }
+}
 
-    fn fault(&self, kind: u64, names: &[&str], draw: &mut Draw) -> Vec<Fault> {
-        let until = u64::try_from(self.until.as_millis()).unwrap_or(u64::MAX).max(1);
-        let (node, other) = (draw.of(names), draw.of(names));
-        let somewhere = if draw.below(3) == 0 { ANY } else { other };
-        let rate = 1 + draw.below(200) as u16;
-        let (short, long) = (1 + draw.below(3000), 1 + draw.below(10_000));
-        let (faults, length) = match kind {
-            0 => (vec![kill(node)], short),
-            1 => (vec![power_loss(node)], short),
-            2 => (vec![stop(node)], short),
-            3 => (vec![pause(node)], short),
-            4 => (vec![block(node, somewhere)], short),
-            5 => (partition(node, somewhere).to_vec(), short),
-            6 => (vec![delay(node, somewhere, 1 + draw.below(500))], long),
-            7 => (vec![lose(node, somewhere, rate)], long),
-            8 => (vec![duplicate(node, somewhere, rate)], long),
-            9 => (vec![reorder(node, somewhere, rate)], long),
-            10 => (vec![fail_writes(node, rate * 3), slow_disk(node, draw.below(300))], long),
-            _ => (vec![skew(node, 60_000 - draw.below(120_000) as i64)], long),
-        };
-        let at = draw.below(until);
-        let length = length.min(until - at).max(1);
-        let timed = faults.into_iter().map(|fault| Fault { at_ms: at, for_ms: length, ..fault });
-        timed.collect()
-    }
+fn fault(kind: u64, names: &[&str], until: u64, draw: &mut Draw) -> Vec<Fault> {
+    let (node, other) = (draw.of(names), draw.of(names));
+    let somewhere = if draw.below(3) == 0 { ANY } else { other };
+    let rate = 1 + draw.below(200) as u16;
+    let (short, long) = (1 + draw.below(3000), 1 + draw.below(10_000));
+    let (faults, length) = match kind {
+        0 => (vec![kill(node)], short),
+        1 => (vec![power_loss(node)], short),
+        2 => (vec![stop(node)], short),
+        3 => (vec![pause(node)], short),
+        4 => (vec![block(node, somewhere)], short),
+        5 => (partition(node, somewhere).to_vec(), short),
+        6 => (vec![delay(node, somewhere, 1 + draw.below(500))], long),
+        7 => (vec![lose(node, somewhere, rate)], long),
+        8 => (vec![duplicate(node, somewhere, rate)], long),
+        9 => (vec![reorder(node, somewhere, rate)], long),
+        10 => (vec![fail_writes(node, rate * 3), slow_disk(node, draw.below(300))], long),
+        _ => (vec![skew(node, 60_000 - draw.below(120_000) as i64)], long),
+    };
+    let at = draw.below(until);
+    let length = length.min(until - at).max(1);
+    let timed = faults.into_iter().map(|fault| Fault { at_ms: at, for_ms: length, ..fault });
+    timed.collect()
 }
 
 struct Draw(ChaCha8Rng);

@@ -1,11 +1,13 @@
 //! What checks see of a simulation, and what they demand.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gradmesh_actors::training::{Progress, TrainingStatus};
 
 use super::node::Seen;
+use super::report::Broken;
 use super::trace::NodeIndex;
 
 /// A simulation at one moment.
@@ -106,6 +108,14 @@ pub(super) struct Check {
     pub(super) holds: Arc<dyn Fn(&World<'_>) -> bool + Send + Sync>,
 }
 
+impl Check {
+    /// A check that panics is reported as one that fails.
+    fn ask(&self, world: &World<'_>) -> Result<bool, Broken> {
+        let asked = catch_unwind(AssertUnwindSafe(|| (self.holds)(world)));
+        asked.map_err(|panic| Broken::panicked(&self.name, &*panic))
+    }
+}
+
 /// Checks of one run, and which have held.
 pub(super) struct Watch<'a> {
     checks: &'a [Check],
@@ -117,26 +127,35 @@ impl<'a> Watch<'a> {
         Self { checks, held: vec![false; checks.len()] }
     }
 
-    /// After an event; the name of a check that always had to hold, and doesn't.
-    pub(super) fn look(&mut self, world: &World<'_>) -> Option<String> {
+    /// After an event: a check that always had to hold, and doesn't.
+    pub(super) fn look(&mut self, world: &World<'_>) -> Option<Broken> {
         for (check, held) in self.checks.iter().zip(&mut self.held) {
-            match check.when {
-                When::Always if !(check.holds)(world) => return Some(check.name.clone()),
-                When::Sometimes | When::Eventually if !*held => *held = (check.holds)(world),
-                _ => {}
+            let always = check.when == When::Always;
+            if check.when == When::AtEnd || (*held && !always) {
+                continue;
+            }
+            match check.ask(world) {
+                Err(broken) => return Some(broken),
+                Ok(false) if always => return Some(Broken::Check(check.name.clone())),
+                Ok(holds) => *held = holds,
             }
         }
         None
     }
 
-    /// At the end; the name of a check that failed.
-    pub(super) fn end(&self, world: &World<'_>) -> Option<String> {
-        let failed = self.checks.iter().zip(&self.held).find(|(check, held)| match check.when {
-            When::AtEnd => !(check.holds)(world),
-            When::Eventually => !**held,
-            When::Always | When::Sometimes => false,
-        });
-        failed.map(|(check, _)| check.name.clone())
+    /// At the end: a check that failed.
+    pub(super) fn end(&self, world: &World<'_>) -> Option<Broken> {
+        self.checks.iter().zip(&self.held).find_map(|(check, held)| {
+            let holds = match check.when {
+                When::AtEnd => match check.ask(world) {
+                    Ok(holds) => holds,
+                    Err(broken) => return Some(broken),
+                },
+                When::Eventually => *held,
+                When::Always | When::Sometimes => true,
+            };
+            (!holds).then(|| Broken::Check(check.name.clone()))
+        })
     }
 
     /// Names of the `sometimes` that have held.

@@ -1,0 +1,93 @@
+//! One fault at a time, at a time of its own.
+
+use gradmesh::sim::{
+    Fault, Report, Seed, duplicate, fail_writes, flip_bit, kill, lose, partition, pause,
+    power_loss, reorder, skew, stop,
+};
+
+use crate::{HARD, digits};
+
+/// Runs under these faults and demands the calm digest.
+#[track_caller]
+fn survives(faults: impl IntoIterator<Item = Fault>) -> Report {
+    let report = digits(HARD).faults(faults).must_pass(Seed(1));
+    assert!(report.counts.faults_begun > 0, "{report}");
+    report
+}
+
+#[test]
+fn a_killed_server_is_rolled_back_to() {
+    let report = survives([kill("ps-1").at("300ms").for_("500ms")]);
+    assert!(report.training.unwrap().rollbacks > 0);
+    assert_eq!(report.counts.restarts, 1);
+}
+
+#[test]
+fn a_killed_worker_leaves_its_slots_to_the_others() {
+    let kill = kill("worker-0").at("300ms").for_("20s");
+    let report = digits(&[]).faults([kill]).must_pass(Seed(1));
+    let training = report.training.unwrap();
+    assert_eq!((training.new_leases, training.rollbacks), (1, 0));
+}
+
+#[test]
+fn a_coordinator_without_power_goes_on_from_its_store() {
+    survives([power_loss("main").at("300ms").for_("1s")]);
+}
+
+#[test]
+fn everything_killed_at_once_goes_on_from_the_last_checkpoint() {
+    let report = survives([kill("*").at("400ms").for_("1s")]);
+    assert_eq!(report.counts.restarts, 5);
+    assert!(report.training.unwrap().resumed_from.unwrap().0 > 0);
+}
+
+#[test]
+fn a_paused_worker_comes_back_as_a_zombie_and_changes_nothing() {
+    let report = survives([pause("worker-1").at("300ms").for_("10s")]);
+    assert!(report.training.unwrap().lost > 0);
+}
+
+#[test]
+fn a_paused_coordinator_holds_nobody_up_for_ever() {
+    survives([pause("main").at("300ms").for_("10s")]);
+}
+
+#[test]
+fn servers_that_can_not_reach_each_other_wait_for_the_norm() {
+    let [one, other] = partition("ps-0", "ps-1");
+    survives([one.at("300ms").for_("5s"), other.at("300ms").for_("5s")]);
+}
+
+#[test]
+fn a_node_that_is_asked_to_end_ends_and_comes_back() {
+    survives([stop("ps-0").at("300ms").for_("500ms")]);
+}
+
+#[test]
+fn lost_doubled_and_overtaken_messages_count_once() {
+    let everywhere = [lose("*", "*", 20), duplicate("*", "*", 100), reorder("*", "*", 100)];
+    survives(everywhere.map(|fault| fault.at("0s").for_("60s")));
+}
+
+#[test]
+fn a_disk_that_fails_half_of_its_writes_is_written_again() {
+    survives([fail_writes("*", 500).at("0s").for_("30s")]);
+}
+
+#[test]
+fn a_flipped_bit_of_a_checkpoint_is_noticed_when_it_is_needed() {
+    survives([
+        flip_bit("checkpoints/v").at("350ms"),
+        flip_bit("checkpoints/v").at("360ms"),
+        kill("ps-0").at("400ms").for_("500ms"),
+    ]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_new_life_an_old_one() {
+    survives([
+        skew("ps-0", -3_600_000).at("300ms").for_("20s"),
+        kill("ps-0").at("400ms").for_("500ms"),
+    ]);
+}
