@@ -53,7 +53,7 @@ fn durable_counter() -> Sim {
 fn twelve() -> Vec<Fault> {
     let idle = |i: u64| {
         let (node, at) = (format!("idle-{}", i % 5), format!("{}ms", 211 + i * 333));
-        let fault = if i % 2 == 0 { kill(&node) } else { pause(&node) };
+        let fault = if i.is_multiple_of(2) { kill(&node) } else { pause(&node) };
         fault.at(&at).for_("777ms")
     };
     let mut faults: Vec<Fault> = (0..11).map(idle).collect();

@@ -32,7 +32,7 @@ fn a_run_without_faults_that_fails_is_reported_as_such() {
 fn twelve_faults_of_a_cluster_are_shrunk_to_the_one_that_matters() {
     let nodes = ["worker-0", "worker-1", "main", "ps-0"];
     let fault = |i: usize| {
-        let fault = if i % 2 == 0 { pause(nodes[i % 4]) } else { kill(nodes[i % 2 * 2]) };
+        let fault = if i.is_multiple_of(2) { pause(nodes[i % 4]) } else { kill(nodes[i % 2 * 2]) };
         fault.at(&format!("{}ms", 11 + 23 * i)).for_("61ms")
     };
     let mut faults: Vec<Fault> = (0..11).map(fault).collect();
