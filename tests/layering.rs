@@ -41,7 +41,7 @@ const VALUES_IN_MESSAGES: [&str; 9] = [
 ];
 
 /// Layer of each module of the root crate. `router` and `peer` are both sides of a connection.
-const NODE_LAYERS: [(&str, u8); 15] = [
+const NODE_LAYERS: [(&str, u8); 16] = [
     ("wire", 4),
     ("transport", 4),
     ("peer", 5),
@@ -55,6 +55,8 @@ const NODE_LAYERS: [(&str, u8); 15] = [
     ("service", 6),
     ("curve", 6),
     ("progress", 6),
+    // The world of whole nodes; for tests, like them.
+    ("sim", 7),
     ("lib", 7),
     ("bin", 7),
 ];

@@ -30,6 +30,23 @@ impl Sim {
         Self::cluster_with(config, &*data, ModelKinds::builtin())
     }
 
+    /// The same with a job of about `steps` steps in two epochs: as many of the first rows as that
+    /// takes, and six checkpoints. For many seeds of a job that is long.
+    ///
+    /// # Errors
+    /// The data can't be read.
+    pub fn short_cluster(mut config: Config, steps: u64) -> Result<Self, ClusterError> {
+        let (job, folder) = (&mut config.job, &config.folder);
+        let data = data::open(&job.data, job.model.loss, job.seed, folder)?;
+        job.epochs = 2;
+        let rows = usize::try_from(steps.div_ceil(job.epochs)).unwrap_or(usize::MAX);
+        let rows = rows.saturating_mul(job.batch_size).max(1);
+        let tested = rows / 4;
+        config.checkpoint.every_steps = config.checkpoint.every_steps.min((steps / 6).max(1));
+        let first = MemoryDataset::first(&*data, rows, tested)?;
+        Self::cluster_with(config, &first, ModelKinds::builtin())
+    }
+
     /// The same with rows and models of one's own. All rows are loaded at once.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! ([`super::shrink`]), saved as TOML, and applied to a simulated cluster or to real processes.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// Every node of a simulation, where a fault takes a name.
 pub const ANY: &str = "*";
+/// A plan of some thousand faults.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Faults in any order; each is independent of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +105,22 @@ impl FaultPlan {
         toml::to_string(self).unwrap_or_default()
     }
 
+    /// Whether every name is one of `names`, or all of them.
+    ///
+    /// # Errors
+    /// The first fault that names a node that isn't there.
+    pub fn check_nodes(&self, names: &[&str]) -> Result<(), FaultPlanError> {
+        for fault in &self.faults {
+            let unknown = |node: &&str| *node != ANY && !names.contains(node);
+            if let Some(node) = fault.nodes().into_iter().find(unknown) {
+                let names = names.join(", ");
+                let text = format!("{fault}: no node is called {node:?}; there are {names}");
+                return Err(FaultPlanError(text));
+            }
+        }
+        Ok(())
+    }
+
     /// When the last fault is over.
     pub fn end(&self) -> Duration {
         let ends = self.faults.iter().map(|fault| fault.at_ms.saturating_add(fault.for_ms));
@@ -118,7 +137,21 @@ impl fmt::Display for FaultPlan {
     }
 }
 
-/// A fault plan is not readable.
+/// Reads a plan from a file.
+///
+/// # Errors
+/// The file can't be read, is longer than people or a swarm write, or is no plan.
+pub fn read_plan(file: &Path) -> Result<FaultPlan, FaultPlanError> {
+    let wrong = |cause: &dyn fmt::Display| FaultPlanError(format!("{}: {cause}", file.display()));
+    let bytes = std::fs::metadata(file).map_err(|error| wrong(&error))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(wrong(&format!("{bytes} bytes, more than {FILE_BYTES_MAX}")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    FaultPlan::from_toml(&text).map_err(|FaultPlanError(cause)| wrong(&cause))
+}
+
+/// A fault plan is not readable, or not one of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fault plan: {0}")]
 pub struct FaultPlanError(String);

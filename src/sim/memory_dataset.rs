@@ -19,7 +19,23 @@ struct Loaded {
 
 impl MemoryDataset {
     pub(super) fn load(data: &dyn Dataset) -> Result<Self, DatasetError> {
-        let shape = data.shape().clone();
+        Self::first(data, data.shape().train_rows, data.shape().test_rows)
+    }
+
+    /// The first rows of each split, at most so many.
+    pub(super) fn first(
+        data: &dyn Dataset,
+        train_rows: usize,
+        test_rows: usize,
+    ) -> Result<Self, DatasetError> {
+        let all = data.shape().clone();
+        let (train_rows, test_rows) =
+            (train_rows.min(all.train_rows), test_rows.min(all.test_rows));
+        let digest = match (train_rows, test_rows) == (all.train_rows, all.test_rows) {
+            true => all.digest.clone(),
+            false => format!("{}, the first {train_rows} and {test_rows} rows", all.digest),
+        };
+        let shape = DatasetShape { train_rows, test_rows, digest, ..all };
         let train = data.load(Split::Train, 0..shape.train_rows)?;
         let test = data.load(Split::Test, 0..shape.test_rows)?;
         let scaling = data.scaling().clone();

@@ -35,7 +35,7 @@ pub use cluster::{ClusterError, one_role_each};
 pub use failure::{CampaignError, Failure};
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
-    flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
+    flip_bit, kill, lose, partition, pause, power_loss, read_plan, reorder, skew, slow_disk, stop,
 };
 pub use faulty_link::FaultyLink;
 pub use node::SimNode;

@@ -62,6 +62,29 @@ pub(crate) enum Command {
         #[arg(long)]
         fresh: bool,
     },
+    /// Trains this cluster in a simulation, on one thread a seed, under faults; each seed must come
+    /// to the digest of a run without any.
+    ///
+    /// Ends with 1 where a seed fails: tells the story, and writes the few faults that are enough as
+    /// a plan on standard output.
+    #[cfg(feature = "sim")]
+    Simulate {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Only this one, with its timeline.
+        #[arg(long, conflicts_with_all = ["seeds", "from"])]
+        seed: Option<u64>,
+        /// "swarm": each seed draws its own; or a file with a plan.
+        #[arg(long, value_name = "swarm|FILE", default_value = "swarm")]
+        faults: String,
+        /// Steps of the job, which is shortened to its first rows; 0 for all of it.
+        #[arg(long, default_value_t = 60)]
+        steps: u64,
+    },
     /// Trains on real processes under a fault plan, and compares the digest with a calm run's.
     ///
     /// Each node is a process on this machine, and each way between two a proxy. Stores and logs are

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use gradmesh::config::{Config, Role};
 use gradmesh::node::{NodeContext, OperatingSystem};
-use gradmesh::sim::{ANY, Fault, FaultKind, FaultPlan, FaultyLink, one_role_each};
+use gradmesh::sim::{ANY, Fault, FaultKind, FaultPlan, FaultyLink, one_role_each, read_plan};
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,8 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const ASK_EVERY: u32 = 5;
 /// Before a process that ended by itself is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
-/// Plans are written by people or shrunk to a few faults.
-const PLAN_BYTES_MAX: u64 = 1 << 20;
 
 /// What came of it.
 #[derive(Debug, Serialize)]
@@ -55,15 +53,8 @@ pub(crate) async fn chaos(
     if config.nodes.is_empty() {
         config.nodes = one_role_each(&config);
     }
-    for fault in &plan.faults {
-        for node in fault.nodes() {
-            let known = node == ANY || config.nodes.iter().any(|known| known.name == node);
-            if !known {
-                let names: Vec<&str> = config.nodes.iter().map(|node| &*node.name).collect();
-                bail!("{fault}: no node is called {node:?}; there are {}", names.join(", "));
-            }
-        }
-    }
+    let names: Vec<&str> = config.nodes.iter().map(|node| &*node.name).collect();
+    plan.check_nodes(&names)?;
     let folder = std::env::temp_dir().join(format!("gradmesh-chaos-{}", OperatingSystem.entropy()));
     std::fs::create_dir_all(&folder).with_context(|| format!("folder {}", folder.display()))?;
     let calm_digest = calm_digest(&config, &folder).await?;
@@ -92,16 +83,6 @@ pub(crate) async fn chaos(
         return Ok(ExitCode::SUCCESS);
     }
     bail!("another digest than the calm run's {}; see {}", outcome.calm_digest, folder.display())
-}
-
-fn read_plan(file: &Path) -> anyhow::Result<FaultPlan> {
-    let unreadable = || format!("fault plan {}", file.display());
-    let bytes = std::fs::metadata(file).with_context(unreadable)?.len();
-    if bytes > PLAN_BYTES_MAX {
-        bail!("fault plan {} has {bytes} bytes, more than {PLAN_BYTES_MAX}", file.display());
-    }
-    let text = std::fs::read_to_string(file).with_context(unreadable)?;
-    FaultPlan::from_toml(&text).with_context(unreadable)
 }
 
 /// Trains in one process, in stores of its own.

@@ -10,6 +10,8 @@ mod log;
 mod models;
 mod predict;
 mod run;
+#[cfg(feature = "sim")]
+mod simulate;
 mod status;
 mod summary;
 mod up;
@@ -37,6 +39,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         return check::check(&args, keys);
     }
     let config = args.config()?;
+    #[cfg(feature = "sim")]
+    if let Command::Simulate { seeds, from, seed, faults, steps } = command {
+        let wanted = simulate::Wanted { seeds, from, seed, faults, steps };
+        return simulate::simulate(config, &args.config, wanted, args.json);
+    }
     let system = actix_rt::System::new();
     system.block_on(async move {
         match command {
@@ -57,6 +64,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 predict::predict(config, &model, &version, &input, args.json).await
             }
             Command::Check { .. } => Ok(ExitCode::SUCCESS),
+            #[cfg(feature = "sim")]
+            Command::Simulate { .. } => Ok(ExitCode::SUCCESS),
         }
     })
 }
