@@ -22,6 +22,15 @@ fn the_server_describes_itself_and_says_that_it_lives() {
 }
 
 #[test]
+fn the_root_names_what_can_be_asked() {
+    let server = Server::start();
+    let version = env!("CARGO_PKG_VERSION");
+    let paths = ["/v2", "/v2/models", "/metrics", "/gradmesh/status"];
+    let about = json!({ "name": "gradmesh", "version": version, "paths": paths });
+    assert_eq!(server.get("/"), (200, about));
+}
+
+#[test]
 fn models_are_listed_and_described() {
     let server = Server::start();
     assert_eq!(server.get("/v2/models"), (200, json!({ "models": ["pick", "sum"] })));
@@ -153,7 +162,7 @@ fn what_does_not_exist_is_404_with_what_does() {
     assert_eq!(infer, (404, error("sum has no version 9; known versions: 2, 1")));
     let infer = server.post("/v2/models/sum/versions/canary/infer", &body);
     assert_eq!(infer, (404, error("sum has no alias \"canary\"; known aliases: production")));
-    for path in ["/", "/v2/", "/v2/nothing", "/v3", "/v2/models/sum/infer/x"] {
+    for path in ["/nothing", "/v2/", "/v2/nothing", "/v3", "/v2/models/sum/infer/x"] {
         let text = format!("no path {path:?} on this server");
         assert_eq!(server.get(path), (404, error(&text)));
     }
@@ -312,7 +321,7 @@ fn bodies_beyond_what_all_requests_may_take_are_503() {
     server.still_answers();
     let (status, body) = server.post_text("/v2/models/sum/infer", &" ".repeat(2049));
     assert_eq!(status, 503);
-    assert!(sentence(&body).ends_with("change service.bodies_bytes_max"), "{body}");
+    assert!(sentence(&body).ends_with("try again in a second"), "{body}");
     server.still_answers();
 }
 
