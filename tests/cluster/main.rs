@@ -13,6 +13,7 @@ mod support;
 mod bad_input;
 mod finish;
 mod grid;
+mod lasting;
 mod moved_data;
 mod recovery;
 mod status;
