@@ -1,12 +1,13 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::error::PayloadError;
 use actix_web::http::{StatusCode, header};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
 use gradmesh_actors::catalog::CatalogError;
 use gradmesh_actors::messages::{FindError, Predict, PredictError, Values, ask};
+use tokio::time::Instant;
 
 use super::api_error::ApiError;
 use super::infer_request::read_request;

@@ -53,9 +53,14 @@ impl StoreLock {
             }
         }
         // For whoever is refused; the lock holds without it, also on a full disk.
-        let _ = opened.set_len(0).and_then(|()| write!(opened, "{}", std::process::id()));
+        let _ = opened.set_len(0).and_then(|()| write!(opened, "{}", own_pid()));
         Ok(Self { _file: Some(opened) })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "for people; only processes have such locks")]
+fn own_pid() -> u32 {
+    std::process::id()
 }
 
 fn in_use(path: PathBuf, file: &mut File) -> StoreError {
@@ -76,7 +81,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let first = StoreLock::take("store", base.path()).await.unwrap();
         let refused = StoreLock::take("store", base.path()).await.unwrap_err().to_string();
-        let owner = format!("store is used by a run of process {};", std::process::id());
+        let owner = format!("store is used by a run of process {};", own_pid());
         assert!(refused.contains(&owner), "{refused}");
         assert!(refused.ends_with("change checkpoint.store"), "{refused}");
         StoreLock::take("other", base.path()).await.unwrap();

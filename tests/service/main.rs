@@ -1,6 +1,7 @@
 //! The HTTP service seen by a client: real sockets, a real registry in a folder, small models.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::disallowed_methods, reason = "a server on a thread of its own")]
 
 mod status;
 mod support;

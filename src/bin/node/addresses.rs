@@ -2,10 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::bail;
 use gradmesh::config::{Config, Role};
+use tokio::time::Instant;
 
 /// Nodes whose `up` was just killed are still ending.
 const FREE_WITHIN: Duration = Duration::from_secs(2);

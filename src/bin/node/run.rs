@@ -1,13 +1,13 @@
 //! `node run` and `node train`: one process's part of the cluster.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use gradmesh::config::{Config, Role};
 use gradmesh::node::{Node, NodeBuilder, NodeError};
 use gradmesh::progress;
 use gradmesh::store::{CheckpointStore, StoreLock, open_store};
 use gradmesh_actors::training::Progress;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::summary::Summary;
@@ -108,12 +108,13 @@ fn checkpoints(config: &Config) -> anyhow::Result<CheckpointStore> {
 }
 
 /// The end of standard input where that is watched; never elsewhere.
+#[expect(clippy::disallowed_methods, reason = "a read of standard input can't be called off")]
 pub(crate) async fn ended(watched: bool) {
     if !watched {
         return std::future::pending().await;
     }
     let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    // A read of standard input can't be called off, so it has a thread that dies with the process.
+    // The thread dies with the process.
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         drop(ended);

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use gradmesh::config::{Config, NodeConfig};
@@ -11,6 +11,7 @@ use gradmesh_actors::training::{Progress, TrainingStatus};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::args::Args;
