@@ -1,11 +1,12 @@
 //! A run's progress for people: a bar on a terminal, log lines elsewhere.
 
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::info;
 
 /// Between two log lines of a long epoch.

@@ -53,13 +53,16 @@ fn a_cluster_that_is_stopped_before_the_model_is_published_has_no_success() {
     let text = r#"
         [job.data]
         format = "csv"
-        train = "missing.csv"
+        train = "rows.csv"
+        [job]
+        epochs = 1000000
         [[nodes]]
         name = "all"
         address = "127.0.0.1:1"
         roles = ["coordinator", "server", "worker", "registry", "service"]
     "#;
     std::fs::write(&config, text).unwrap();
+    std::fs::write(folder.path().join("rows.csv"), "1,2,0\n2,1,1\n".repeat(20)).unwrap();
     let mut up = node(&["up", "--train", "--config"]);
     let mut up = up.arg(&config).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(up.stderr.take().unwrap()).lines();
@@ -70,4 +73,63 @@ fn a_cluster_that_is_stopped_before_the_model_is_published_has_no_success() {
     // Read to its end, so that nothing is written to a closed stream.
     lines.for_each(drop);
     assert_eq!(up.wait().unwrap().code(), Some(130));
+}
+
+/// The one JSON value of an answer.
+#[track_caller]
+fn json(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
+}
+
+#[test]
+fn a_failure_is_an_object_on_standard_output_where_json_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = registry(folder.path());
+    for command in [
+        &["models", "list", "nosuch"][..],
+        &["models", "delete", "nosuch", "latest"],
+        &["predict", "nosuch", "--input", "nosuch.csv"],
+        &["status", "--config", "nosuch.toml"],
+    ] {
+        let output = node(command).args(["--json", "--set", &store]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {}", errors(&output));
+        let answer = json(&output);
+        let said = answer["error"].as_str().unwrap();
+        assert!(errors(&output).contains(said), "{command:?}: {said}");
+    }
+}
+
+#[test]
+fn all_keys_are_one_list_where_json_is_asked_for() {
+    let keys = json(&node(&["check", "--keys", "--json"]).output().unwrap());
+    let epochs = keys.as_array().unwrap().iter().find(|key| key["key"] == "job.epochs").unwrap();
+    assert_eq!((&epochs["default"], &epochs["required"]), (&"10".into(), &false.into()));
+}
+
+#[test]
+fn a_filter_of_logs_that_is_none_is_refused() {
+    for filter in ["node=loud", "wran"] {
+        let output = node(&["check", "--log", filter]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{filter}: {}", errors(&output));
+        assert!(errors(&output).contains("--log"), "{filter}: {}", errors(&output));
+    }
+}
+
+#[test]
+fn a_version_to_delete_is_named_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = registry(folder.path());
+    let output = node(&["models", "delete", "any", "latest", "--set", &store]).output().unwrap();
+    assert!(errors(&output).contains("delete any by number"), "{}", errors(&output));
+}
+
+#[test]
+fn a_node_that_no_restart_helps_has_an_exit_code_of_its_own() {
+    for wrong in [&["--set", "job.epohcs=1"][..], &["--set", "job.data.train=nowhere.csv"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = format!("checkpoint.store={}", folder.path().display());
+        let output = node(&["run", "--set", &store]).args(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{wrong:?}: {}", errors(&output));
+    }
 }

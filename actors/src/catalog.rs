@@ -324,8 +324,12 @@ impl Catalog {
     }
 }
 
-fn some(known: impl Iterator<Item = String>) -> Vec<String> {
-    known.take(KNOWN_MAX).collect()
+fn some(mut known: impl Iterator<Item = String>) -> Vec<String> {
+    let mut some: Vec<_> = known.by_ref().take(KNOWN_MAX).collect();
+    if known.next().is_some() {
+        some.push("…".to_owned());
+    }
+    some
 }
 
 fn known_names(what: &str, known: &[String]) -> String {

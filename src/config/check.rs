@@ -1,6 +1,7 @@
 //! The gate: every value against its type and range, then values against each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use ::config::{Value, ValueKind};
 use serde_json::Value as Json;
@@ -43,6 +44,7 @@ pub(super) fn check(merged: &Merged, file: &str) -> Result<Json, Vec<Problem>> {
         }
     }
     problems.extend(detector_relation(&checked));
+    problems.extend(store_relation(&checked));
     problems.extend(data_relations(&checked, file));
     match serde_json::from_value::<Vec<NodeConfig>>(nodes.clone()) {
         Ok(typed) => problems.extend(nodes::relations(&typed, file)),
@@ -121,6 +123,25 @@ fn detector_relation(checked: &Checked<'_>) -> Option<Problem> {
         ),
         source: checked.source("detector.dead_after_ms").to_owned(),
     })
+}
+
+/// Checkpoints come and go, versions stay: nobody who removes the ones may reach the others.
+fn store_relation(checked: &Checked<'_>) -> Option<Problem> {
+    let checkpoints = checked.text("checkpoint.store")?;
+    let registry = checked.text("registry.store")?;
+    (plain(checkpoints) == plain(registry)).then(|| Problem {
+        key: "registry.store".to_owned(),
+        value: Some(format!("{registry:?}")),
+        problem: "the same folder as checkpoint.store".to_owned(),
+        what_to_do: "give registry.store a folder of its own".to_owned(),
+        source: checked.source("registry.store").to_owned(),
+    })
+}
+
+/// A path without what doesn't change where it leads.
+fn plain(path: &str) -> PathBuf {
+    let path = Path::new(path.strip_prefix("file://").unwrap_or(path));
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 /// IDX keeps labels in files of their own; CSV has them in a column.

@@ -169,7 +169,10 @@ pub(super) fn shown(kind: &ValueKind) -> String {
         ValueKind::String(text) => format!("\"{}\"", printable(text)),
         ValueKind::Table(_) => "{ a table }".to_owned(),
         ValueKind::Array(items) => {
-            let items: Vec<_> = items.iter().take(8).map(|item| shown(&item.kind)).collect();
+            const ITEMS_MAX: usize = 8;
+            let more = (items.len() > ITEMS_MAX).then(|| "…".to_owned());
+            let items = items.iter().take(ITEMS_MAX).map(|item| shown(&item.kind));
+            let items: Vec<_> = items.chain(more).collect();
             printable(&format!("[{}]", items.join(", ")))
         }
         ValueKind::Float(number) => format!("{number:?}"),

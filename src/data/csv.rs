@@ -77,6 +77,7 @@ impl CsvReader {
                 .collect();
         }
         if reader.columns < 2 {
+            reader.expect_commas(reader.record.field(0))?;
             return Err(DataError::NoInputs { file: reader.source.name });
         }
         reader.target = reader.find_target(&layout.target)?;
@@ -181,12 +182,27 @@ impl CsvReader {
                 place: Place::Line(self.record.line),
                 column: self.column_name(column),
             }),
-            None => Err(DataError::NotANumber {
-                file: self.source.name.clone(),
-                line: self.record.line,
-                column: self.column_name(column),
-                text: quoted(&String::from_utf8_lossy(field)),
-            }),
+            None => {
+                self.expect_commas(field)?;
+                Err(DataError::NotANumber {
+                    file: self.source.name.clone(),
+                    line: self.record.line,
+                    column: self.column_name(column),
+                    text: quoted(&String::from_utf8_lossy(field)),
+                })
+            }
+        }
+    }
+
+    /// Tables of other programs have other separators, and then several columns look like one.
+    fn expect_commas(&self, field: &[u8]) -> Result<(), DataError> {
+        let separators = [(b';', "semicolons"), (b'\t', "tabs")];
+        match separators.into_iter().find(|(separator, _)| field.contains(separator)) {
+            Some((_, found)) => {
+                let (file, line) = (self.source.name.clone(), self.record.line);
+                Err(DataError::Separator { file, line, found })
+            }
+            None => Ok(()),
         }
     }
 

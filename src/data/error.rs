@@ -80,6 +80,8 @@ pub enum DataError {
     RowCounts { inputs: DataFile, input_rows: usize, labels: DataFile, label_rows: usize },
     #[error("{file}: no rows; change {}", .file.key)]
     Empty { file: DataFile },
+    #[error("{file}: line {line}: columns are separated by {found}; separate them with commas, or change {}", .file.key)]
+    Separator { file: DataFile, line: u64, found: &'static str },
     #[error("{file}: no values in a row beside the target; change {}", .file.key)]
     NoInputs { file: DataFile },
 

@@ -38,6 +38,11 @@ pub trait NodeContext: fmt::Debug {
 
     /// Whether actors get threads of their own.
     fn has_threads(&self) -> bool;
+
+    /// Whether other processes may open the same stores, so that the coordinator's is locked.
+    fn has_other_processes(&self) -> bool {
+        false
+    }
 }
 
 /// The operating system's clock, TCP, disk and threads.
@@ -70,6 +75,10 @@ impl NodeContext for OperatingSystem {
     }
 
     fn has_threads(&self) -> bool {
+        true
+    }
+
+    fn has_other_processes(&self) -> bool {
         true
     }
 }

@@ -40,3 +40,23 @@ pub enum NodeError {
     #[error("training failed: {cause}")]
     Training { cause: String },
 }
+
+impl NodeError {
+    /// Whether the node ends like this again however often it is started: something has to be
+    /// changed first. What is not lasting may pass, such as a port in use.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoNodes { .. }
+            | Self::NameMissing { .. }
+            | Self::UnknownName { .. }
+            | Self::RoleMissing { .. }
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Plan(_)
+            | Self::Store(StoreError::Scheme { .. } | StoreError::FileUrl { .. })
+            | Self::NoCoordinator
+            | Self::Training { .. } => true,
+            Self::Store(_) | Self::Service(_) | Self::Listen { .. } | Self::Arbiter => false,
+        }
+    }
+}

@@ -189,10 +189,7 @@ impl Node {
     /// The run failed, or this node doesn't coordinate one.
     pub async fn trained(&self) -> Result<(Published, TrainingStatus), NodeError> {
         let mut status = self.status().ok_or(NodeError::NoCoordinator)?;
-        let ended = |status: &TrainingStatus| {
-            matches!(status.progress, Progress::Done(_) | Progress::Failed { .. })
-        };
-        let status = status.wait_for(ended).await.map_err(|_| NodeError::Arbiter)?.clone();
+        let status = status.wait_for(has_ended).await.map_err(|_| NodeError::Arbiter)?.clone();
         match status.progress.clone() {
             Progress::Done(published) => Ok((published, status)),
             Progress::Failed { cause } => Err(NodeError::Training { cause }),
@@ -210,6 +207,11 @@ impl Node {
             arbiter.stop();
         }
     }
+}
+
+/// Whether a run is over, well or not.
+fn has_ended(status: &TrainingStatus) -> bool {
+    matches!(status.progress, Progress::Done(_) | Progress::Failed { .. })
 }
 
 /// How long missing workers are waited for before a run starts without them.

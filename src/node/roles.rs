@@ -14,7 +14,7 @@ use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
 use gradmesh_actors::plan::{JobOffer, JobPlan};
 use gradmesh_actors::predictor::Predictor;
-use gradmesh_actors::training::{Training, TrainingConfig};
+use gradmesh_actors::training::{Training, TrainingConfig, TrainingStatus};
 use gradmesh_actors::worker::{Task, Worker, WorkerLinks};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
@@ -24,12 +24,14 @@ use super::context::NodeContext;
 use super::directory::{Directory, Place, Plan};
 use super::heartbeat::Pulse;
 use super::placement::{Placed, Supervision, Thread, Threads, place};
-use super::{GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, incarnation, own_roles};
+use super::{
+    GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles,
+};
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::service::{Service, ServiceLimits};
-use crate::store::{CheckpointStore, RegistryStore};
+use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 
@@ -63,6 +65,13 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let works = builder.train && roles.contains(&Role::Worker);
     let task = works.then(|| task(&builder)).transpose()?;
     let listener = listen(&builder).await?;
+
+    let coordinates = builder.train && roles.contains(&Role::Coordinator);
+    let lock = if coordinates && context.has_other_processes() {
+        Some(StoreLock::take(&config.checkpoint.store, &base(config)).await?)
+    } else {
+        None
+    };
 
     let mut threads = Threads::new(context.has_threads());
     let plan = Plan::new(config, builder.name.clone());
@@ -108,6 +117,7 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     };
     if let Some(status) = &status {
         serving.metrics.watch_training(status.clone());
+        spawn_local(hold(lock, status.clone()));
     }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
@@ -151,6 +161,14 @@ fn task(builder: &NodeBuilder) -> Result<Task, NodeError> {
         "job"
     );
     Ok(Task { offer, model, data })
+}
+
+/// Keeps the lock while the run may write checkpoints: what is over can be trained again by another
+/// process while this one serves.
+async fn hold(lock: Option<StoreLock>, mut status: watch::Receiver<TrainingStatus>) {
+    // An error is the end of the coordinator.
+    let _ = status.wait_for(has_ended).await;
+    drop(lock);
 }
 
 type Listening = (Box<dyn crate::transport::Listener>, wire::Hello);
@@ -261,7 +279,7 @@ async fn coordinate(
     placed: Placed<Coordinator>,
     supervision: Supervision,
     start: Start,
-) -> Result<watch::Receiver<gradmesh_actors::training::TrainingStatus>, NodeError> {
+) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
     let links = CoordinatorLinks {
         restore: cast.servers.iter().map(Place::recipient).collect(),
         adopt: cast.servers.iter().map(Place::recipient).collect(),

@@ -7,8 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::refusals::Refusals;
 use super::{Router, SILENCE_MAX};
 use crate::peer::REQUESTS_MAX;
 use crate::transport::Connection;
@@ -25,7 +27,12 @@ const ANSWERS_WAITING_MAX: usize = 16;
 const UNDER_WAY_MAX: usize = 2 * REQUESTS_MAX;
 
 /// Serves one caller. Whatever it sends, only its own connection suffers.
-pub(super) async fn serve(connection: Connection, own: &Hello, router: &Router) {
+pub(super) async fn serve(
+    connection: Connection,
+    own: &Hello,
+    router: &Router,
+    refusals: &Refusals,
+) {
     let Connection { peer, reader, writer } = connection;
     let pulse = Pulse::new();
     let mut reader = FrameReader::new(reader, Limits::HELLO, pulse.clone());
@@ -33,7 +40,9 @@ pub(super) async fn serve(connection: Connection, own: &Hello, router: &Router) 
     let node = match shake_hands(&mut reader, &mut writer, own, None).await {
         Ok(hello) => hello.node,
         Err(error) => {
-            warn!(%peer, %error, "caller refused");
+            if let Some(others) = refusals.count(Instant::now()) {
+                warn!(%peer, %error, others, "caller refused");
+            }
             return;
         }
     };

@@ -1,6 +1,7 @@
 //! The answering side: finds the actor that a request is for, and brings its answer back.
 
 mod connection;
+mod refusals;
 mod route;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use tracing::warn;
 
 use crate::transport::Listener;
 use crate::wire::{Fault, Frame, Hello, Target};
+use refusals::Refusals;
 use route::{Answering, Route};
 
 /// Callers at once: a cluster of a thousand nodes that all call this one. More wait unaccepted.
@@ -74,6 +76,7 @@ impl Router {
     /// `own`: how this node introduces itself.
     pub async fn serve(self, mut listener: Box<dyn Listener>, own: Hello) {
         let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let refusals = Rc::new(Refusals::default());
         let mut connections = JoinSet::new();
         loop {
             let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
@@ -83,8 +86,9 @@ impl Router {
             match listener.accept().await {
                 Ok(connection) => {
                     let (router, own) = (self.clone(), own.clone());
+                    let refusals = Rc::clone(&refusals);
                     connections.spawn_local(async move {
-                        connection::serve(connection, &own, &router).await;
+                        connection::serve(connection, &own, &router, &refusals).await;
                         drop(permit);
                     });
                 }

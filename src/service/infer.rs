@@ -1,12 +1,13 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::error::PayloadError;
 use actix_web::http::{StatusCode, header};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
 use gradmesh_actors::catalog::CatalogError;
 use gradmesh_actors::messages::{FindError, Predict, PredictError, Values, ask};
+use tokio::time::Instant;
 
 use super::api_error::ApiError;
 use super::infer_request::read_request;
@@ -47,9 +48,8 @@ async fn answer(
     }
     let Ok(_places) = state.places.try_acquire_many(places(state, request)) else {
         let limit = state.limits.bodies_bytes_max;
-        let text = format!(
-            "requests of {limit} bytes are under way already; try again, or change service.bodies_bytes_max"
-        );
+        let text =
+            format!("requests of {limit} bytes are under way already; try again in a second");
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let body = read_body(state, request, payload).await?;
@@ -128,9 +128,7 @@ async fn read_body(
     read.map_err(|error| match error.as_error() {
         Some(PayloadError::Overflow) => {
             let limit = state.limits.body_bytes_max;
-            let text = format!(
-                "the body is larger than {limit} bytes; send fewer rows a request, or change service.body_bytes_max"
-            );
+            let text = format!("the body is larger than {limit} bytes; send fewer rows a request");
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         }
         _ => ApiError::bad(format!("the body can't be read: {error}")),

@@ -2,6 +2,7 @@
 //!
 //! | verb and path | answer |
 //! |---|---|
+//! | `GET /` | these paths; only where [`Service`] listens, an application has its own |
 //! | `GET /v2` | name and version of the server |
 //! | `GET /v2/health/live`, `/v2/health/ready` | whether it runs, whether it can answer |
 //! | `GET /v2/models` | names of the models |
@@ -164,6 +165,7 @@ impl Service {
         let app = move || {
             App::new()
                 .configure(|cfg| configure(cfg, state.clone()))
+                .service(routes::root())
                 .default_service(web::to(routes::no_such_path))
         };
         let server = HttpServer::new(app)

@@ -14,6 +14,7 @@ use super::api_error::ApiError;
 use super::infer::infer;
 use super::infer_request::INPUT;
 use super::infer_response::{CLASS, OUTPUT};
+use super::status::STATUS_PATH;
 
 /// The longest wait for the registry, which answers from memory. Load balancers ask for readiness
 /// every few seconds and take a slow answer for none.
@@ -37,6 +38,19 @@ pub(super) fn scope(state: ServiceState) -> Scope {
         .service(readable("/models/{model}/versions/{version}/ready", model_ready))
         .service(inferable("/models/{model}/versions/{version}/infer"))
         .default_service(web::to(no_such_path))
+}
+
+/// What there is, for whoever opens the address in a browser.
+pub(super) fn root() -> Resource {
+    readable("/", paths)
+}
+
+async fn paths() -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "name": "gradmesh",
+        "version": env!("CARGO_PKG_VERSION"),
+        "paths": ["/v2", "/v2/models", "/metrics", STATUS_PATH],
+    }))
 }
 
 /// The metrics page.

@@ -6,8 +6,10 @@
 //! v00000000000000000200/manifest.json       written last: from now on the checkpoint counts
 //! view.json                                 the highest view that was ever begun
 //! finished.json                             the run that was published last, until another is
+//! lock                                      held by the process that coordinates, see [`StoreLock`](super::StoreLock)
 //! ```
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -449,11 +451,32 @@ fn removed(result: object_store::Result<()>) -> Result<(), CheckpointError> {
     }
 }
 
-fn store_error(error: &dyn std::error::Error) -> CheckpointError {
-    CheckpointError::Store(error.to_string())
+fn store_error(error: &(dyn std::error::Error + 'static)) -> CheckpointError {
+    let full = |error: &std::io::Error| {
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    };
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let full = causes.any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(full));
+    let what_to_do = if full { "; free space in checkpoint.store" } else { "" };
+    CheckpointError::Store(format!("{error}{what_to_do}"))
 }
 
 /// Enough of a digest to tell two apart.
 fn short(digest: &str) -> String {
     digest.chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_where_to_free_space() {
+        let full = std::io::Error::from(ErrorKind::StorageFull);
+        let error = object_store::Error::Generic { store: "folder", source: full.into() };
+        assert!(store_error(&error).to_string().ends_with("; free space in checkpoint.store"));
+        let other = std::io::Error::from(ErrorKind::NotFound);
+        let error = object_store::Error::Generic { store: "folder", source: other.into() };
+        assert!(!store_error(&error).to_string().contains("free space"));
+    }
 }

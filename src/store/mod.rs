@@ -1,6 +1,7 @@
 //! Where artifacts, checkpoints and the registry's log are kept: a folder, by path or URL.
 
 mod checkpoint_store;
+mod lock;
 mod registry_store;
 mod tensors;
 
@@ -11,6 +12,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
 pub use checkpoint_store::CheckpointStore;
+pub use lock::StoreLock;
 pub use registry_store::RegistryStore;
 pub use tensors::{NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors};
 
@@ -27,6 +29,8 @@ pub enum StoreError {
     Folder { path: PathBuf, source: std::io::Error },
     #[error("folder {} can't be opened: {source}", path.display())]
     Open { path: PathBuf, source: object_store::Error },
+    #[error("{} is used by a run of {owner}; end it, or change checkpoint.store", path.display())]
+    InUse { path: PathBuf, owner: String },
 }
 
 /// Opens the store at a path or a `file://` URL; a relative path is one from `base`. The folder is
@@ -37,18 +41,26 @@ pub enum StoreError {
 /// # Errors
 /// Another scheme, or a folder that can't be made or opened.
 pub fn open_store(url_or_path: &str, base: &Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let path = match url_or_path.split_once("://") {
-        None => base.join(url_or_path),
-        Some(("file", path)) if path.starts_with('/') && !path.contains('%') => path.into(),
-        Some(("file", _)) => return Err(StoreError::FileUrl { url: url_or_path.to_owned() }),
-        Some(_) => return Err(StoreError::Scheme { url: url_or_path.to_owned() }),
-    };
-    if let Err(source) = std::fs::create_dir_all(&path) {
-        return Err(StoreError::Folder { path, source });
-    }
+    let path = made(folder(url_or_path, base)?)?;
     match LocalFileSystem::new_with_prefix(&path) {
         Ok(store) => Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true))),
         Err(source) => Err(StoreError::Open { path, source }),
+    }
+}
+
+fn folder(url_or_path: &str, base: &Path) -> Result<PathBuf, StoreError> {
+    match url_or_path.split_once("://") {
+        None => Ok(base.join(url_or_path)),
+        Some(("file", path)) if path.starts_with('/') && !path.contains('%') => Ok(path.into()),
+        Some(("file", _)) => Err(StoreError::FileUrl { url: url_or_path.to_owned() }),
+        Some(_) => Err(StoreError::Scheme { url: url_or_path.to_owned() }),
+    }
+}
+
+fn made(path: PathBuf) -> Result<PathBuf, StoreError> {
+    match std::fs::create_dir_all(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(StoreError::Folder { path, source }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What comes from outside and is wrong: a sentence and exit code 1, or training that isn't disturbed.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 
@@ -156,6 +156,23 @@ fn bytes_of_strangers_on_a_nodes_port_do_not_disturb_training() {
     let trained = up.end().trained();
     assert!(trained.ended.stderr.contains("caller refused"), "{}", trained.ended);
     assert_eq!(trained.digest, calm(CLUSTER), "{}", trained.ended);
+}
+
+#[test]
+fn a_bad_request_to_the_service_is_no_error_in_the_log() {
+    let job = Job::embedded(SHORT);
+    let mut run = job.start(&["run"]);
+    run.wait_for_line("serves it, Ctrl-C ends");
+    let mut stranger = TcpStream::connect((Ipv4Addr::LOCALHOST, job.port("service"))).unwrap();
+    stranger.write_all(b"\x16\x03\x01 garbage\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stranger.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    run.signal(Signal::SIGTERM);
+    let ended = run.end();
+    assert!(!ended.stderr.contains("ERROR"), "{ended}");
+    // The model is published: a restart has nothing to go on with.
+    assert!(!ended.stderr.contains("goes on from the last checkpoint"), "{ended}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The `node` binary as operators start it: the same bits at each size of a cluster, after each
 //! death, and in spite of bad input.
 
+#![allow(clippy::disallowed_methods, reason = "real processes, real time")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +14,7 @@ mod support;
 mod bad_input;
 mod finish;
 mod grid;
+mod lasting;
 mod moved_data;
 mod recovery;
 mod status;

@@ -208,7 +208,7 @@ impl Running {
         Self { child, lines, stdout: String::new(), stderr: String::new() }
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 

@@ -14,6 +14,22 @@ fn dead_after_is_at_least_three_heartbeats() {
 }
 
 #[test]
+fn checkpoints_and_versions_have_folders_of_their_own() {
+    let stores = |checkpoints: &str, registry: &str| {
+        let quoted = [checkpoints, registry].map(|path| format!("'{path}'"));
+        toml(&[("checkpoint.store", &quoted[0]), ("registry.store", &quoted[1])])
+    };
+    assert_eq!(parse(&stores("data/a", "data/b")).err(), None);
+    for (checkpoints, registry) in
+        [("data", "data"), ("data", "./data/"), ("/data//a", "file:///data/a")]
+    {
+        let problem = problem(&stores(checkpoints, registry));
+        assert_eq!(problem.key, "registry.store");
+        assert!(problem.problem.contains("checkpoint.store"), "{problem}");
+    }
+}
+
+#[test]
 fn labels_go_with_idx_and_with_its_rows() {
     let idx = [("job.data.format", "'idx'"), ("job.data.train_labels", "'labels'")];
     assert_eq!(parse(&toml(&idx)).err(), None);

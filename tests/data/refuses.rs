@@ -273,6 +273,21 @@ fn a_csv_file_with_a_target_only_is_refused() {
 }
 
 #[test]
+fn columns_that_no_comma_separates_are_refused_with_what_does() {
+    for (rows, line, found) in [
+        (&b"1;2;0\n"[..], 1, "semicolons"),
+        (b"1\t0\n", 1, "tabs"),
+        // Decimals with a comma, as some countries write them.
+        (b"1,5;2,5\n", 1, "semicolons"),
+        (b"1,0\n1;0,0\n", 2, "semicolons"),
+    ] {
+        let refused = refuse_rows(rows).to_string();
+        let expected = format!("line {line}: columns are separated by {found}; separate them with");
+        assert!(refused.contains(&expected), "{refused}");
+    }
+}
+
+#[test]
 fn an_unknown_target_is_refused_with_the_columns_that_there_are() {
     let folder = Folder::new();
     folder.write("rows.csv", b"age,income,age\n1,2,3\n");

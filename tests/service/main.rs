@@ -1,6 +1,7 @@
 //! The HTTP service seen by a client: real sockets, a real registry in a folder, small models.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::disallowed_methods, reason = "a server on a thread of its own")]
 
 mod status;
 mod support;
@@ -19,6 +20,15 @@ fn the_server_describes_itself_and_says_that_it_lives() {
     assert_eq!(server.get("/v2"), (200, about));
     assert_eq!(server.get("/v2/health/live"), (200, json!({ "live": true })));
     assert_eq!(server.get("/v2/health/ready"), (200, json!({ "live": true, "ready": true })));
+}
+
+#[test]
+fn the_root_names_what_can_be_asked() {
+    let server = Server::start();
+    let version = env!("CARGO_PKG_VERSION");
+    let paths = ["/v2", "/v2/models", "/metrics", "/gradmesh/status"];
+    let about = json!({ "name": "gradmesh", "version": version, "paths": paths });
+    assert_eq!(server.get("/"), (200, about));
 }
 
 #[test]
@@ -153,7 +163,7 @@ fn what_does_not_exist_is_404_with_what_does() {
     assert_eq!(infer, (404, error("sum has no version 9; known versions: 2, 1")));
     let infer = server.post("/v2/models/sum/versions/canary/infer", &body);
     assert_eq!(infer, (404, error("sum has no alias \"canary\"; known aliases: production")));
-    for path in ["/", "/v2/", "/v2/nothing", "/v3", "/v2/models/sum/infer/x"] {
+    for path in ["/nothing", "/v2/", "/v2/nothing", "/v3", "/v2/models/sum/infer/x"] {
         let text = format!("no path {path:?} on this server");
         assert_eq!(server.get(path), (404, error(&text)));
     }
@@ -312,7 +322,7 @@ fn bodies_beyond_what_all_requests_may_take_are_503() {
     server.still_answers();
     let (status, body) = server.post_text("/v2/models/sum/infer", &" ".repeat(2049));
     assert_eq!(status, 503);
-    assert!(sentence(&body).ends_with("change service.bodies_bytes_max"), "{body}");
+    assert!(sentence(&body).ends_with("try again in a second"), "{body}");
     server.still_answers();
 }
 

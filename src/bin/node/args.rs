@@ -26,7 +26,7 @@ pub(crate) struct Args {
         env = "GRADMESH_LOG"
     )]
     pub(crate) log: String,
-    /// Answers as one JSON object on standard output.
+    /// Answers as one JSON value on standard output, failures as {"error": "…"}.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -112,7 +112,8 @@ pub(crate) enum Command {
     /// Predicts rows of a CSV or JSON file with a version of the registry.
     Predict {
         model: String,
-        /// CSV without header, a row a line; or a JSON array of rows.
+        /// CSV without header, a row a line; or a JSON array of rows. Plain or gzip; - is standard
+        /// input.
         #[arg(long, value_name = "FILE")]
         input: PathBuf,
         /// A number, an alias, or latest.
@@ -130,7 +131,7 @@ pub(crate) enum ModelsCommand {
     /// Names a version, for example `alias digits production 3`.
     Alias { model: String, alias: String, version: String },
     /// Removes a version for good; its number is not used again.
-    Delete { model: String, version: u64 },
+    Delete { model: String, version: String },
 }
 
 impl Args {

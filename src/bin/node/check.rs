@@ -2,12 +2,26 @@
 
 use std::process::ExitCode;
 
-use gradmesh::config::{Config, Fallback, environment};
+use gradmesh::config::{Config, Fallback, Key, environment};
 
 use crate::answer;
 use crate::args::Args;
 
 pub(crate) fn check(args: &Args, keys: bool) -> anyhow::Result<ExitCode> {
+    if keys && args.json {
+        let key = |key: &Key| {
+            let default = match key.default {
+                Fallback::Default(default) => Some(default),
+                Fallback::Unset | Fallback::Required => None,
+            };
+            serde_json::json!({
+                "key": key.path, "values": key.kind.to_string(), "default": default,
+                "required": key.default == Fallback::Required, "doc": key.doc,
+            })
+        };
+        answer::line(Config::keys().map(key).collect::<serde_json::Value>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if keys {
         for key in Config::keys() {
             let default = match key.default {

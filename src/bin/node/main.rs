@@ -1,10 +1,12 @@
 //! `node`: trains on a cluster, publishes and serves, from one `cluster.toml`.
 
+mod addresses;
 mod answer;
 mod args;
 #[cfg(feature = "sim")]
 mod chaos;
 mod check;
+mod failure;
 mod http_status;
 mod log;
 mod models;
@@ -19,17 +21,13 @@ mod up;
 use std::process::ExitCode;
 
 use args::{Args, Command};
+use failure::Failure;
 
 fn main() -> ExitCode {
     let args = Args::read();
-    log::init(&args.log);
-    match run(args) {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let failure = Failure::new(&args);
+    let done = log::init(&args.log).and_then(|()| run(args));
+    done.unwrap_or_else(|error| failure.tell(&error))
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {

@@ -70,12 +70,26 @@ pub(crate) async fn models(
             let set = SetAlias { model: model.clone(), alias, version: parse(&version)? };
             let named = set.alias.clone();
             let set = ask(&serving.set_alias, set, LIMIT).await?;
-            answer::line(format_args!("{named} of {model} is version {} now", set.version))?;
+            if json {
+                let set = serde_json::json!({
+                    "model": model, "alias": named, "version": set.version,
+                });
+                answer::line(set)?;
+            } else {
+                answer::line(format_args!("{named} of {model} is version {} now", set.version))?;
+            }
         }
         ModelsCommand::Delete { model, version } => {
+            let VersionRef::Number(version) = parse(&version)? else {
+                bail!("{version:?} may name another version soon; delete {model} by number");
+            };
             let delete = DeleteVersion { model: model.clone(), version };
             ask(&serving.delete, delete, LIMIT).await?;
-            answer::line(format_args!("version {version} of {model} is gone"))?;
+            if json {
+                answer::line(serde_json::json!({ "model": model, "deleted": version }))?;
+            } else {
+                answer::line(format_args!("version {version} of {model} is gone"))?;
+            }
         }
     }
     node.stop().await;

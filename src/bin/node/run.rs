@@ -1,12 +1,13 @@
 //! `node run` and `node train`: one process's part of the cluster.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use gradmesh::config::{Config, Role};
-use gradmesh::node::{Node, NodeBuilder};
+use gradmesh::node::{Node, NodeBuilder, NodeError};
 use gradmesh::progress;
-use gradmesh::store::{CheckpointStore, open_store};
+use gradmesh::store::{CheckpointStore, StoreLock, open_store};
+use gradmesh_actors::training::Progress;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::summary::Summary;
@@ -53,12 +54,19 @@ pub(crate) async fn serve(
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! { biased;
-        _ = stopped() => info!("stopping; a restart goes on from the last checkpoint"),
+        _ = stopped() => info!("{}", last_word(&node)),
         () = ends => info!("stopping with the process that started this one"),
         failed = served => failed?,
     }
     node.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+fn last_word(node: &Node) -> &'static str {
+    let training = node.status().is_some_and(|status| {
+        !matches!(status.borrow().progress, Progress::Done(_) | Progress::Failed { .. })
+    });
+    if training { "stopping; a restart goes on from the last checkpoint" } else { "stopping" }
 }
 
 /// Waits for the run and shows it.
@@ -79,25 +87,34 @@ pub(crate) async fn begin(config: &Config, fresh: bool) -> anyhow::Result<()> {
     if fresh {
         return discard(config).await;
     }
+    let _lock = lock(config).await?;
     Ok(checkpoints(config)?.forget_finished().await?)
 }
 
 pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
+    let _lock = lock(config).await?;
     Ok(checkpoints(config)?.discard().await?)
 }
 
+/// Makes sure that no other process writes checkpoints now. Whoever then coordinates takes the lock
+/// itself.
+pub(crate) async fn lock(config: &Config) -> Result<StoreLock, NodeError> {
+    StoreLock::take(&config.checkpoint.store, &config.folder).await.map_err(NodeError::from)
+}
+
 fn checkpoints(config: &Config) -> anyhow::Result<CheckpointStore> {
-    let store = open_store(&config.checkpoint.store, &config.folder)?;
+    let store = open_store(&config.checkpoint.store, &config.folder).map_err(NodeError::from)?;
     Ok(CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep))
 }
 
 /// The end of standard input where that is watched; never elsewhere.
+#[expect(clippy::disallowed_methods, reason = "a read of standard input can't be called off")]
 pub(crate) async fn ended(watched: bool) {
     if !watched {
         return std::future::pending().await;
     }
     let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    // A read of standard input can't be called off, so it has a thread that dies with the process.
+    // The thread dies with the process.
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         drop(ended);

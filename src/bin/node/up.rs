@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use gradmesh::config::{Config, NodeConfig};
@@ -10,10 +10,12 @@ use gradmesh::progress;
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::args::Args;
+use crate::failure::LASTING;
 use crate::run::stopped;
 use crate::status::{ask_status, coordinator};
 use crate::summary::Summary;
@@ -31,6 +33,12 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 /// What shells answer for a command that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 
+/// What a node that fails answers.
+#[derive(serde::Deserialize)]
+struct Failed {
+    error: String,
+}
+
 pub(crate) async fn up(
     args: &Args,
     config: Config,
@@ -40,10 +48,11 @@ pub(crate) async fn up(
     if config.nodes.is_empty() {
         bail!("{} has no [[nodes]]; examples/three-nodes.toml shows some", args.config.display());
     }
-    if train {
-        crate::run::begin(&config, fresh).await?;
-    } else if fresh {
-        crate::run::discard(&config).await?;
+    crate::addresses::are_free(&config).await?;
+    match (train, fresh) {
+        (true, fresh) => crate::run::begin(&config, fresh).await?,
+        (false, true) => crate::run::discard(&config).await?,
+        (false, false) => drop(crate::run::lock(&config).await?),
     }
     let started = Instant::now();
     let (stop, stopping) = watch::channel(false);
@@ -66,7 +75,12 @@ pub(crate) async fn up(
     let outcome = outcome?;
     if train && outcome.is_none() {
         // A script that goes on with the model has to know that there is none.
-        warn!("stopped before the model was published; the next start goes on from a checkpoint");
+        let stopped =
+            "stopped before the model was published; the next start goes on from a checkpoint";
+        warn!("{stopped}");
+        if args.json {
+            crate::answer::line(serde_json::json!({ "error": stopped }))?;
+        }
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if let Some(status) = outcome {
@@ -78,7 +92,7 @@ pub(crate) async fn up(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until a node is given up.
+/// Waits until a node is given up, or has failed for good.
 async fn first_end(
     keepers: &mut [actix_rt::task::JoinHandle<anyhow::Result<()>>],
 ) -> anyhow::Result<()> {
@@ -124,7 +138,7 @@ async fn keep(
     let mut deaths = 0;
     loop {
         let started = Instant::now();
-        let mut child = spawn(&args, &node)?;
+        let (mut child, last_word) = spawn(&args, &node)?;
         // Taken, since waiting for a child closes what it reads. It closes when this process dies,
         // by `kill -9` too, and the node ends: nobody else would know that it still runs.
         let _lifeline = child.stdin.take();
@@ -136,6 +150,11 @@ async fn keep(
             }
             ended = child.wait() => ended?,
         };
+        if ended.code() == Some(i32::from(LASTING)) {
+            let last_word = last_word.await.ok().flatten();
+            let last_word = last_word.unwrap_or_else(|| "failed for good; see its log".to_owned());
+            bail!("node {}: {last_word}", node.name);
+        }
         deaths = if started.elapsed() < LIVED { deaths + 1 } else { 1 };
         if deaths >= DEATHS_MAX {
             bail!("node {} ended {deaths} times in a row ({ended}); see its last words", node.name);
@@ -149,7 +168,11 @@ async fn keep(
     }
 }
 
-fn spawn(args: &Args, node: &NodeConfig) -> anyhow::Result<Child> {
+/// The process, and how it says that it failed, at its end.
+fn spawn(
+    args: &Args,
+    node: &NodeConfig,
+) -> anyhow::Result<(Child, oneshot::Receiver<Option<String>>)> {
     let program = std::env::current_exe().context("path of this program")?;
     let mut command = Command::new(program);
     command.arg("--config").arg(&args.config).arg("--log").arg(&args.log);
@@ -160,13 +183,29 @@ fn spawn(args: &Args, node: &NodeConfig) -> anyhow::Result<Child> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true);
     let mut child = command.spawn().with_context(|| format!("starting node {}", node.name))?;
+    let (said, last_word) = oneshot::channel();
     if let Some(output) = child.stdout.take() {
-        actix_rt::spawn(prefix(node.name.clone(), output));
+        let answers = answers(node.name.clone(), output);
+        // Nobody waits for it where the node ended well.
+        actix_rt::spawn(async move { said.send(answers.await) });
     }
     if let Some(output) = child.stderr.take() {
         actix_rt::spawn(prefix(node.name.clone(), output));
     }
-    Ok(child)
+    Ok((child, last_word))
+}
+
+/// Copies what a node answers to standard error, without its failure, which the log has.
+async fn answers(name: String, output: impl AsyncRead + Unpin) -> Option<String> {
+    let mut last_word = None;
+    let mut lines = BufReader::new(output).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(Failed { error }) => last_word = Some(error),
+            Err(_) => eprintln_line(&name, &line),
+        }
+    }
+    last_word
 }
 
 /// Copies a node's lines to standard error, its name before each.

@@ -1,0 +1,103 @@
+//! One run at a time in a folder of checkpoints.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::{StoreError, folder, made};
+
+/// Stands beside the checkpoints, holds the number of the process, and stays when it is gone: a
+/// file that was removed could be locked by one process and made again by the next.
+const FILE: &str = "lock";
+/// A process that was just told to end, or whose parent was killed, is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Of a process number, in decimal.
+const PID_BYTES_MAX: u64 = 20;
+
+/// The right to coordinate a run over a folder: no other process has it until this is dropped. The
+/// system takes it from a process that dies, however it dies.
+#[derive(Debug)]
+pub struct StoreLock {
+    /// `None` where the file system knows no locks.
+    _file: Option<File>,
+}
+
+impl StoreLock {
+    /// Locks the store at a path or a `file://` URL; a relative path is one from `base`. The folder
+    /// is made if it isn't there.
+    ///
+    /// # Errors
+    /// Another process has it and keeps it, or the folder can't be written.
+    pub async fn take(url_or_path: &str, base: &Path) -> Result<Self, StoreError> {
+        let path = made(folder(url_or_path, base)?)?;
+        let file = path.join(FILE);
+        let failed = |source| StoreError::Folder { path: file.clone(), source };
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut opened = options.open(&file).map_err(failed)?;
+        let until = Instant::now() + WAIT_MAX;
+        loop {
+            match opened.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOOK_EVERY).await,
+                Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut opened)),
+                Err(TryLockError::Error(error)) => {
+                    warn!(path = %path.display(), %error, "no locks here; start one run at a time");
+                    return Ok(Self { _file: None });
+                }
+            }
+        }
+        // For whoever is refused; the lock holds without it, also on a full disk.
+        let _ = opened.set_len(0).and_then(|()| write!(opened, "{}", own_pid()));
+        Ok(Self { _file: Some(opened) })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "for people; only processes have such locks")]
+fn own_pid() -> u32 {
+    std::process::id()
+}
+
+fn in_use(path: PathBuf, file: &mut File) -> StoreError {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.take(PID_BYTES_MAX).read_to_string(&mut text));
+    let pid = read.ok().and_then(|_| text.parse::<u32>().ok());
+    let owner = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    StoreError::InUse { path, owner }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn a_locked_folder_is_refused_by_name_and_free_again_after_the_drop() {
+        tokio::time::pause();
+        let base = tempfile::tempdir().unwrap();
+        let first = StoreLock::take("store", base.path()).await.unwrap();
+        let refused = StoreLock::take("store", base.path()).await.unwrap_err().to_string();
+        let owner = format!("store is used by a run of process {};", own_pid());
+        assert!(refused.contains(&owner), "{refused}");
+        assert!(refused.ends_with("change checkpoint.store"), "{refused}");
+        StoreLock::take("other", base.path()).await.unwrap();
+        drop(first);
+        StoreLock::take("store", base.path()).await.unwrap();
+    }
+
+    #[actix_rt::test]
+    async fn a_lock_that_is_given_up_soon_is_waited_for() {
+        tokio::time::pause();
+        let base = tempfile::tempdir().unwrap();
+        let first = StoreLock::take("store", base.path()).await.unwrap();
+        tokio::task::spawn_local(async move {
+            sleep(WAIT_MAX / 2).await;
+            drop(first);
+        });
+        StoreLock::take("store", base.path()).await.unwrap();
+    }
+}
