@@ -418,7 +418,10 @@ async fn load_shard(
             .send(LoadRange { version: restore.version, range, state })
             .await
             .map_err(|_| RestoreError::Link(LinkError::Closed))?
-            .map_err(|error| RestoreError::Checkpoint { cause: error.to_string() })?;
+            .map_err(|error| match error.may_pass() {
+                true => RestoreError::Store { cause: error.to_string() },
+                false => RestoreError::Checkpoint { cause: error.to_string() },
+            })?;
         let mut lens = std::iter::once(&loaded.parameters).chain(&loaded.state).map(Vec::len);
         if loaded.state.len() != vectors || lens.any(|len| len != expected) {
             let cause = format!("it doesn't hold {} vectors of {expected} values", vectors + 1);

@@ -46,7 +46,7 @@ impl Handler<RaiseView> for Others {
     type Result = <RaiseView as actix::Message>::Result;
 
     fn handle(&mut self, raise: RaiseView, _: &mut Self::Context) -> Self::Result {
-        self.view = self.view.max(raise.above).next();
+        self.view = self.view.max(raise.above).next().unwrap();
         Ok(self.view)
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkpoint_store;
 mod registry_store;
+mod sealed;
 mod tensors;
 
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ mod phase;
 mod recovery;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use phase::{Command, TrainingConfig};
@@ -52,6 +52,10 @@ pub struct Training {
     resumed_from: Option<Version>,
     /// Where the rollback under way goes; fixed when it begins.
     rollback_to: Version,
+    /// Checkpoints that the store takes for whole, but that a member could not restore: each of
+    /// them would begin the same view again and again. As many as the store holds, at most; one
+    /// that is committed anew counts again.
+    passed_over: BTreeSet<Version>,
     /// The view that began with the newest rollback.
     rolled_back_in: View,
     /// Checkpoints of which parts have been reported.
@@ -95,6 +99,7 @@ impl Training {
             checkpoint: None,
             resumed_from: None,
             rollback_to: Version(0),
+            passed_over: BTreeSet::new(),
             rolled_back_in: View(0),
             collected: BTreeMap::new(),
             rebalance: false,
@@ -206,6 +211,7 @@ impl Training {
         match report.kind {
             FailureKind::Lasting => self.fail(report.cause),
             FailureKind::Checkpoint if matches!(self.phase, Phase::Running { .. }) => {
+                self.passed_over.insert(self.rollback_to);
                 return (Ok(()), self.recover(Recovery::Rollback));
             }
             // Another recovery has begun, which reads the checkpoint itself.
@@ -218,6 +224,7 @@ impl Training {
     pub fn committed(&mut self, manifest: Manifest) -> Vec<Command> {
         let version = manifest.version;
         self.held_up = None;
+        self.passed_over.remove(&version);
         self.collected.retain(|&other, _| other > version);
         if self.checkpoint.as_ref().is_none_or(|newest| newest.version < version) {
             self.checkpoint = Some(manifest);
@@ -243,7 +250,7 @@ impl Training {
         if !matches!(self.phase, Phase::Publishing) {
             return Vec::new();
         }
-        self.checkpoint = None;
+        self.passed_over.extend(self.checkpoint.take().map(|manifest| manifest.version));
         self.recover(Recovery::Rollback)
     }
 
