@@ -447,6 +447,7 @@ async fn write_and_report(links: ServerLinks, shard: ReportShard, save: Save) {
         match ask(&links.report_part, report.clone(), ANSWER_MAX).await {
             Ok(()) | Err(ReportError::StaleView { .. }) => return,
             Err(ReportError::Link(_)) => tokio::time::sleep(RETRY_AFTER).await,
+            Err(refused) => return warn!(%version, %refused, "checkpoint part not taken"),
         }
     }
 }

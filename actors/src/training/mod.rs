@@ -12,6 +12,7 @@
 //!                                └── a worker is lost ─────┘ (then Adopting instead of Restoring)
 //! ```
 
+mod beliefs;
 mod phase;
 mod recovery;
 mod status;
@@ -34,7 +35,15 @@ use crate::messages::{
     ReportFailure, ReportPart, ReportShard,
 };
 use crate::plan::{JobOffer, JobPlan};
+use beliefs::overlap;
 use phase::{Phase, Recovery};
+
+/// Checkpoints of which parts may be collected at a time. Shards wait for no more than two; more
+/// are there only while the coordinator can't write, and then the newest is what counts.
+const COLLECTED_MAX: usize = 64;
+
+/// Nodes that are remembered to train the same as the others, far more than a cluster has.
+const OFFERS_MAX: usize = 1024;
 
 /// A training run, as its coordinator sees it.
 #[derive(Debug)]
@@ -113,13 +122,17 @@ impl Training {
     /// A node's word that its actors live.
     ///
     /// # Errors
-    /// The node would train something else than the others.
+    /// The node would train something else than the others, or runs a member beyond the
+    /// configuration.
     pub fn heartbeat(
         &mut self,
         heartbeat: &Heartbeat,
         now: Duration,
     ) -> (Result<HeartbeatAck, HeartbeatError>, Vec<Command>) {
         let mut commands = Vec::new();
+        if let Err(refused) = self.check_members(heartbeat) {
+            return (Err(refused), commands);
+        }
         let has_workers =
             heartbeat.members.iter().any(|(member, _)| matches!(member, Member::Worker(_)));
         match &heartbeat.offer {
@@ -155,9 +168,9 @@ impl Training {
     /// A shard's progress.
     ///
     /// # Errors
-    /// It is of a view that is over.
+    /// It is of a view that is over, or says what can't be.
     pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
-        self.check_view(report.view)?;
+        self.check_shard(&report)?;
         let shard = self.progress.entry(report.shard).or_default();
         // A checkpoint part is reported when it has been written; later steps may be known by then.
         let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
@@ -175,38 +188,41 @@ impl Training {
     /// A part of a checkpoint is in the store.
     ///
     /// # Errors
-    /// It is of a view that is over.
+    /// It is of a view that is over, or says what can't be.
     pub fn report_part(&mut self, report: ReportPart) -> (Result<(), ReportError>, Vec<Command>) {
-        if let Err(stale) = self.check_view(report.view) {
-            return (Err(stale), Vec::new());
+        if let Err(refused) = self.check_part(&report) {
+            return (Err(refused), Vec::new());
         }
         let ledger = report.shard.as_ref().and_then(|shard| shard.ledger.clone());
         if let Some(shard) = report.shard
-            && let Err(stale) = self.report_shard(shard)
+            && let Err(refused) = self.report_shard(shard)
         {
-            return (Err(stale), Vec::new());
+            return (Err(refused), Vec::new());
         }
         let newest = self.checkpoint.as_ref().map(|manifest| manifest.version);
         if newest.is_some_and(|newest| report.version <= newest) {
             return (Ok(()), Vec::new());
         }
         let collected = self.collected.entry(report.version).or_default();
-        collected.parts.retain(|part| part.content != report.part.content);
+        collected.parts.retain(|part| !overlap(part, &report.part));
         collected.parts.push(report.part);
         collected.ledger = ledger.or(collected.ledger.take());
+        if self.collected.len() > COLLECTED_MAX {
+            self.collected.pop_first();
+        }
         (Ok(()), self.commit_if_whole(report.version).into_iter().collect())
     }
 
     /// A worker can't go on.
     ///
     /// # Errors
-    /// It is of a view that is over.
+    /// It is of a view that is over, or of a worker that can't be.
     pub fn report_failure(
         &mut self,
         report: ReportFailure,
     ) -> (Result<(), ReportError>, Vec<Command>) {
-        if let Err(stale) = self.check_view(report.view) {
-            return (Err(stale), Vec::new());
+        if let Err(refused) = self.check_failure(&report) {
+            return (Err(refused), Vec::new());
         }
         match report.kind {
             FailureKind::Lasting => self.fail(report.cause),
@@ -267,14 +283,6 @@ impl Training {
         }
     }
 
-    fn check_view(&self, got: View) -> Result<(), ReportError> {
-        // New leases change nothing that a shard or a checkpoint holds; a rollback does.
-        if got >= self.rolled_back_in && got <= self.view {
-            return Ok(());
-        }
-        Err(ReportError::StaleView { got, current: self.view })
-    }
-
     /// Takes the first offer as the job's plan; all others must be the same.
     fn offered(&mut self, from: &Heartbeat, offer: &JobOffer) -> Result<(), HeartbeatError> {
         let other = |what: &str, expected: String, got: String| HeartbeatError::OtherJob {
@@ -302,6 +310,10 @@ impl Training {
                 Ok(plan) => self.plan = Some(plan),
                 Err(error) => self.fail(error.to_string()),
             }
+        }
+        if self.recoveries.offered.len() >= OFFERS_MAX {
+            // Whoever lives says it again.
+            self.recoveries.offered.clear();
         }
         self.recoveries.offered.insert(from.node.clone(), from.life);
         Ok(())

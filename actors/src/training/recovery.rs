@@ -122,13 +122,22 @@ impl Training {
         view: View,
         answer: &Result<(), LeaseError>,
     ) {
-        if let Phase::Running { waiting, .. } = &mut self.phase
-            && view == self.view
-        {
-            match answer {
-                Ok(()) => waiting.remove(&worker),
-                Err(_) => waiting.insert(worker, Asked::Again),
-            };
+        let Phase::Running { waiting, .. } = &mut self.phase else { return };
+        if view != self.view {
+            return;
+        }
+        match answer {
+            Ok(()) => {
+                waiting.remove(&worker);
+            }
+            // It would say so for ever.
+            Err(error @ (LeaseError::WrongSlots { .. } | LeaseError::WrongShards { .. })) => {
+                let same = "give every node the same servers.shards and job.virtual_workers";
+                self.fail(format!("{worker} can't take its lease: {error}; {same}"));
+            }
+            Err(_) => {
+                waiting.insert(worker, Asked::Again);
+            }
         }
     }
 

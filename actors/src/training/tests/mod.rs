@@ -1,5 +1,6 @@
 //! The coordinator's decisions, told as events and commands; no actor, no network.
 
+mod beliefs;
 mod finish;
 mod unreadable;
 
@@ -370,7 +371,7 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
     let heartbeat = Heartbeat {
         node: "stranger".into(),
         life: Incarnation(1),
-        members: vec![(Member::Worker(WorkerId(7)), Incarnation(1))],
+        members: vec![(WORKERS[1], Incarnation(1))],
         offer: Some(Box::new(other)),
     };
     let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
@@ -382,6 +383,7 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
 #[test]
 fn a_node_with_its_data_elsewhere_trains_with_the_others() {
     let mut world = World::new(CodecKind::None);
+    world.training.config.workers = 3;
     let mut job = world.training.job.clone();
     job.data.train = "/mnt/elsewhere/toy.csv".into();
     let heartbeat = Heartbeat {
@@ -398,6 +400,7 @@ fn a_node_with_its_data_elsewhere_trains_with_the_others() {
 #[test]
 fn a_worker_counts_only_when_it_has_said_what_it_trains() {
     let mut world = World::new(CodecKind::None);
+    world.training.config.workers = 3;
     let mut heartbeat = Heartbeat {
         node: "new".into(),
         life: Incarnation(1),
