@@ -15,6 +15,7 @@ use actix::{
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::allocation::{NoMemory, with_room};
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
@@ -43,6 +44,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
 const SAVES_MAX: usize = 2;
+/// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
+/// and the parameters of three versions.
+const STEP_VECTORS: usize = 4;
 
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
@@ -403,11 +407,16 @@ async fn load_shard(
     let range = plan.shards.range(id);
     let job = &plan.offer.job;
     let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
+    let no_memory = |error: NoMemory| RestoreError::Plan { cause: error.to_string() };
+    // Asked for at once and given back untouched: a system that grants each piece and can't keep
+    // its word would end the process later.
+    let vectors = STEP_VECTORS + optimizer.state_names().len();
+    drop(with_room(range.len().saturating_mul(vectors)).map_err(no_memory)?);
     let state = if restore.version == Version(0) {
         ShardState {
             version: restore.version,
-            parameters: initialise(&plan.layout, job.seed, range.clone()),
-            optimizer: optimizer.new_state(range.len()),
+            parameters: initialise(&plan.layout, job.seed, range.clone()).map_err(no_memory)?,
+            optimizer: optimizer.new_state(range.len()).map_err(no_memory)?,
             ledger: crate::ledger::Ledger::default(),
         }
     } else {
