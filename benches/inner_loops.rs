@@ -68,7 +68,7 @@ fn optimizers(c: &mut Criterion) {
         };
         let optimizer = Optimizer::new(&spec, 1000);
         let (gradient, old) = (gradient(0), gradient(1));
-        let (mut new, mut state) = (vec![0.0; LEN], optimizer.new_state(LEN));
+        let (mut new, mut state) = (vec![0.0; LEN], optimizer.new_state(LEN).unwrap());
         group.bench_function(name, |b| {
             b.iter(|| {
                 optimizer.apply(Version(3), black_box(&gradient), &old, &mut new, &mut state)

@@ -76,9 +76,15 @@ impl Stored {
     }
 
     async fn open(&self) -> Result<Option<Version>, CheckpointError> {
-        let wanted = OpenCheckpoints { job_digest: job_digest(), data_digest: "data".into() };
+        Ok(self.newest(&[]).await?.map(|manifest| manifest.version))
+    }
+
+    /// The newest whole checkpoint that is none of these.
+    async fn newest(&self, not: &[u64]) -> Result<Option<Manifest>, CheckpointError> {
+        let not = not.iter().copied().map(Version).collect();
+        let wanted = OpenCheckpoints { not, ..wanted() };
         let Opened { manifest, .. } = self.store.send(wanted).await.unwrap()?;
-        Ok(manifest.map(|manifest| manifest.version))
+        Ok(manifest)
     }
 
     /// Finishes a run of the job on this data.
@@ -98,8 +104,7 @@ impl Stored {
 
     /// The run that the store says has finished.
     async fn finished(&self) -> Option<Finished> {
-        let wanted = OpenCheckpoints { job_digest: job_digest(), data_digest: "data".into() };
-        self.store.send(wanted).await.unwrap().unwrap().finished
+        self.store.send(wanted()).await.unwrap().unwrap().finished
     }
 
     fn path(&self, relative: &str) -> PathBuf {
@@ -139,6 +144,11 @@ fn offer() -> JobOffer {
         tensors: vec![TensorSpec::new("w", vec![LEN], Init::Zeros)],
         outputs: 1,
     }
+}
+
+fn wanted() -> OpenCheckpoints {
+    let not = Default::default();
+    OpenCheckpoints { job_digest: job_digest(), data_digest: "data".into(), not }
 }
 
 fn job_digest() -> String {
@@ -227,7 +237,7 @@ async fn a_checkpoint_of_another_job_or_of_other_data_is_refused_with_the_way_ou
     let stored = Stored::new();
     stored.commit(4, &HALVES).await;
     for (job_digest, data_digest) in [("other".into(), "data"), (job_digest(), "other")] {
-        let wanted = OpenCheckpoints { job_digest, data_digest: data_digest.into() };
+        let wanted = OpenCheckpoints { job_digest, data_digest: data_digest.into(), ..wanted() };
         let refused = stored.store.send(wanted).await.unwrap().unwrap_err();
         assert!(matches!(refused, CheckpointError::OtherJob { .. }), "{refused:?}");
         assert!(refused.to_string().ends_with("drop it with --fresh"), "{refused}");
@@ -336,4 +346,117 @@ async fn a_damaged_view_says_which_file_to_delete() {
     assert!(!error.may_pass());
     assert!(error.to_string().contains("delete that file"), "{error}");
     assert_eq!(stored.open().await, Ok(Some(Version(4))));
+}
+
+/// Places in a file of this many bytes: some hundreds, first and last among them.
+fn places(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by((len / 300).max(1)).chain([len - 1])
+}
+
+#[actix_rt::test]
+async fn a_changed_byte_of_a_manifest_is_passed_over_or_changes_nothing() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    let written = stored.commit(8, &HALVES).await;
+    let path = stored.path("v00000000000000000008/manifest.json");
+    let whole = fs::read(&path).unwrap();
+    let mut passed_over = 0;
+    for place in places(whole.len()) {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 1 << (place % 8);
+        fs::write(&path, flipped).unwrap();
+        let opened = stored.newest(&[]).await.unwrap().unwrap();
+        if opened.version == Version(4) {
+            passed_over += 1;
+        } else {
+            assert_eq!(opened, written, "byte {place}");
+        }
+    }
+    assert!(passed_over > 100, "{passed_over}");
+    fs::write(&path, whole).unwrap();
+    assert_eq!(stored.newest(&[]).await, Ok(Some(written)));
+}
+
+#[actix_rt::test]
+async fn a_manifest_of_another_version_or_without_all_parts_is_passed_over() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    stored.commit(8, &HALVES).await;
+    let manifest = |version: &str| stored.path(&format!("{version}/manifest.json"));
+    let (four, eight) = (manifest("v00000000000000000004"), manifest("v00000000000000000008"));
+    fs::copy(four, eight).unwrap();
+    assert_eq!(stored.open().await, Ok(Some(Version(4))));
+    stored.commit(8, &[0..256, 512..600]).await;
+    assert_eq!(stored.open().await, Ok(Some(Version(4))));
+}
+
+#[actix_rt::test]
+async fn a_checkpoint_that_could_not_be_restored_gives_way_to_the_one_before() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    stored.commit(8, &HALVES).await;
+    let version = |manifest: Option<Manifest>| manifest.map(|manifest| manifest.version);
+    assert_eq!(version(stored.newest(&[8]).await.unwrap()), Some(Version(4)));
+    assert_eq!(version(stored.newest(&[4, 8]).await.unwrap()), None);
+}
+
+#[actix_rt::test]
+async fn a_changed_byte_of_the_view_is_an_error_or_changes_nothing() {
+    let stored = Stored::new();
+    let raise = RaiseView { above: View(0) };
+    stored.store.send(RaiseView { above: View(40) }).await.unwrap().unwrap();
+    let whole = fs::read(stored.path("view.json")).unwrap();
+    let mut refused = 0;
+    for place in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 1 << (place % 8);
+        fs::write(stored.path("view.json"), flipped).unwrap();
+        match stored.store.send(raise).await.unwrap() {
+            Ok(view) => assert_eq!(view, View(42), "byte {place}"),
+            Err(error) => {
+                assert!(matches!(error, CheckpointError::View { .. }), "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
+}
+
+#[actix_rt::test]
+async fn a_changed_byte_of_the_sign_of_a_finished_run_says_nothing_or_the_same() {
+    let stored = Stored::new();
+    let finished = stored.conclude("data").await;
+    let whole = fs::read(stored.path("finished.json")).unwrap();
+    let mut ignored = 0;
+    for place in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 1 << (place % 8);
+        fs::write(stored.path("finished.json"), flipped).unwrap();
+        match stored.finished().await {
+            Some(read) => assert_eq!(read, finished, "byte {place}"),
+            None => ignored += 1,
+        }
+    }
+    assert!(ignored > whole.len() / 2, "{ignored} of {}", whole.len());
+}
+
+#[actix_rt::test]
+async fn a_view_that_can_not_be_raised_says_which_file_to_delete_and_fresh_deletes_it() {
+    let stored = Stored::new();
+    let raise = RaiseView { above: View(0) };
+    let discard = async || {
+        let store = open_store("checkpoints", stored.folder.path()).unwrap();
+        CheckpointStore::new(store, "checkpoints", 2).discard().await.unwrap();
+    };
+    let last = stored.store.send(RaiseView { above: View(u64::MAX - 1) }).await.unwrap();
+    assert_eq!(last, Ok(View(u64::MAX)));
+    let error = stored.store.send(raise).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("delete that file"), "{error}");
+    discard().await;
+    assert_eq!(stored.store.send(raise).await.unwrap(), Ok(View(1)));
+    discard().await;
+    assert_eq!(stored.store.send(raise).await.unwrap(), Ok(View(2)), "a good one stays");
+    fs::write(stored.path("view.json"), "2").unwrap();
+    discard().await;
+    assert_eq!(stored.store.send(raise).await.unwrap(), Ok(View(1)));
 }

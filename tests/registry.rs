@@ -130,17 +130,19 @@ async fn a_restarted_registry_reads_back_what_there_was() {
 async fn two_registries_over_one_folder_never_give_one_version_twice() {
     let (folder, first) = fresh();
     let second = open(folder.path());
+    let mut versions = BTreeMap::new();
     for round in 0..5 {
         let a = actix_rt::spawn(first.send(new_version(&format!("a{round}"))));
         let b = second.send(new_version(&format!("b{round}"))).await.unwrap().unwrap();
         let a = a.await.unwrap().unwrap().unwrap();
-        assert_ne!(a.version, b.version);
-        assert_eq!(a.version.max(b.version), 2 * round + 2);
+        versions.extend([(a.version, format!("a{round}")), (b.version, format!("b{round}"))]);
     }
+    assert_eq!(versions.len(), 10);
     // Each artifact is the one of its run: none was overwritten by the registry that lost.
     let fresh = open(folder.path());
-    for version in 1..=10 {
+    for (version, run) in versions {
         let fetched = fetch_version(&fresh, &version.to_string()).await.unwrap();
+        assert_eq!(fetched.description.run, run);
         assert_eq!(fetched.tensors, new_version(&fetched.description.run).tensors);
     }
 }
@@ -234,6 +236,38 @@ async fn an_interrupted_publication_is_invisible_and_its_number_is_used() {
         assert_eq!(publish(&registry, "a").await.unwrap().version, 1);
         assert_eq!(fetch(&registry).await.unwrap().tensors, new_version("a").tensors);
     }
+}
+
+/// All that is left of versions 1 to 3 are their folders: nobody writes into them, and they stay.
+#[actix_rt::test]
+async fn folders_of_a_lost_log_are_left_alone_and_the_number_after_them_is_taken() {
+    let (folder, registry) = fresh();
+    for run in ["a", "b", "c"] {
+        publish(&registry, run).await.unwrap();
+    }
+    let files = |version: &str| {
+        let files = fs::read_dir(folder.path().join("models/m").join(version)).unwrap();
+        let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = ["1", "2", "3"].map(files);
+    fs::remove_dir_all(folder.path().join("log")).unwrap();
+    let restarted = open(folder.path());
+    assert_eq!(publish(&restarted, "d").await, Ok(Published { version: 4, already: false }));
+    assert_eq!(publish(&restarted, "e").await, Ok(Published { version: 5, already: false }));
+    assert_eq!(["1", "2", "3"].map(files), before);
+    assert_eq!(find(&open(folder.path()), "latest").await.unwrap().run, "e");
+}
+
+#[actix_rt::test]
+async fn a_run_whose_log_entry_is_lost_takes_its_own_folder_again() {
+    let (folder, registry) = fresh();
+    publish(&registry, "a").await.unwrap();
+    fs::remove_dir_all(folder.path().join("log")).unwrap();
+    let restarted = open(folder.path());
+    assert_eq!(publish(&restarted, "a").await, Ok(Published { version: 1, already: false }));
+    assert_eq!(fetch(&restarted).await.unwrap().tensors, new_version("a").tensors);
 }
 
 #[actix_rt::test]

@@ -36,8 +36,8 @@ pub enum LogEntry {
 
 /// All models, their versions and aliases.
 ///
-/// Invariants: the versions of a model are numbered 1, 2, 3… in the order of their publication and
-/// a number is never given twice; an alias names a version that was not deleted; a run has at most
+/// Invariants: the numbers of a model's versions rise from 1 in the order of their publication and
+/// none is given twice (one is left out only where its folder held another run's model); an alias names a version that was not deleted; a run has at most
 /// one version of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
@@ -281,7 +281,8 @@ impl Catalog {
         let model = &description.model;
         check_model_name(model)?;
         let expected = self.next_version(model);
-        if description.version != expected {
+        // The largest number would have none after it.
+        if description.version < expected || description.version == u64::MAX {
             let (model, got) = (model.clone(), description.version);
             return Err(CatalogError::OutOfOrder { model, expected, got });
         }
@@ -438,9 +439,13 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_skips_a_version_or_repeats_a_run_does_not_fold() {
-        let skipped = Catalog::fold(&[published("a", 2)]).unwrap_err();
-        assert!(matches!(skipped, CatalogError::OutOfOrder { expected: 1, got: 2, .. }));
+    fn a_log_that_repeats_a_number_or_a_run_or_ends_the_numbers_does_not_fold() {
+        let last = Catalog::fold(&[published("a", u64::MAX)]).unwrap_err();
+        assert!(matches!(last, CatalogError::OutOfOrder { .. }));
+        let again = Catalog::fold(&[published("a", 2), published("b", 2)]).unwrap_err();
+        assert!(matches!(again, CatalogError::OutOfOrder { expected: 3, got: 2, .. }));
+        let zero = Catalog::fold(&[published("a", 0)]).unwrap_err();
+        assert!(matches!(zero, CatalogError::OutOfOrder { expected: 1, got: 0, .. }));
         let repeated = Catalog::fold(&[published("a", 1), published("a", 2)]).unwrap_err();
         assert!(matches!(repeated, CatalogError::RunTaken { version: 1, .. }));
     }

@@ -92,9 +92,7 @@ impl Coordinator {
     fn carry_out(&mut self, commands: Vec<Command>, ctx: &mut Context<Self>) {
         for command in commands {
             match command {
-                Command::Open { job_digest, data_digest } => {
-                    self.open(OpenCheckpoints { job_digest, data_digest }, ctx);
-                }
+                Command::Open(open) => self.open(open, ctx),
                 Command::Confirm(finished) => self.confirm(*finished, ctx),
                 Command::RaiseView { above } => self.raise_view(RaiseView { above }, ctx),
                 Command::Restore(restore) => self.restore(*restore, ctx),

@@ -67,9 +67,8 @@ impl Version {
 }
 
 impl View {
-    /// The view after this one.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
+    /// The view after this one; `None` after the last, which only a file can name.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
     }
 }

@@ -1,5 +1,6 @@
 //! The actors of gradmesh, the messages they exchange, and the pure rules that decide for them.
 
+pub mod allocation;
 pub mod assignment;
 pub mod catalog;
 pub mod checkpoint;

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 use crate::catalog::{CatalogError, LogEntry, Publication};
 use crate::messages::{
     AliasSet, Appended, ChangeError, DeleteVersion, FetchModel, FetchedModel, FindError, FindModel,
-    ListModels, ModelList, PublishModel, Published, ReadArtifact, RegistryStoreLink, Remove,
-    RemoveAlias, RemoveArtifact, SetAlias, WriteArtifact, ask_store,
+    ListModels, ModelList, PublishModel, Published, ReadArtifact, RegistryStoreError,
+    RegistryStoreLink, Remove, RemoveAlias, RemoveArtifact, SetAlias, WriteArtifact, ask_store,
 };
 use crate::registry_log::RegistryLog;
 use crate::version::{Artifact, VersionRef, check_alias};
@@ -197,9 +197,11 @@ impl Shared {
         new.check_tensors(tensors.iter().map(|values| values.as_slice()))?;
         let _turn = self.turn().await?;
         let mut attempt: Option<(u64, Artifact)> = None;
+        // Numbers below it have folders that the log doesn't know.
+        let mut free = 0;
         for _ in 0..ATTEMPTS_MAX {
             let version = match self.log.read(|known| known.publication(&new)).await?? {
-                Publication::New(version) => version,
+                Publication::New(version) => version.max(free),
                 Publication::Already(version) => {
                     self.discard(&new.model, attempt).await;
                     return Ok(Published { version, already: true });
@@ -211,7 +213,14 @@ impl Shared {
                     self.discard(&new.model, lost).await;
                     let (description, tensors) = (new.clone(), tensors.clone());
                     let write = WriteArtifact { description, version, tensors };
-                    ask_store(&self.store.write_artifact, write).await?
+                    match ask_store(&self.store.write_artifact, write).await {
+                        Err(error @ RegistryStoreError::Occupied { highest, .. }) => {
+                            free = highest.saturating_add(1);
+                            warn!(model = new.model, version, %error, next = free, "version left out");
+                            continue;
+                        }
+                        written => written?,
+                    }
                 }
             };
             let description = new.clone().numbered(version, artifact.clone());
@@ -302,11 +311,14 @@ impl Shared {
     /// the other one published the very same files, which a repeated message can bring about.
     async fn discard(&self, model: &str, attempt: Option<(u64, Artifact)>) {
         let Some((version, artifact)) = attempt else { return };
-        let published = self.log.read(|known| {
-            let published = known.find(model, &VersionRef::Number(version)).ok()?;
-            Some(published.artifact.file.clone())
+        let lost = self.log.read(|known| {
+            match known.find(model, &VersionRef::Number(version)) {
+                Ok(published) => published.artifact.file != artifact.file,
+                // A number that was left out is never given again.
+                Err(_) => version < known.next_version(model),
+            }
         });
-        if matches!(published.await, Ok(Some(file)) if file != artifact.file) {
+        if matches!(lost.await, Ok(true)) {
             let files = Remove::Attempt(artifact);
             self.remove(RemoveArtifact { model: model.to_owned(), version, files }).await;
         }

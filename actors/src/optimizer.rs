@@ -1,5 +1,6 @@
 //! From the mean gradient of a step to the next parameters.
 
+use crate::allocation::{NoMemory, zeros};
 use crate::ids::Version;
 use crate::job::{OptimizerKind, OptimizerSpec};
 use crate::schedule::Schedule;
@@ -38,8 +39,11 @@ impl Optimizer {
     }
 
     /// The state before step 0, for `len` parameters: zeros.
-    pub fn new_state(&self, len: usize) -> Vec<Vec<f32>> {
-        self.state_names().iter().map(|_| vec![0.0; len]).collect()
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new_state(&self, len: usize) -> Result<Vec<Vec<f32>>, NoMemory> {
+        self.state_names().iter().map(|_| zeros(len)).collect()
     }
 
     /// η of the step on `version`.
@@ -158,7 +162,7 @@ mod tests {
     /// Two steps on one parameter that starts at 4, with gradients 1 and 2.
     fn two_steps(kind: OptimizerKind) -> [f32; 2] {
         let optimizer = optimizer(kind);
-        let mut state = optimizer.new_state(1);
+        let mut state = optimizer.new_state(1).unwrap();
         let (mut first, mut second) = ([0.0], [0.0]);
         optimizer.apply(Version(0), &[1.0], &[4.0], &mut first, &mut state);
         optimizer.apply(Version(1), &[2.0], &first, &mut second, &mut state);
@@ -200,7 +204,7 @@ mod tests {
             let run = |cut: usize| {
                 let mut new = vec![0.0; old.len()];
                 for range in [0..cut, cut..old.len()] {
-                    let mut state = optimizer.new_state(range.len());
+                    let mut state = optimizer.new_state(range.len()).unwrap();
                     let part = &mut new[range.clone()];
                     optimizer.apply(
                         Version(3),
@@ -221,7 +225,7 @@ mod tests {
         for kind in KINDS {
             let mut optimizer = optimizer(kind);
             optimizer.spec.weight_decay = 0.0;
-            let mut state = optimizer.new_state(2);
+            let mut state = optimizer.new_state(2).unwrap();
             let mut new = [0.0; 2];
             optimizer.apply(Version(0), &[0.0; 2], &[1.5, -2.5], &mut new, &mut state);
             assert_eq!(new, [1.5, -2.5], "{kind:?}");
@@ -232,7 +236,7 @@ mod tests {
     fn state_has_a_vector_for_each_name() {
         for kind in KINDS {
             let optimizer = optimizer(kind);
-            let state = optimizer.new_state(3);
+            let state = optimizer.new_state(3).unwrap();
             assert_eq!(state.len(), optimizer.state_names().len());
             assert!(state.iter().all(|vector| vector == &[0.0; 3]));
         }

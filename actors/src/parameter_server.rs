@@ -15,6 +15,7 @@ use actix::{
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::allocation::{NoMemory, with_room};
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
@@ -43,6 +44,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
 const SAVES_MAX: usize = 2;
+/// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
+/// and the parameters of three versions.
+const STEP_VECTORS: usize = 4;
 
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
@@ -403,11 +407,16 @@ async fn load_shard(
     let range = plan.shards.range(id);
     let job = &plan.offer.job;
     let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
+    let no_memory = |error: NoMemory| RestoreError::Plan { cause: error.to_string() };
+    // Asked for at once and given back untouched: a system that grants each piece and can't keep
+    // its word would end the process later.
+    let vectors = STEP_VECTORS + optimizer.state_names().len();
+    drop(with_room(range.len().saturating_mul(vectors)).map_err(no_memory)?);
     let state = if restore.version == Version(0) {
         ShardState {
             version: restore.version,
-            parameters: initialise(&plan.layout, job.seed, range.clone()),
-            optimizer: optimizer.new_state(range.len()),
+            parameters: initialise(&plan.layout, job.seed, range.clone()).map_err(no_memory)?,
+            optimizer: optimizer.new_state(range.len()).map_err(no_memory)?,
             ledger: crate::ledger::Ledger::default(),
         }
     } else {
@@ -418,7 +427,10 @@ async fn load_shard(
             .send(LoadRange { version: restore.version, range, state })
             .await
             .map_err(|_| RestoreError::Link(LinkError::Closed))?
-            .map_err(|error| RestoreError::Checkpoint { cause: error.to_string() })?;
+            .map_err(|error| match error.may_pass() {
+                true => RestoreError::Store { cause: error.to_string() },
+                false => RestoreError::Checkpoint { cause: error.to_string() },
+            })?;
         let mut lens = std::iter::once(&loaded.parameters).chain(&loaded.state).map(Vec::len);
         if loaded.state.len() != vectors || lens.any(|len| len != expected) {
             let cause = format!("it doesn't hold {} vectors of {expected} values", vectors + 1);
@@ -444,6 +456,7 @@ async fn write_and_report(links: ServerLinks, shard: ReportShard, save: Save) {
         match ask(&links.report_part, report.clone(), ANSWER_MAX).await {
             Ok(()) | Err(ReportError::StaleView { .. }) => return,
             Err(ReportError::Link(_)) => tokio::time::sleep(RETRY_AFTER).await,
+            Err(refused) => return warn!(%version, %refused, "checkpoint part not taken"),
         }
     }
 }

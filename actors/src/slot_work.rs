@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::allocation::{NoMemory, zeros};
 use crate::codec::{Codec, codec};
 use crate::dataset::{Dataset, DatasetError, Rows, Split};
 use crate::finite::first_not_finite;
@@ -50,6 +51,8 @@ pub enum WorkError {
         "the gradient of {slot} at {step} is not finite (loss {loss}); lower job.optimizer.learning_rate or set job.gradient.clip_norm"
     )]
     NotFinite { slot: Slot, step: Version, loss: f64 },
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     #[error("rows of {slot} can't be loaded: {source}")]
     Data { slot: Slot, source: DatasetError },
     #[error(
@@ -80,7 +83,7 @@ impl SlotWork {
     /// Holds these slots and no others; loads the rows of new ones. May block on files.
     ///
     /// # Errors
-    /// The data set can't give the rows.
+    /// The data set can't give the rows, or there is no memory for the residuals.
     pub fn hold(&mut self, span: Span, data: &dyn Dataset) -> Result<(), WorkError> {
         self.slots.retain(|slot, _| (span.first..span.end).contains(&slot.0));
         let missing: Vec<Slot> =
@@ -112,13 +115,13 @@ impl SlotWork {
         let (train_start, test_start) = (plan.train_rows(first).start, plan.test_rows(first).start);
         let train = load(Split::Train, train_start..plan.train_rows(last).end)?;
         let test = load(Split::Test, test_start..plan.test_rows(last).end)?;
-        let zeros = if self.keeps_residuals() { plan.layout.len() } else { 0 };
+        let residual = if self.keeps_residuals() { plan.layout.len() } else { 0 };
         for &slot in run {
             let state = SlotState {
                 train: train.slice(within(plan.train_rows(slot), train_start)),
                 test: test.slice(within(plan.test_rows(slot), test_start)),
                 order: None,
-                residual: vec![0.0; zeros],
+                residual: zeros(residual)?,
             };
             self.slots.insert(slot, state);
         }
@@ -153,7 +156,7 @@ impl SlotWork {
     /// The residuals go on to the next step: call it once a step, and repeat what it returned.
     ///
     /// # Errors
-    /// A gradient that is not finite.
+    /// A gradient that is not finite, or no memory for one.
     pub fn compute(&mut self, step: Version, parameters: &[f32]) -> Result<StepWork, WorkError> {
         let plan = Arc::clone(&self.plan);
         let evaluate = plan.ends_epoch(step);
@@ -165,7 +168,7 @@ impl SlotWork {
         let mut payloads = vec![Vec::new(); plan.shards.len()];
         let mut reports = Vec::new();
         for (&slot, state) in &mut self.slots {
-            let mut gradient = vec![0.0; plan.layout.len()];
+            let mut gradient = zeros(plan.layout.len())?;
             let rows = state.batch(&plan, slot, step);
             let loss = self.model.gradient(parameters, rows.batch(), &mut gradient);
             if !loss.is_finite() || first_not_finite(&gradient).is_some() {

@@ -11,6 +11,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHand
 use futures_util::future::try_join_all;
 use tracing::{debug, info, warn};
 
+use crate::allocation::with_room;
 use crate::checkpoint::{PartContent, is_saved, residual_name};
 use crate::dataset::Dataset;
 use crate::ids::{ShardId, Slot, Version, View, WorkerId};
@@ -251,7 +252,10 @@ impl Worker {
         let whole = match <[Values; 1]>::try_from(shards) {
             Ok([whole]) => whole,
             Err(shards) => {
-                Arc::new(shards.iter().flat_map(|values| values.iter().copied()).collect())
+                let whole = with_room(plan.layout.len());
+                let mut whole = whole.map_err(|error| error.to_string())?;
+                shards.iter().for_each(|values| whole.extend_from_slice(values));
+                Arc::new(whole)
             }
         };
         self.parameters = Some((version, whole));

@@ -10,12 +10,12 @@ use actix::{Actor, Addr, Context, Handler};
 use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
 use gradmesh_actors::ids::{Incarnation, ShardId, Version, View, WorkerId};
 use gradmesh_actors::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, DiscardCheckpoints, LoadState, OpenCheckpoints, Opened,
-    RaiseView,
+    CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, Opened, RaiseView,
 };
 use gradmesh_actors::messages::{
-    AdoptView, BytesMoved, ChangeError, GetStatus, Heartbeat, HeartbeatError, LeaseSlots,
-    LinkError, Member, PublishModel, ReportError, ReportFailure, ReportShard, RestoreShard,
+    AdoptView, BytesMoved, ChangeError, FailureKind, FindError, FindModel, GetStatus, Heartbeat,
+    HeartbeatError, LeaseSlots, LinkError, Member, PublishModel, ReportError, ReportFailure,
+    ReportShard, RestoreShard,
 };
 use gradmesh_actors::plan::JobOffer;
 use gradmesh_actors::reduction::Span;
@@ -37,16 +37,17 @@ impl Actor for Others {
 answers!(Others, RestoreShard, Ok(()));
 answers!(Others, AdoptView, Ok(()));
 answers!(Others, PublishModel, Err(ChangeError::Link(LinkError::Closed)));
-answers!(Others, OpenCheckpoints, Ok(Opened { manifest: None }));
+answers!(Others, OpenCheckpoints, Ok(Opened { manifest: None, finished: None }));
 answers!(Others, CommitCheckpoint, Ok(()));
 answers!(Others, LoadState, Err(CheckpointError::Closed));
-answers!(Others, DiscardCheckpoints, Ok(()));
+answers!(Others, ConcludeRun, Ok(()));
+answers!(Others, FindModel, Err(FindError::Link(LinkError::Closed)));
 
 impl Handler<RaiseView> for Others {
     type Result = <RaiseView as actix::Message>::Result;
 
     fn handle(&mut self, raise: RaiseView, _: &mut Self::Context) -> Self::Result {
-        self.view = self.view.max(raise.above).next();
+        self.view = self.view.max(raise.above).next().unwrap();
         Ok(self.view)
     }
 }
@@ -78,7 +79,8 @@ impl Bench {
             raise_view: others.clone().recipient(),
             commit: others.clone().recipient(),
             load_state: others.clone().recipient(),
-            discard: others.recipient(),
+            conclude: others.clone().recipient(),
+            find: others.recipient(),
         };
         // Nobody dies here, however slow the machine is.
         let config = TrainingConfig {
@@ -176,6 +178,7 @@ async fn a_reported_failure_ends_the_run_with_its_cause() {
     let failure = |view| ReportFailure {
         view: View(view),
         worker: WorkerId(0),
+        kind: FailureKind::Lasting,
         cause: "it overflows".into(),
     };
     let stale = bench.coordinator.send(failure(0)).await.unwrap();

@@ -59,7 +59,7 @@ fn follow(kind: OptimizerKind, json: &str) {
     let optimizer = Optimizer::new(&spec, gradients.len() as u64);
     let mut old = floats(&parameters[0]);
     let mut new = vec![0.0; old.len()];
-    let mut state = optimizer.new_state(old.len());
+    let mut state = optimizer.new_state(old.len()).unwrap();
     assert_eq!((gradients.len(), parameters.len()), (50, 51));
     for (version, (gradient, expected)) in (0u64..).zip(gradients.iter().zip(&parameters[1..])) {
         optimizer.apply(Version(version), &floats(gradient), &old, &mut new, &mut state);

@@ -45,7 +45,7 @@ impl Pulse {
                     }
                 }
                 Err(HeartbeatError::Link(error)) => debug!(%error, "heartbeat not answered"),
-                Err(refused @ HeartbeatError::OtherJob { .. }) => {
+                Err(refused) => {
                     error!(%refused, "the coordinator refuses this node");
                     offer_wanted = true;
                 }

@@ -8,6 +8,9 @@
 //! finished.json                             the run that was published last, until another is
 //! lock                                      held by the process that coordinates, see [`StoreLock`](super::StoreLock)
 //! ```
+//!
+//! The JSON files are sealed, the manifest has the digests of the parts: one changed byte anywhere
+//! is noticed before anything is restored from it.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -16,8 +19,9 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
 use futures_util::TryStreamExt;
 use gradmesh_actors::checkpoint::{
-    Finished, Manifest, PartContent, SavedPart, StateSnapshot, residual_name,
+    Finished, Manifest, PartContent, SavedPart, StateSnapshot, is_whole, residual_name,
 };
+use gradmesh_actors::codec::codec;
 use gradmesh_actors::ids::{Slot, Version, View};
 use gradmesh_actors::messages::Values;
 use gradmesh_actors::messages::checkpoint_store::{
@@ -30,6 +34,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tracing::warn;
 
+use super::sealed::Sealed;
 use super::tensors::{NamedTensor, TensorFile, read_safetensors, write_safetensors};
 
 /// Reads and writes the checkpoints of one cluster. Each node has its own, over the same store.
@@ -80,6 +85,10 @@ impl CheckpointStore {
 
     async fn open(self, wanted: OpenCheckpoints) -> Result<Opened, CheckpointError> {
         for version in self.versions().await?.into_iter().rev() {
+            if wanted.not.contains(&version) {
+                warn!(%version, "checkpoint passed over, it could not be restored");
+                continue;
+            }
             match self.whole(version).await {
                 Ok(manifest) => {
                     self.check_job(&manifest, &wanted)?;
@@ -102,7 +111,7 @@ impl CheckpointStore {
         wanted: &OpenCheckpoints,
     ) -> Result<Option<Finished>, CheckpointError> {
         let Some(bytes) = self.find(FINISHED).await? else { return Ok(None) };
-        match serde_json::from_slice::<Finished>(&bytes) {
+        match Sealed::<Finished>::read(&bytes) {
             Ok(finished) => Ok(Some(finished).filter(|finished| {
                 finished.job_digest == wanted.job_digest
                     && finished.data_digest == wanted.data_digest
@@ -137,9 +146,21 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// The manifest, if all its parts are there and undamaged.
+    /// The manifest, if its parts are all that its job needs, there and undamaged.
     async fn whole(&self, version: Version) -> Result<Manifest, CheckpointError> {
         let manifest = self.manifest(version).await?;
+        let damaged =
+            |cause: String| CheckpointError::Damaged { path: manifest_path(version), cause };
+        let plan = JobPlan::new(manifest.offer.clone(), 1)
+            .map_err(|error| damaged(format!("its job has no plan: {error}")))?;
+        let job = &plan.offer.job;
+        let keeps_residuals = codec(&job.gradient).is_some_and(|codec| codec.keeps_residual());
+        let slots = keeps_residuals.then_some(job.virtual_workers);
+        if !is_whole(&manifest.parts, plan.layout.len(), slots) {
+            let (parts, len) = (manifest.parts.len(), plan.layout.len());
+            let cause = format!("its {parts} parts are not each of {len} parameters once");
+            return Err(damaged(cause));
+        }
         for part in &manifest.parts {
             self.read_part(part).await?;
         }
@@ -149,8 +170,14 @@ impl CheckpointStore {
     async fn manifest(&self, version: Version) -> Result<Manifest, CheckpointError> {
         let path = manifest_path(version);
         let bytes = self.get(&path).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| CheckpointError::Damaged { path, cause: error.to_string() })
+        match Sealed::<Manifest>::read(&bytes) {
+            Ok(manifest) if manifest.version == version => Ok(manifest),
+            Ok(manifest) => {
+                let cause = format!("it is the one of {}", manifest.version);
+                Err(CheckpointError::Damaged { path, cause })
+            }
+            Err(error) => Err(CheckpointError::Damaged { path, cause: error.to_string() }),
+        }
     }
 
     async fn read_part(&self, part: &SavedPart) -> Result<TensorFile, CheckpointError> {
@@ -275,29 +302,32 @@ impl CheckpointStore {
     }
 
     async fn raise_view(self, raise: RaiseView) -> Result<View, CheckpointError> {
-        let stored = match self.find(VIEW).await? {
-            Some(bytes) => {
-                serde_json::from_slice::<View>(&bytes).map_err(|error| CheckpointError::View {
-                    store: self.name.clone(),
-                    path: VIEW,
-                    cause: error.to_string(),
-                })?
-            }
-            None => View(0),
-        };
+        let stored = self.view().await?;
         let view = stored.max(raise.above).next();
-        let text = serde_json::to_vec(&view).map_err(|error| store_error(&error))?;
+        let view = view.ok_or_else(|| self.view_error(format!("there is none after {stored}")))?;
+        let text = Sealed::write(view).map_err(|error| store_error(&error))?;
         self.put(VIEW, text).await?;
         Ok(view)
     }
 
+    /// The highest view that was ever begun.
+    async fn view(&self) -> Result<View, CheckpointError> {
+        let Some(bytes) = self.find(VIEW).await? else { return Ok(View(0)) };
+        Sealed::read(&bytes).map_err(|error| self.view_error(error.to_string()))
+    }
+
+    fn view_error(&self, cause: String) -> CheckpointError {
+        CheckpointError::View { store: self.name.clone(), path: VIEW, cause }
+    }
+
     async fn commit(self, commit: CommitCheckpoint) -> Result<(), CheckpointError> {
         let manifest = commit.manifest;
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| store_error(&error))?;
-        self.put(&manifest_path(manifest.version), text).await?;
+        let version = manifest.version;
+        let text = Sealed::write(manifest).map_err(|error| store_error(&error))?;
+        self.put(&manifest_path(version), text).await?;
         let mut versions = self.versions().await?;
         // Newer ones are damaged, or training would have gone on from there: none to rely on.
-        versions.retain(|version| *version <= manifest.version);
+        versions.retain(|older| *older <= version);
         let old = versions.len().saturating_sub(self.keep);
         for version in &versions[..old] {
             if let Err(error) = self.remove(*version).await {
@@ -308,17 +338,23 @@ impl CheckpointStore {
     }
 
     async fn conclude(self, conclude: ConcludeRun) -> Result<(), CheckpointError> {
-        let finished = serde_json::to_vec_pretty(&conclude.finished);
-        self.put(FINISHED, finished.map_err(|error| store_error(&error))?).await?;
+        let text = Sealed::write(conclude.finished).map_err(|error| store_error(&error))?;
+        self.put(FINISHED, text).await?;
         self.remove_all().await
     }
 
     /// Removes all checkpoints, whole or not, and the sign that a job is finished. The view stays:
-    /// a node that slept through this must not take the next run for its own.
+    /// a node that slept through this must not take the next run for its own. One that can't be
+    /// raised any more goes too, or nothing would ever be trained here again.
     ///
     /// # Errors
     /// The store can't be read or a file can't be removed.
     pub async fn discard(self) -> Result<(), CheckpointError> {
+        let view = self.view().await;
+        if matches!(view, Err(CheckpointError::View { .. }) | Ok(View(u64::MAX))) {
+            warn!(?view, "{VIEW} can't be used and is removed");
+            removed(self.store.delete(&Path::from(VIEW)).await)?;
+        }
         self.forget_finished().await?;
         self.remove_all().await
     }

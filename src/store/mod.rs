@@ -3,6 +3,7 @@
 mod checkpoint_store;
 mod lock;
 mod registry_store;
+mod sealed;
 mod tensors;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,9 @@
 //!
 //! A version is published by its log entry. What a publication that was cut off left under
 //! `models` is seen by nobody, and the next one takes the same number: it finds the plain names
-//! taken, and writes `model-<hash>.safetensors` and `description-<hash>.json` beside them.
+//! taken, and writes `model-<hash>.safetensors` and `description-<hash>.json` beside them. Only a
+//! folder that holds another run's whole model is left alone: that may be a published version whose
+//! log entry is lost.
 
 use std::sync::Arc;
 
@@ -39,6 +41,9 @@ const ENTRY_BYTES_MAX: u64 = 16 << 20;
 
 /// How the names of the two files of a publication begin.
 const ARTIFACT: &str = "model";
+/// Folders with larger numbers are no versions: nobody publishes so often.
+const VERSION_MAX: u64 = 1 << 53;
+
 const DESCRIPTION: &str = "description";
 
 /// Keeps a registry in an object store.
@@ -136,6 +141,10 @@ impl RegistryStore {
     async fn write_artifact(&self, message: WriteArtifact) -> Result<Artifact, RegistryStoreError> {
         let WriteArtifact { description, version, tensors } = message;
         let folder = version_folder(&description.model, version);
+        if let Some(run) = self.other_run(&folder, &description.run).await? {
+            let highest = self.highest(&description.model).await?.max(version);
+            return Err(RegistryStoreError::Occupied { path: folder.to_string(), run, highest });
+        }
         let file = tensor_file(&description.tensors, tensors, &description.model, version);
         let bytes = write_safetensors(&file).map_err(|cause| failed("write", &folder, &cause))?;
         let bytes = Bytes::from(bytes);
@@ -164,6 +173,53 @@ impl RegistryStore {
             tag = format!("-{}", &hash[..16]);
             description.artifact.file = format!("{ARTIFACT}{tag}.safetensors");
         }
+    }
+
+    /// A run that is not `own` and whose whole model is in this folder.
+    async fn other_run(
+        &self,
+        folder: &Path,
+        own: &str,
+    ) -> Result<Option<String>, RegistryStoreError> {
+        let unlisted = |cause| failed("list", folder, &cause);
+        let files: Vec<_> = self.store.list(Some(folder)).try_collect().await.map_err(unlisted)?;
+        let size_of = |name: &str| {
+            let file = files.iter().find(|file| file.location.filename() == Some(name));
+            file.map(|file| file.size)
+        };
+        for file in &files {
+            let name = file.location.filename().unwrap_or_default();
+            let describes = name.starts_with(DESCRIPTION) && name.ends_with(".json");
+            if !describes || file.size > ENTRY_BYTES_MAX {
+                continue;
+            }
+            let json = match self.store.get(&file.location).await {
+                Ok(found) => found.bytes().await,
+                Err(cause) => Err(cause),
+            };
+            let json = match json {
+                Ok(json) => json,
+                // Whoever wrote it has lost the number meanwhile.
+                Err(Error::NotFound { .. }) => continue,
+                Err(cause) => return Err(failed("read", &file.location, &cause)),
+            };
+            let Ok(found) = serde_json::from_slice::<VersionDescription>(&json) else { continue };
+            let whole = size_of(&found.artifact.file) == Some(found.artifact.bytes);
+            if whole && found.run != own {
+                return Ok(Some(found.run));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The highest version of a model that has a folder, 0 where none has.
+    async fn highest(&self, model: &str) -> Result<u64, RegistryStoreError> {
+        let folder = Path::from("models").join(model);
+        let list = self.store.list_with_delimiter(Some(&folder)).await;
+        let list = list.map_err(|cause| failed("list", &folder, &cause))?;
+        let number = |path: &Path| path.filename().and_then(|name| name.parse().ok());
+        let versions = list.common_prefixes.iter().filter_map(number);
+        Ok(versions.filter(|version| *version < VERSION_MAX).max().unwrap_or(0))
     }
 
     async fn read_artifact(

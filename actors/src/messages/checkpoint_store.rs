@@ -1,5 +1,6 @@
 //! ParameterServer, Worker, Coordinator → the checkpoint store of their own node. Not on the wire.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::checkpoint::{Finished, Manifest, PartContent, SavedPart, StateSnapshot};
@@ -52,6 +53,8 @@ pub struct OpenCheckpoints {
     /// Digest of the job that is to run; a checkpoint of another one is refused.
     pub job_digest: String,
     pub data_digest: String,
+    /// Checkpoints that look whole, but that somebody could not restore.
+    pub not: BTreeSet<Version>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -51,6 +51,11 @@ pub enum HeartbeatError {
     OtherJob { node: String, what: String, expected: String, got: String },
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The node counts more of them than the coordinator does.
+    #[error(
+        "{node} runs {member}, but {key} is {limit} at the coordinator; give every node the same {key}"
+    )]
+    NoSuchMember { node: String, member: Member, key: String, limit: u32 },
 }
 
 impl WireMessage for Heartbeat {

@@ -42,7 +42,8 @@ pub struct ReadLog {
 }
 
 /// Writes the tensors of a version that is about to be published, and its description beside them.
-/// Nothing that was written before is replaced.
+/// Nothing that was written before is replaced, and a folder that holds another run's model is left
+/// alone: the log that knew of it may be lost.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Artifact, RegistryStoreError>")]
 pub struct WriteArtifact {
@@ -94,6 +95,16 @@ pub enum RegistryStoreError {
         "artifact {path} is not what was published: {what} is {got}, expected {expected}; restore it from a backup, or delete the version"
     )]
     Corrupt { path: String, what: String, expected: String, got: String },
+    /// Publish under a number above `highest`.
+    #[error(
+        "{path} holds the model of run {run}, which the log doesn't know; restore the log from a backup"
+    )]
+    Occupied {
+        path: String,
+        run: String,
+        /// The highest version of the model that has a folder.
+        highest: u64,
+    },
     #[error("the store of the registry is gone")]
     Gone,
     #[error("the store of the registry did not answer within {limit_ms} ms")]

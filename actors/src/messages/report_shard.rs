@@ -1,10 +1,12 @@
 //! ParameterServer → Coordinator: how far a shard is, and which checkpoint parts it has written.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
 use crate::checkpoint::SavedPart;
-use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::ids::{ShardId, Slot, Version, View, WorkerId};
 use crate::ledger::Ledger;
 
 /// A snapshot of one shard's progress: a later one replaces an earlier one.
@@ -69,6 +71,26 @@ pub enum ReportError {
     StaleView { got: View, current: View },
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("report of {got} refused, servers.shards is {shards} at the coordinator")]
+    NoSuchShard { got: ShardId, shards: u32 },
+    #[error("report of {got} refused, workers.count is {workers} at the coordinator")]
+    NoSuchWorker { got: WorkerId, workers: u32 },
+    #[error("report of {got} refused, the last one is {last}")]
+    BeyondLast { got: Version, last: Version },
+    #[error("ledger of {got} refused, the first shard keeps it")]
+    NotItsLedger { got: ShardId },
+    #[error("ledger of {got} finished epochs refused, job.epochs is {epochs}")]
+    TooManyEpochs { got: usize, epochs: u64 },
+    #[error(
+        "checkpoint part of {got} refused, checkpoint.every_steps is {every} and the last is {last}"
+    )]
+    NotSaved { got: Version, every: u64, last: Version },
+    #[error("checkpoint part of {got:?} refused, {shard} owns {expected:?}")]
+    WrongRange { shard: ShardId, expected: Range<usize>, got: Range<usize> },
+    #[error("checkpoint part of parameters refused, it comes from no shard")]
+    NobodysRange,
+    #[error("checkpoint part with {got} refused, residuals are kept of {slots} slots")]
+    WrongSlot { got: Slot, slots: u32 },
 }
 
 impl WireMessage for ReportShard {

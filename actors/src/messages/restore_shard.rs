@@ -46,6 +46,9 @@ pub enum RestoreError {
     Plan { cause: String },
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// Nothing is wrong with the checkpoint as far as anyone can see; ask again.
+    #[error("the checkpoint can't be read now: {cause}")]
+    Store { cause: String },
 }
 
 impl WireMessage for RestoreShard {

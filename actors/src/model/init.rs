@@ -6,6 +6,7 @@ use std::ops::Range;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::allocation::{NoMemory, zeros};
 use crate::layout::{Init, Layout};
 
 /// Values `range` of the flat space before step 0, for a seed.
@@ -14,13 +15,16 @@ use crate::layout::{Init, Layout};
 /// a shard draws its own part and gets the bits that the whole space has there. `seed` is hashed
 /// with this purpose: other draws of the same seed share nothing with it.
 ///
+/// # Errors
+/// There is no memory for so many values.
+///
 /// # Panics
 /// If the range is not of the layout.
-pub fn initialise(layout: &Layout, seed: u64, range: Range<usize>) -> Vec<f32> {
+pub fn initialise(layout: &Layout, seed: u64, range: Range<usize>) -> Result<Vec<f32>, NoMemory> {
     assert!(range.end <= layout.len(), "{range:?} of {} parameters", layout.len());
     let key = blake3::derive_key("gradmesh initial parameters, version 1", &seed.to_le_bytes());
     let mut random = ChaCha8Rng::from_seed(key);
-    let mut values = vec![0.0; range.len()];
+    let mut values = zeros(range.len())?;
     for (index, tensor) in layout.tensors().iter().enumerate() {
         let place = layout.range(index);
         let start = range.start.max(place.start);
@@ -32,7 +36,7 @@ pub fn initialise(layout: &Layout, seed: u64, range: Range<usize>) -> Vec<f32> {
         let part = &mut values[start - range.start..end - range.start];
         fill(part, tensor.init, start - place.start, &mut random);
     }
-    values
+    Ok(values)
 }
 
 /// Draws the values of a tensor from its value number `first` on.
@@ -92,16 +96,16 @@ mod tests {
     #[test]
     fn any_range_has_the_bits_of_the_whole() {
         let layout = layout();
-        let whole = initialise(&layout, 7, 0..layout.len());
+        let whole = initialise(&layout, 7, 0..layout.len()).unwrap();
         for range in [0..1, 1..17, 63..4999, 4998..5051, 5050..5052, 5001..12_050, 12_049..12_050] {
-            let part = initialise(&layout, 7, range.clone());
+            let part = initialise(&layout, 7, range.clone()).unwrap();
             assert_eq!(bits(&part), bits(&whole[range.clone()]), "{range:?}");
         }
     }
 
     #[test]
     fn glorot_is_uniform_within_its_limit() {
-        let values = initialise(&layout(), 1, 0..5000);
+        let values = initialise(&layout(), 1, 0..5000).unwrap();
         let limit = (6.0f64 / 150.0).sqrt();
         let (mean, deviation) = mean_and_deviation(&values);
         // Five standard errors of 5,000 draws.
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn he_is_normal_with_its_deviation() {
-        let values = initialise(&layout(), 1, 5050..12_050);
+        let values = initialise(&layout(), 1, 5050..12_050).unwrap();
         let (mean, deviation) = mean_and_deviation(&values);
         assert!(mean.abs() < 5.0 * 0.5 / 7000f64.sqrt(), "{mean}");
         assert!((deviation / 0.5 - 1.0).abs() < 0.05, "{deviation}");
@@ -124,11 +128,11 @@ mod tests {
     #[test]
     fn seeds_and_tensors_differ() {
         let layout = layout();
-        assert_ne!(initialise(&layout, 1, 0..9), initialise(&layout, 2, 0..9));
+        assert_ne!(initialise(&layout, 1, 0..9).unwrap(), initialise(&layout, 2, 0..9).unwrap());
         let same = TensorSpec::new("a", vec![9], Init::He { fan_in: 1 });
         let twins =
             Layout::new(vec![same.clone(), TensorSpec { name: "b".into(), ..same }]).unwrap();
-        let values = initialise(&twins, 1, 0..18);
+        let values = initialise(&twins, 1, 0..18).unwrap();
         assert_ne!(values[..9], values[9..]);
     }
 
@@ -136,8 +140,8 @@ mod tests {
     #[test]
     fn seed_zero_draws_these_values_for_ever() {
         let layout = layout();
-        let glorot = bits(&initialise(&layout, 0, 0..2));
-        let he = bits(&initialise(&layout, 0, 5050..5052));
+        let glorot = bits(&initialise(&layout, 0, 0..2).unwrap());
+        let he = bits(&initialise(&layout, 0, 5050..5052).unwrap());
         assert_eq!(
             (glorot, he),
             (vec![1_038_376_828, 980_105_527], vec![1_057_344_779, 1_029_669_545])

@@ -261,7 +261,7 @@ mod tests {
     /// Parameters by seed, biases moved off zero so that they matter.
     fn parameters(model: &Mlp) -> Vec<f32> {
         let layout = Layout::new(model.tensors()).unwrap();
-        let mut values = initialise(&layout, 3, 0..layout.len());
+        let mut values = initialise(&layout, 3, 0..layout.len()).unwrap();
         for (index, value) in values.iter_mut().enumerate() {
             *value += 0.1 * (index as f32).sin();
         }

@@ -12,11 +12,12 @@
 //!                                └── a worker is lost ─────┘ (then Adopting instead of Restoring)
 //! ```
 
+mod beliefs;
 mod phase;
 mod recovery;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use phase::{Command, TrainingConfig};
@@ -34,7 +35,15 @@ use crate::messages::{
     ReportFailure, ReportPart, ReportShard,
 };
 use crate::plan::{JobOffer, JobPlan};
+use beliefs::overlap;
 use phase::{Phase, Recovery};
+
+/// Checkpoints of which parts may be collected at a time. Shards wait for no more than two; more
+/// are there only while the coordinator can't write, and then the newest is what counts.
+const COLLECTED_MAX: usize = 64;
+
+/// Nodes that are remembered to train the same as the others, far more than a cluster has.
+const OFFERS_MAX: usize = 1024;
 
 /// A training run, as its coordinator sees it.
 #[derive(Debug)]
@@ -52,6 +61,10 @@ pub struct Training {
     resumed_from: Option<Version>,
     /// Where the rollback under way goes; fixed when it begins.
     rollback_to: Version,
+    /// Checkpoints that the store takes for whole, but that a member could not restore: each of
+    /// them would begin the same view again and again. As many as the store holds, at most; one
+    /// that is committed anew counts again.
+    passed_over: BTreeSet<Version>,
     /// The view that began with the newest rollback.
     rolled_back_in: View,
     /// Checkpoints of which parts have been reported.
@@ -95,6 +108,7 @@ impl Training {
             checkpoint: None,
             resumed_from: None,
             rollback_to: Version(0),
+            passed_over: BTreeSet::new(),
             rolled_back_in: View(0),
             collected: BTreeMap::new(),
             rebalance: false,
@@ -108,13 +122,17 @@ impl Training {
     /// A node's word that its actors live.
     ///
     /// # Errors
-    /// The node would train something else than the others.
+    /// The node would train something else than the others, or runs a member beyond the
+    /// configuration.
     pub fn heartbeat(
         &mut self,
         heartbeat: &Heartbeat,
         now: Duration,
     ) -> (Result<HeartbeatAck, HeartbeatError>, Vec<Command>) {
         let mut commands = Vec::new();
+        if let Err(refused) = self.check_members(heartbeat) {
+            return (Err(refused), commands);
+        }
         let has_workers =
             heartbeat.members.iter().any(|(member, _)| matches!(member, Member::Worker(_)));
         match &heartbeat.offer {
@@ -150,9 +168,9 @@ impl Training {
     /// A shard's progress.
     ///
     /// # Errors
-    /// It is of a view that is over.
+    /// It is of a view that is over, or says what can't be.
     pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
-        self.check_view(report.view)?;
+        self.check_shard(&report)?;
         let shard = self.progress.entry(report.shard).or_default();
         // A checkpoint part is reported when it has been written; later steps may be known by then.
         let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
@@ -170,42 +188,46 @@ impl Training {
     /// A part of a checkpoint is in the store.
     ///
     /// # Errors
-    /// It is of a view that is over.
+    /// It is of a view that is over, or says what can't be.
     pub fn report_part(&mut self, report: ReportPart) -> (Result<(), ReportError>, Vec<Command>) {
-        if let Err(stale) = self.check_view(report.view) {
-            return (Err(stale), Vec::new());
+        if let Err(refused) = self.check_part(&report) {
+            return (Err(refused), Vec::new());
         }
         let ledger = report.shard.as_ref().and_then(|shard| shard.ledger.clone());
         if let Some(shard) = report.shard
-            && let Err(stale) = self.report_shard(shard)
+            && let Err(refused) = self.report_shard(shard)
         {
-            return (Err(stale), Vec::new());
+            return (Err(refused), Vec::new());
         }
         let newest = self.checkpoint.as_ref().map(|manifest| manifest.version);
         if newest.is_some_and(|newest| report.version <= newest) {
             return (Ok(()), Vec::new());
         }
         let collected = self.collected.entry(report.version).or_default();
-        collected.parts.retain(|part| part.content != report.part.content);
+        collected.parts.retain(|part| !overlap(part, &report.part));
         collected.parts.push(report.part);
         collected.ledger = ledger.or(collected.ledger.take());
+        if self.collected.len() > COLLECTED_MAX {
+            self.collected.pop_first();
+        }
         (Ok(()), self.commit_if_whole(report.version).into_iter().collect())
     }
 
     /// A worker can't go on.
     ///
     /// # Errors
-    /// It is of a view that is over.
+    /// It is of a view that is over, or of a worker that can't be.
     pub fn report_failure(
         &mut self,
         report: ReportFailure,
     ) -> (Result<(), ReportError>, Vec<Command>) {
-        if let Err(stale) = self.check_view(report.view) {
-            return (Err(stale), Vec::new());
+        if let Err(refused) = self.check_failure(&report) {
+            return (Err(refused), Vec::new());
         }
         match report.kind {
             FailureKind::Lasting => self.fail(report.cause),
             FailureKind::Checkpoint if matches!(self.phase, Phase::Running { .. }) => {
+                self.passed_over.insert(self.rollback_to);
                 return (Ok(()), self.recover(Recovery::Rollback));
             }
             // Another recovery has begun, which reads the checkpoint itself.
@@ -218,6 +240,7 @@ impl Training {
     pub fn committed(&mut self, manifest: Manifest) -> Vec<Command> {
         let version = manifest.version;
         self.held_up = None;
+        self.passed_over.remove(&version);
         self.collected.retain(|&other, _| other > version);
         if self.checkpoint.as_ref().is_none_or(|newest| newest.version < version) {
             self.checkpoint = Some(manifest);
@@ -243,7 +266,7 @@ impl Training {
         if !matches!(self.phase, Phase::Publishing) {
             return Vec::new();
         }
-        self.checkpoint = None;
+        self.passed_over.extend(self.checkpoint.take().map(|manifest| manifest.version));
         self.recover(Recovery::Rollback)
     }
 
@@ -258,14 +281,6 @@ impl Training {
         if !matches!(self.phase, Phase::Done(_) | Phase::Failed { .. }) {
             self.phase = Phase::Failed { cause };
         }
-    }
-
-    fn check_view(&self, got: View) -> Result<(), ReportError> {
-        // New leases change nothing that a shard or a checkpoint holds; a rollback does.
-        if got >= self.rolled_back_in && got <= self.view {
-            return Ok(());
-        }
-        Err(ReportError::StaleView { got, current: self.view })
     }
 
     /// Takes the first offer as the job's plan; all others must be the same.
@@ -295,6 +310,10 @@ impl Training {
                 Ok(plan) => self.plan = Some(plan),
                 Err(error) => self.fail(error.to_string()),
             }
+        }
+        if self.recoveries.offered.len() >= OFFERS_MAX {
+            // Whoever lives says it again.
+            self.recoveries.offered.clear();
         }
         self.recoveries.offered.insert(from.node.clone(), from.life);
         Ok(())

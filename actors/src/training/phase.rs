@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Published;
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardId, View, WorkerId};
+use crate::messages::checkpoint_store::OpenCheckpoints;
 use crate::messages::{AdoptView, LeaseSlots, RestoreShard};
 use crate::reduction::Span;
 
@@ -27,7 +28,7 @@ pub struct TrainingConfig {
 pub enum Command {
     /// Find the newest whole checkpoint of this job, or the sign that it is finished
     /// → [`super::Training::opened`].
-    Open { job_digest: String, data_digest: String },
+    Open(OpenCheckpoints),
     /// See whether the registry still has what this finished run published
     /// → [`super::Training::confirmed`].
     Confirm(Box<Finished>),

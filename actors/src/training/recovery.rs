@@ -9,7 +9,7 @@ use crate::assignment::lease;
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
-use crate::messages::checkpoint_store::Opened;
+use crate::messages::checkpoint_store::{OpenCheckpoints, Opened};
 use crate::messages::{AdoptView, LeaseError, LeaseSlots, Member, RestoreError, RestoreShard};
 use crate::reduction::Span;
 
@@ -99,8 +99,11 @@ impl Training {
                 self.fail(cause);
                 return Vec::new();
             }
-            // The file was whole when it was opened: look again, an older one may have to do.
-            Err(RestoreError::Checkpoint { .. }) => return self.recover(Recovery::Rollback),
+            // The store took it for whole, and would again. Version 0 needs no checkpoint.
+            Err(RestoreError::Checkpoint { .. }) => {
+                self.passed_over.insert(self.rollback_to);
+                return self.recover(Recovery::Rollback);
+            }
             // It lost its state since: adopting the view is not enough.
             Err(RestoreError::NotReady(_)) if *recovery == Recovery::NewLeases => {
                 return self.recover(Recovery::Rollback);
@@ -119,13 +122,22 @@ impl Training {
         view: View,
         answer: &Result<(), LeaseError>,
     ) {
-        if let Phase::Running { waiting, .. } = &mut self.phase
-            && view == self.view
-        {
-            match answer {
-                Ok(()) => waiting.remove(&worker),
-                Err(_) => waiting.insert(worker, Asked::Again),
-            };
+        let Phase::Running { waiting, .. } = &mut self.phase else { return };
+        if view != self.view {
+            return;
+        }
+        match answer {
+            Ok(()) => {
+                waiting.remove(&worker);
+            }
+            // It would say so for ever.
+            Err(error @ (LeaseError::WrongSlots { .. } | LeaseError::WrongShards { .. })) => {
+                let same = "give every node the same servers.shards and job.virtual_workers";
+                self.fail(format!("{worker} can't take its lease: {error}; {same}"));
+            }
+            Err(_) => {
+                waiting.insert(worker, Asked::Again);
+            }
         }
     }
 
@@ -184,8 +196,11 @@ impl Training {
     pub fn ask_store_again(&self) -> Vec<Command> {
         match (&self.phase, &self.plan) {
             (Phase::Opening, Some(plan)) => {
-                let data_digest = plan.offer.data.digest.clone();
-                vec![Command::Open { job_digest: self.job.digest(), data_digest }]
+                vec![Command::Open(OpenCheckpoints {
+                    job_digest: self.job.digest(),
+                    data_digest: plan.offer.data.digest.clone(),
+                    not: self.passed_over.clone(),
+                })]
             }
             (Phase::Confirming { finished, .. }, _) => vec![Command::Confirm(finished.clone())],
             (Phase::Raising(_), _) => vec![Command::RaiseView { above: self.view }],

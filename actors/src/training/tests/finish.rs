@@ -86,7 +86,7 @@ fn a_run_that_began_after_the_finished_one_goes_on() {
 fn a_store_that_fails_for_a_while_is_asked_the_same_again() {
     let mut world = World::new(CodecKind::None);
     world.save(4);
-    let open = world.asks(|command| matches!(command, Command::Open { .. }));
+    let open = world.asks(|command| matches!(command, Command::Open(_)));
     assert!(world.training.held_up("no space left".into()));
     assert!(!world.training.held_up("no space left".into()), "it is no news any more");
     assert_eq!(world.training.status().held_up.as_deref(), Some("no space left"));
@@ -130,4 +130,17 @@ fn a_last_checkpoint_that_got_lost_is_trained_again_from_the_one_before() {
     world.pass(2);
     assert_eq!(world.training.status().progress, Progress::Running);
     assert_eq!(world.restored[&ShardId(1)], Version(16));
+}
+
+#[test]
+fn a_last_checkpoint_that_looks_whole_but_can_not_be_read_is_not_published_for_ever() {
+    let mut world = World::new(CodecKind::None);
+    for (start, end) in [(0, 256), (256, 600)] {
+        world.report(18, PartContent::Parameters { start, end }, View(1)).unwrap();
+    }
+    world.carry_out_one();
+    world.inbox = world.training.last_checkpoint_lost();
+    world.pass(2);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.restored[&ShardId(1)], Version(0));
 }

@@ -1,6 +1,8 @@
 //! The coordinator's decisions, told as events and commands; no actor, no network.
 
+mod beliefs;
 mod finish;
+mod unreadable;
 
 use super::*;
 use crate::checkpoint::{Finished, PartContent};
@@ -25,6 +27,8 @@ struct World {
     stored_view: View,
     leases: BTreeMap<WorkerId, LeaseSlots>,
     restored: BTreeMap<ShardId, Version>,
+    /// What shards answer to restoring this version.
+    unreadable: Option<(Version, RestoreError)>,
 }
 
 const WORKERS: [Member; 2] = [Member::Worker(WorkerId(0)), Member::Worker(WorkerId(1))];
@@ -52,6 +56,7 @@ impl World {
             stored_view: View(0),
             leases: BTreeMap::new(),
             restored: BTreeMap::new(),
+            unreadable: None,
         };
         world.pass(1);
         world
@@ -89,18 +94,22 @@ impl World {
 
     fn carry_out_one(&mut self) {
         let next = match self.inbox.remove(0) {
-            Command::Open { .. } => {
+            Command::Open(open) => {
                 let (manifest, finished) = (self.stored.clone(), self.finished.clone());
+                let manifest = manifest.filter(|manifest| !open.not.contains(&manifest.version));
                 self.training.opened(Opened { manifest, finished })
             }
             Command::Confirm(_) => self.training.confirmed(self.registered),
             Command::RaiseView { above } => {
-                self.stored_view = self.stored_view.max(above).next();
+                self.stored_view = self.stored_view.max(above).next().unwrap();
                 self.training.view_raised(self.stored_view)
             }
             Command::Restore(restore) => {
                 self.restored.insert(restore.shard, restore.version);
-                self.training.shard_answered(restore.shard, restore.view, &Ok(()))
+                let bad =
+                    self.unreadable.as_ref().filter(|(version, _)| *version == restore.version);
+                let answer = bad.map_or(Ok(()), |(_, error)| Err(error.clone()));
+                self.training.shard_answered(restore.shard, restore.view, &answer)
             }
             Command::Adopt(adopt) => self.training.shard_answered(adopt.shard, adopt.view, &Ok(())),
             Command::Lease(lease) => {
@@ -280,11 +289,11 @@ fn a_checkpoint_committed_during_a_rollback_does_not_split_the_cluster() {
     while !matches!(world.inbox.first(), Some(Command::Restore(_))) {
         let rest = world.inbox.split_off(1);
         let next = match world.inbox.remove(0) {
-            Command::Open { .. } => {
+            Command::Open(_) => {
                 let manifest = world.stored.clone();
                 world.training.opened(Opened { manifest, finished: None })
             }
-            Command::RaiseView { above } => world.training.view_raised(above.next()),
+            Command::RaiseView { above } => world.training.view_raised(above.next().unwrap()),
             other => panic!("unexpected {other:?}"),
         };
         world.inbox = [next, rest].concat();
@@ -362,7 +371,7 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
     let heartbeat = Heartbeat {
         node: "stranger".into(),
         life: Incarnation(1),
-        members: vec![(Member::Worker(WorkerId(7)), Incarnation(1))],
+        members: vec![(WORKERS[1], Incarnation(1))],
         offer: Some(Box::new(other)),
     };
     let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
@@ -374,6 +383,7 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
 #[test]
 fn a_node_with_its_data_elsewhere_trains_with_the_others() {
     let mut world = World::new(CodecKind::None);
+    world.training.config.workers = 3;
     let mut job = world.training.job.clone();
     job.data.train = "/mnt/elsewhere/toy.csv".into();
     let heartbeat = Heartbeat {
@@ -390,6 +400,7 @@ fn a_node_with_its_data_elsewhere_trains_with_the_others() {
 #[test]
 fn a_worker_counts_only_when_it_has_said_what_it_trains() {
     let mut world = World::new(CodecKind::None);
+    world.training.config.workers = 3;
     let mut heartbeat = Heartbeat {
         node: "new".into(),
         life: Incarnation(1),
