@@ -565,14 +565,14 @@ impl Wires {
             if from == node && !dark {
                 let at = self.now_ms() + self.latency(from, to);
                 self.schedule(at, Due::Reset { pipe: id });
-            } else if to == node {
-                if let Some(pipe) = self.pipes.get_mut(&id) {
-                    pipe.arrived.clear();
-                    // A kernel without the process answers with a reset; a dark one not at all.
-                    pipe.reader_gone = !dark;
-                    if !dark {
-                        wake(&mut pipe.writer);
-                    }
+            } else if to == node
+                && let Some(pipe) = self.pipes.get_mut(&id)
+            {
+                pipe.arrived.clear();
+                // A kernel without the process answers with a reset; a dark one not at all.
+                pipe.reader_gone = !dark;
+                if !dark {
+                    wake(&mut pipe.writer);
                 }
             }
         }
