@@ -13,7 +13,7 @@ use actix::{
     SpawnHandle, Supervised,
 };
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{info, trace, warn};
 
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
@@ -26,6 +26,7 @@ use crate::model::initialise;
 use crate::norm::NormRounds;
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
+use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
 use crate::shard::{Accepted, Aggregated, Save, Shard, ShardState};
 
@@ -39,6 +40,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
 const SAVES_MAX: usize = 2;
+/// Target of the event of each applied step. Only who listens to it, as the failure simulation
+/// does, pays for its digest.
+pub const COMMITS: &str = "gradmesh::commits";
 
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
@@ -138,6 +142,10 @@ impl ParameterServer {
     fn commit(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
         let save = shard.commit(sum_of_squares);
+        trace!(
+            target: COMMITS, shard = self.id.0, view = shard.view().0, version = shard.version().0,
+            digest = shard.digest()
+        );
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             let Parameters { version, values } = shard.newest();
             // The worker may have given up; it asks again.
@@ -207,7 +215,7 @@ impl Handler<RestoreShard> for ParameterServer {
         if restore.shard != self.id {
             return done(Err(RestoreError::WrongShard { expected: restore.shard, got: self.id }));
         }
-        if restore.view < self.view {
+        if restore.view < self.view && !planted::is(Bug::StaleRestore) {
             let current = self.view;
             return done(Err(RestoreError::StaleView { got: restore.view, current }));
         }
@@ -266,6 +274,12 @@ impl Handler<PushGradient> for ParameterServer {
         match shard.accept(&push) {
             Err(refused) => done(Err(refused)),
             Ok(Accepted::Applied) => {
+                let Parameters { version, values } = shard.newest();
+                done(Ok(Pushed { version, values }))
+            }
+            Ok(Accepted::Waiting)
+                if planted::is(Bug::EarlyReply) && self.waiting.contains_key(&push.worker) =>
+            {
                 let Parameters { version, values } = shard.newest();
                 done(Ok(Pushed { version, values }))
             }
@@ -341,6 +355,7 @@ async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
     loop {
         match ask(&norm, request.clone(), ANSWER_MAX).await {
             Ok(combined) => return combined.sum_of_squares,
+            Err(_) if planted::is(Bug::OwnNorm) => return request.sums.iter().sum(),
             Err(_) => tokio::time::sleep(RETRY_AFTER).await,
         }
     }
@@ -370,12 +385,19 @@ async fn load_shard(
             .await
             .map_err(|_| RestoreError::Link(LinkError::Closed))?
             .map_err(|error| RestoreError::Checkpoint { cause: error.to_string() })?;
-        ShardState {
+        let mut state = ShardState {
             version: restore.version,
             parameters: loaded.parameters,
             optimizer: loaded.state,
             ledger: loaded.manifest.ledger,
+        };
+        if planted::is(Bug::OptimizerLost) {
+            state.optimizer = optimizer.new_state(state.parameters.len());
         }
+        if planted::is(Bug::LedgerLost) {
+            state.ledger = crate::ledger::Ledger::default();
+        }
+        state
     };
     Ok(Shard::new(id, Arc::new(plan), restore.checkpoint_every, restore.view, state))
 }

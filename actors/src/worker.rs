@@ -21,6 +21,7 @@ use crate::messages::{
 };
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
+use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
 use crate::slot_work::{SlotWork, StepWork};
 
@@ -278,7 +279,7 @@ impl Handler<LeaseSlots> for Worker {
             return Err(LeaseError::WrongWorker { expected: lease.worker, got: self.id });
         }
         if let Some(held) = &self.lease {
-            if lease.view < held.view {
+            if lease.view < held.view && !planted::is(Bug::StaleLease) {
                 return Err(LeaseError::StaleView { got: lease.view, current: held.view });
             }
             if lease.view == held.view {
@@ -292,7 +293,9 @@ impl Handler<LeaseSlots> for Worker {
         if let Some(version) = lease.rolled_back_to {
             self.parameters = None;
             // Residuals of slots that stay here are of steps that didn't happen.
-            self.work = None;
+            if !(version == Version(0) && planted::is(Bug::ResidualsKept)) {
+                self.work = None;
+            }
             let residual_codec = crate::codec::codec(&self.task.offer.job.gradient)
                 .is_some_and(|codec| codec.keeps_residual());
             self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
@@ -354,6 +357,7 @@ async fn push_one(to: Recipient<PushGradient>, push: PushGradient) -> Result<Val
             }
             Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
             Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PushError::Link(_)) if planted::is(Bug::ComputesAgain) => return Err(Halt::Resync),
             Err(PushError::NotReady(_) | PushError::Link(_) | PushError::Superseded) => {
                 wait(&mut pause).await;
             }
@@ -378,7 +382,9 @@ async fn pull_all(
         let mut values = Vec::with_capacity(from.len());
         for ((shard, from), newest) in (0u32..).zip(&from).zip(newest) {
             let pulled = match newest {
-                Some((newest, values)) if newest == version => Some((newest, values)),
+                Some((newest, values)) if newest == version || planted::is(Bug::MixedVersions) => {
+                    Some((newest, values))
+                }
                 _ => {
                     let shard = ShardId(shard);
                     let pull = PullParameters { view, shard, version: Some(version) };

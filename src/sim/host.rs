@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::disk::Disk;
 use super::fault::{ANY, Fault, FaultKind, FaultPlan};
+use super::invariants::Invariants;
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
 use super::report::{Broken, Report};
@@ -72,6 +73,7 @@ struct Host<'a> {
     active: Vec<FaultKind>,
     waker: Arc<AtomicWaker>,
     watch: Watch<'a>,
+    invariants: Option<Invariants>,
     counts: Counts,
     started: Instant,
     /// Memory of nodes that were killed.
@@ -92,6 +94,7 @@ struct Machine {
     ended: Rc<RefCell<Option<Result<(), String>>>>,
     state: NodeState,
     skew_ms: Rc<Cell<i64>>,
+    panics: Arc<AtomicBool>,
 }
 
 struct Woken {
@@ -130,6 +133,7 @@ impl<'a> Host<'a> {
             ended: Rc::default(),
             state: NodeState::default(),
             skew_ms: Rc::default(),
+            panics: Arc::default(),
         };
         let mut host = Self {
             sim,
@@ -144,6 +148,7 @@ impl<'a> Host<'a> {
             active: Vec::new(),
             waker,
             watch: Watch::new(&sim.checks),
+            invariants: sim.has_cluster.then(Invariants::default),
             counts: Counts::default(),
             started: Instant::now(),
             killed: Vec::new(),
@@ -286,8 +291,12 @@ impl<'a> Host<'a> {
             FaultKind::Pause { node } => self.each(node, |host, node| {
                 host.machines[node as usize].state.paused = true;
             }),
+            FaultKind::Panic { node } => self.each(node, |host, node| {
+                host.machines[node as usize].panics.store(true, Ordering::Relaxed);
+            }),
             FaultKind::FlipBit { path } => {
                 if let Some(flipped) = self.disk.flip_bit(path).now_or_never().flatten() {
+                    self.counts.bits_flipped += 1;
                     self.note(format!("a bit of {flipped} has flipped"));
                 }
             }
@@ -314,7 +323,7 @@ impl<'a> Host<'a> {
             FaultKind::Clock { node, .. } => self.each(node, |host, node| {
                 host.machines[node as usize].skew_ms.set(0);
             }),
-            FaultKind::FlipBit { .. } => {}
+            FaultKind::FlipBit { .. } | FaultKind::Panic { .. } => {}
             kind => {
                 if let Some(at) = self.active.iter().position(|active| active == kind) {
                     self.active.remove(at);
@@ -363,6 +372,7 @@ impl<'a> Host<'a> {
             disk: self.disk.clone(),
             seen: Rc::clone(&self.seen),
             skew_ms: Rc::clone(&self.machines[index].skew_ms),
+            panics: Arc::clone(&self.machines[index].panics),
         };
         let machine = &mut self.machines[index];
         machine.state = NodeState {
@@ -411,6 +421,10 @@ impl<'a> Host<'a> {
         if let Some(name) = self.watch.look(&world) {
             return Some(Some(Broken::Check(name)));
         }
+        let broken = self.invariants.as_mut().and_then(|invariants| invariants.look(&world).err());
+        if let Some(name) = broken {
+            return Some(Some(Broken::Check(name.to_owned())));
+        }
         let over = match &self.sim.ending {
             Ending::Trained => match world.training().map(|training| training.progress) {
                 Some(Progress::Done(_)) => true,
@@ -421,7 +435,10 @@ impl<'a> Host<'a> {
             Ending::After(limit) => now >= *limit,
         };
         if over {
-            return Some(self.watch.end(&world).map(Broken::Check));
+            let invariants = self.invariants.as_ref();
+            let broken = invariants.and_then(|invariants| invariants.end(&world, &self.disk).err());
+            let broken = broken.map(str::to_owned).or_else(|| self.watch.end(&world));
+            return Some(broken.map(Broken::Check));
         }
         (now >= self.sim.limit).then_some(Some(Broken::Hung { limit: self.sim.limit }))
     }

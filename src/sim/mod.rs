@@ -7,6 +7,7 @@ mod cluster;
 mod disk;
 mod fault;
 mod host;
+mod invariants;
 mod log;
 mod network;
 mod node;
@@ -25,7 +26,7 @@ use futures_util::future::LocalBoxFuture;
 
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
-    flip_bit, kill, lose, partition, pause, power_loss, reorder, skew, slow_disk, stop,
+    flip_bit, kill, lose, panic_in, partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
 pub use node::SimNode;
 pub use report::{Broken, Report};
@@ -80,6 +81,10 @@ pub struct Sim {
     limit: Duration,
     keep_events: bool,
     disks_sync: bool,
+    /// Nodes of a `cluster.toml`: the invariants of training hold.
+    has_cluster: bool,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<gradmesh_actors::planted::Bug>,
 }
 
 impl Default for Sim {
@@ -100,6 +105,9 @@ impl Sim {
             limit: LIMIT,
             keep_events: false,
             disks_sync: true,
+            has_cluster: false,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 
@@ -217,6 +225,15 @@ impl Sim {
         self
     }
 
+    /// Plants a bug in all nodes.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub fn plant(mut self, bug: gradmesh_actors::planted::Bug) -> Self {
+        self.disks_sync = bug != gradmesh_actors::planted::Bug::NoSync;
+        self.planted = Some(bug);
+        self
+    }
+
     /// Names of the nodes, in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(|node| node.name.as_str())
@@ -244,7 +261,11 @@ impl Sim {
     #[must_use]
     pub fn run_plan(&self, seed: Seed, plan: FaultPlan) -> Report {
         std::thread::scope(|scope| {
-            let run = scope.spawn(|| host::run(self, seed, plan));
+            let run = scope.spawn(|| {
+                #[cfg(feature = "planted-bugs")]
+                gradmesh_actors::planted::plant(self.planted);
+                host::run(self, seed, plan)
+            });
             match run.join() {
                 Ok(report) => report,
                 // A check of the user's, or the simulator itself.

@@ -7,8 +7,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::Seed;
 use super::fault::{
-    ANY, Fault, FaultPlan, block, delay, duplicate, fail_writes, kill, lose, partition, pause,
-    power_loss, reorder, skew, slow_disk, stop,
+    ANY, Fault, FaultPlan, block, delay, duplicate, fail_writes, flip_bit, kill, lose, panic_in,
+    partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
 
 /// Each seed draws some of the kinds of faults, how many of each, and when: a test under all of
@@ -26,7 +26,10 @@ impl Default for Swarm {
 }
 
 /// Kinds of faults that a swarm draws from.
-const KINDS: u64 = 12;
+const KINDS: u64 = 14;
+/// Files of checkpoints that a bit may flip in: what is damaged must be noticed, and the checkpoint
+/// before taken.
+const CHECKPOINT_PARTS: [&str; 2] = ["/parameters-", "/residuals-"];
 
 impl Swarm {
     /// All is healed after this time.
@@ -80,10 +83,12 @@ impl Swarm {
             8 => (vec![duplicate(node, somewhere, rate)], long),
             9 => (vec![reorder(node, somewhere, rate)], long),
             10 => (vec![fail_writes(node, rate * 3), slow_disk(node, draw.below(300))], long),
+            11 => (vec![panic_in(node)], 0),
+            12 => (vec![flip_bit(CHECKPOINT_PARTS[draw.below(2) as usize])], 0),
             _ => (vec![skew(node, 60_000 - draw.below(120_000) as i64)], long),
         };
         let at = draw.below(until);
-        let length = length.min(until - at).max(1);
+        let length = if length == 0 { 0 } else { length.min(until - at).max(1) };
         let timed = faults.into_iter().map(|fault| Fault { at_ms: at, for_ms: length, ..fault });
         timed.collect()
     }

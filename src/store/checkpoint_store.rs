@@ -24,6 +24,7 @@ use gradmesh_actors::messages::checkpoint_store::{
 };
 use gradmesh_actors::optimizer::Optimizer;
 use gradmesh_actors::plan::JobPlan;
+use gradmesh_actors::planted::{self, Bug};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tracing::warn;
@@ -72,6 +73,11 @@ impl CheckpointStore {
             bytes: bytes.len() as u64,
             digest: blake3::hash(&bytes).to_hex().to_string(),
         };
+        if planted::is(Bug::ReportFirst) {
+            let written = async move { self.put(&path, bytes).await };
+            tokio::task::spawn_local(written);
+            return Ok(saved);
+        }
         self.put(&path, bytes).await?;
         Ok(saved)
     }
@@ -155,7 +161,7 @@ impl CheckpointStore {
         let damaged = |cause: String| CheckpointError::Damaged { path: part.path.clone(), cause };
         let bytes = self.get(&part.path).await?;
         let digest = blake3::hash(&bytes).to_hex().to_string();
-        if digest != part.digest {
+        if digest != part.digest && !planted::is(Bug::DamageUnseen) {
             let (got, expected) = (short(&digest), short(&part.digest));
             return Err(damaged(format!("its BLAKE3 is {got}, the manifest says {expected}")));
         }
@@ -285,18 +291,28 @@ impl CheckpointStore {
         };
         let view = stored.max(raise.above).next();
         let text = serde_json::to_vec(&view).map_err(|error| store_error(&error))?;
-        self.put(VIEW, text).await?;
+        if !planted::is(Bug::ViewForgotten) {
+            self.put(VIEW, text).await?;
+        }
         Ok(view)
     }
 
     async fn commit(self, commit: CommitCheckpoint) -> Result<(), CheckpointError> {
         let manifest = commit.manifest;
+        if planted::is(Bug::RemovedFirst) {
+            self.remove_older(manifest.version, self.keep - 1).await?;
+        }
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| store_error(&error))?;
         self.put(&manifest_path(manifest.version), text).await?;
+        self.remove_older(manifest.version, self.keep).await
+    }
+
+    /// Keeps so many checkpoints of those up to `version`.
+    async fn remove_older(&self, version: Version, keep: usize) -> Result<(), CheckpointError> {
         let mut versions = self.versions().await?;
         // Newer ones are damaged, or training would have gone on from there: none to rely on.
-        versions.retain(|version| *version <= manifest.version);
-        let old = versions.len().saturating_sub(self.keep);
+        versions.retain(|other| *other <= version);
+        let old = versions.len().saturating_sub(keep);
         for version in &versions[..old] {
             if let Err(error) = self.remove(*version).await {
                 warn!(%version, %error, "old checkpoint not removed");

@@ -34,6 +34,7 @@ use crate::messages::{
     ReportFailure, ReportPart, ReportShard,
 };
 use crate::plan::{JobOffer, JobPlan};
+use crate::planted::{self, Bug};
 use phase::{Phase, Recovery};
 
 /// A training run, as its coordinator sees it.
@@ -262,7 +263,8 @@ impl Training {
 
     fn check_view(&self, got: View) -> Result<(), ReportError> {
         // New leases change nothing that a shard or a checkpoint holds; a rollback does.
-        if got >= self.rolled_back_in && got <= self.view {
+        let stale = got < self.rolled_back_in && !planted::is(Bug::StaleReport);
+        if !stale && got <= self.view {
             return Ok(());
         }
         Err(ReportError::StaleView { got, current: self.view })
@@ -308,7 +310,8 @@ impl Training {
 
     fn commit_if_whole(&mut self, version: Version) -> Option<Command> {
         let plan = self.plan.as_ref()?;
-        let slots = self.keeps_residuals().then_some(self.job.virtual_workers);
+        let awaits_residuals = self.keeps_residuals() && !planted::is(Bug::ManifestFirst);
+        let slots = awaits_residuals.then_some(self.job.virtual_workers);
         let len = plan.layout.len();
         let collected = self.collected.get_mut(&version)?;
         if collected.committing || !is_whole(&collected.parts, len, slots) {

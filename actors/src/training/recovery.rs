@@ -11,6 +11,7 @@ use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
 use crate::messages::checkpoint_store::Opened;
 use crate::messages::{AdoptView, LeaseError, LeaseSlots, Member, RestoreError, RestoreShard};
+use crate::planted::{self, Bug};
 use crate::reduction::Span;
 
 impl Training {
@@ -137,7 +138,7 @@ impl Training {
             (Phase::Running { .. }, Member::Shard(_)) => self.recover(Recovery::Rollback),
             (Phase::Running { leases, .. }, Member::Worker(worker)) => {
                 let idle = leases.get(&worker).is_none_or(|span| span.first == span.end);
-                match (idle, self.keeps_residuals()) {
+                match (idle, self.keeps_residuals() && !planted::is(Bug::ResidualsLost)) {
                     (true, _) => Vec::new(),
                     (false, true) => self.recover(Recovery::Rollback),
                     (false, false) => self.recover(Recovery::NewLeases),
@@ -150,6 +151,12 @@ impl Training {
 
     pub(super) fn joined(&mut self, member: Member) -> Vec<Command> {
         match (&self.phase, member) {
+            (Phase::Running { leases, recovery, .. }, Member::Worker(worker))
+                if planted::is(Bug::LeaseTwice) =>
+            {
+                let held = leases.values().next();
+                held.map(|&held| self.lease_to(worker, held, *recovery)).into_iter().collect()
+            }
             (Phase::Running { .. }, Member::Worker(_)) if self.keeps_residuals() => {
                 self.rebalance = true;
                 Vec::new()
