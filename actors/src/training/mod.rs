@@ -154,6 +154,11 @@ impl Training {
     /// It is of a view that is over.
     pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
         self.check_view(report.view)?;
+        // The run ended with what its last checkpoint holds. A shard that was told to go back
+        // before that was known is of no interest any more.
+        if matches!(self.phase, Phase::Publishing | Phase::Done(_)) {
+            return Ok(());
+        }
         let shard = self.progress.entry(report.shard).or_default();
         // A checkpoint part is reported when it has been written; later steps may be known by then.
         let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
@@ -350,6 +355,10 @@ impl Training {
         let last = self.plan.as_ref()?.last_version();
         let manifest = self.checkpoint.as_ref().filter(|manifest| manifest.version == last)?;
         self.ledger.clone_from(&manifest.ledger);
+        for shard in (0..self.config.shards).map(ShardId) {
+            let shard = self.progress.entry(shard).or_default();
+            (shard.version, shard.closed) = (last, true);
+        }
         let publish = Command::Publish(Box::new(manifest.clone()));
         self.phase = Phase::Publishing;
         Some(publish)
