@@ -70,7 +70,8 @@ fn cluster(codec: [&str; 2]) -> Sim {
     Sim::cluster(config)
         .unwrap()
         .swarm(Swarm::default().until(FAULTS_UNTIL))
-        .limit(Duration::from_secs(60))
+        // A lost answer to an order to restore is waited for for a minute.
+        .limit(Duration::from_secs(200))
         // What comes after the end of a run must not undo it.
         .until(|world| {
             let done = world.training().is_some_and(|t| matches!(t.progress, Progress::Done(_)));
