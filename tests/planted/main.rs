@@ -103,7 +103,7 @@ fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     let report = sim.run(Seed(seed));
     let broken = match &report.broken {
         Some(broken) => broken.to_string(),
-        None if report.digest() != Some(calm) => "the digest is the one of a calm run".to_owned(),
+        None if report.digest() != Some(calm) => "the digest is not the one of a calm run".to_owned(),
         None => return None,
     };
     Some((broken, report))
