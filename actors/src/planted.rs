@@ -35,12 +35,12 @@ pub enum Bug {
     ResidualsKept,
     /// Slots move to another worker without their residuals.
     ResidualsLost,
-    /// A worker that comes back gets slots that another one holds.
+    /// Where slots don't divide by the workers, two of them get the one in between.
     LeaseTwice,
     /// The shuffle goes by the epochs that this process has seen.
     LocalShuffle,
-    /// The coordinator takes reports of a view that is over.
-    StaleReport,
+    /// What is published is the newest checkpoint when all shards are done, not the last one.
+    PublishedEarly,
     /// A manifest is written before the residuals that belong to it.
     ManifestFirst,
     /// A shard reports a part before it is written.
@@ -77,7 +77,7 @@ impl Bug {
         Self::ResidualsLost,
         Self::LeaseTwice,
         Self::LocalShuffle,
-        Self::StaleReport,
+        Self::PublishedEarly,
         Self::ManifestFirst,
         Self::ReportFirst,
         Self::ViewForgotten,

@@ -118,6 +118,10 @@ impl Reduction {
 
     /// [`Bug::ArrivalOrder`]: one running sum, which has the span of no slot until it is complete.
     pub(crate) fn insert_as_it_comes(&mut self, span: Span, part: Part) {
+        if span == self.root {
+            self.parts.insert(span, part);
+            return;
+        }
         let running = Span { first: self.root.end, end: self.root.end };
         let sum = match self.parts.remove(&running) {
             Some(mut sum) => {

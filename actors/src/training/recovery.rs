@@ -151,12 +151,6 @@ impl Training {
 
     pub(super) fn joined(&mut self, member: Member) -> Vec<Command> {
         match (&self.phase, member) {
-            (Phase::Running { leases, recovery, .. }, Member::Worker(worker))
-                if planted::is(Bug::LeaseTwice) =>
-            {
-                let held = leases.values().next();
-                held.map(|&held| self.lease_to(worker, held, *recovery)).into_iter().collect()
-            }
             (Phase::Running { .. }, Member::Worker(_)) if self.keeps_residuals() => {
                 self.rebalance = true;
                 Vec::new()
