@@ -35,7 +35,7 @@ const LATENCY_MS: std::ops::RangeInclusive<u64> = 1..=3;
 const OVERTAKEN_MS: u64 = 20;
 const FORGOTTEN_MS: u64 = 2000;
 /// One of so many is forgotten on its way.
-const FORGOTTEN: u64 = 4;
+const FORGOTTEN: u64 = 3;
 
 pub(super) type PipeId = u64;
 

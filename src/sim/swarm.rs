@@ -68,8 +68,10 @@ impl Swarm {
     fn fault(&self, kind: u64, names: &[&str], draw: &mut Draw) -> Vec<Fault> {
         let until = u64::try_from(self.until.as_millis()).unwrap_or(u64::MAX).max(1);
         let (node, other) = (draw.of(names), draw.of(names));
-        let somewhere = if draw.below(3) == 0 { ANY } else { other };
-        let rate = 1 + draw.below(200) as u16;
+        let anywhere = |draw: &mut Draw, name| if draw.below(3) == 0 { ANY } else { name };
+        let (from, somewhere) = (anywhere(draw, node), anywhere(draw, other));
+        // A network that loses half of all is a partition; one that doubles half of all works.
+        let (rate, often) = (1 + draw.below(200) as u16, 1 + draw.below(500) as u16);
         let (short, long) = (1 + draw.below(3000), 1 + draw.below(10_000));
         let (faults, length) = match kind {
             0 => (vec![kill(node)], short),
@@ -78,10 +80,10 @@ impl Swarm {
             3 => (vec![pause(node)], short),
             4 => (vec![block(node, somewhere)], short),
             5 => (partition(node, somewhere).to_vec(), short),
-            6 => (vec![delay(node, somewhere, 1 + draw.below(500))], long),
-            7 => (vec![lose(node, somewhere, rate)], long),
-            8 => (vec![duplicate(node, somewhere, rate)], long),
-            9 => (vec![reorder(node, somewhere, rate)], long),
+            6 => (vec![delay(from, somewhere, 1 + draw.below(500))], long),
+            7 => (vec![lose(from, somewhere, rate)], long),
+            8 => (vec![duplicate(from, somewhere, often)], long),
+            9 => (vec![reorder(from, somewhere, often)], long),
             10 => (vec![fail_writes(node, rate * 3), slow_disk(node, draw.below(300))], long),
             11 => (vec![panic_in(node)], 0),
             12 => (vec![flip_bit(CHECKPOINT_PARTS[draw.below(2) as usize])], 0),

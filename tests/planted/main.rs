@@ -22,14 +22,14 @@ const SEEDS_MAX: u64 = 1000;
 /// Seeds of one hunt begin this far from those of the next.
 const BASE: u64 = 1_000_000;
 /// A calm run takes a third of this; all is healed afterwards.
-const FAULTS_UNTIL: Duration = Duration::from_millis(1500);
+const FAULTS_UNTIL: Duration = Duration::from_millis(1200);
 
 /// Steps of a few milliseconds, a checkpoint each 8 of them, and nobody waits long for the dead.
 /// Registry and coordinator are apart, so that what they say to each other can be lost.
 const JOB: [&str; 13] = [
     "job.model.kind=linear",
     "job.model.hidden=[]",
-    "job.epochs=3",
+    "job.epochs=4",
     "job.optimizer.kind=momentum",
     "checkpoint.every_steps=8",
     "checkpoint.keep=1",
@@ -81,7 +81,7 @@ fn cluster(gradient: &[&str]) -> Sim {
         // What comes after the end of a run must not undo it.
         .until(|world| {
             let done = world.training().is_some_and(|t| matches!(t.progress, Progress::Done(_)));
-            done && world.now() > FAULTS_UNTIL + Duration::from_secs(1)
+            done && world.now() > FAULTS_UNTIL + Duration::from_millis(500)
         })
 }
 
