@@ -129,6 +129,12 @@ impl Worker {
         }
     }
 
+    /// Whether this lease still counts. A future that was cancelled for a new one ends all the same
+    /// where its answer came together with that lease: actix cancels after it has polled.
+    fn holds_lease(&self, lease: &LeaseSlots) -> bool {
+        self.lease.is_some_and(|held| held.view == lease.view)
+    }
+
     /// Has the rows of the leased slots loaded. Blocks this worker's thread while it reads.
     fn hold(&mut self, lease: &LeaseSlots) -> Result<(), String> {
         let cut = self.work.as_ref().map(|work| work.plan().shards.len());
@@ -147,6 +153,7 @@ impl Worker {
         let load = async move { load_residuals(store, LoadResiduals { version, slots }).await };
         let handle =
             ctx.spawn(load.into_actor(self).map(move |loaded, worker, ctx| match loaded {
+                _ if !worker.holds_lease(&lease) => {}
                 Ok(residuals) => {
                     if let Some(work) = &mut worker.work {
                         work.restore_residuals(residuals);
@@ -166,6 +173,7 @@ impl Worker {
     fn pull(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
         let pull = pull_all(self.links.pull.clone(), lease.view).into_actor(self);
         let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
+            _ if !worker.holds_lease(&lease) => {}
             Ok((version, shards)) => {
                 debug!(worker = %worker.id, %version, "parameters pulled");
                 worker.parameters = Some((version, assemble(shards)));
@@ -195,6 +203,7 @@ impl Worker {
         let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
         let handle =
             ctx.spawn(exchange.into_actor(self).map(move |pushed, worker, ctx| match pushed {
+                _ if !worker.holds_lease(&lease) => {}
                 Ok(_) if version == last => info!(worker = %worker.id, "last version evaluated"),
                 Ok(shards) => worker.advance(lease, version.next(), shards, ctx),
                 Err(halt) => worker.halt(lease, halt, ctx),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use gradmesh::actors::planted::Bug;
 use gradmesh::actors::training::Progress;
 use gradmesh::config::{Config, NodeConfig, Role};
-use gradmesh::sim::{Report, Seed, Sim, Swarm};
+use gradmesh::sim::{Report, Seed, Sim, Swarm, delay};
 
 /// Each bug must be found within so many.
 const SEEDS_MAX: u64 = 1000;
@@ -206,4 +206,15 @@ fn the_same_seeds_pass_without_a_bug() {
         }
     }
     println!("{seeds} seeds without a bug: {:.1} CPU s", cpu_seconds() - before);
+}
+
+/// Found while bugs were planted: the answer to a push came with the lease that had cancelled the
+/// exchange, and the worker computed a step more on its restored residuals.
+#[test]
+fn an_answer_that_comes_with_a_new_lease_does_not_count() {
+    let (sim, calm) = &clusters()[0];
+    let late = delay("worker-0", "main", 215).at("359ms").for_("841ms");
+    let report = sim.clone().faults([late]).run(Seed(974));
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.digest(), Some(calm.as_str()), "{report}");
 }
