@@ -25,7 +25,7 @@ pub enum Bug {
     OwnNorm,
     /// A shard takes an order to restore of a view that is over.
     StaleRestore,
-    /// A worker takes a lease of a view that is over.
+    /// A worker takes each lease that comes: a copy, or one of a view that is over.
     StaleLease,
     /// A worker computes a step again that was not answered, residuals included.
     ComputesAgain,

@@ -287,8 +287,10 @@ impl Handler<LeaseSlots> for Worker {
         if lease.worker != self.id {
             return Err(LeaseError::WrongWorker { expected: lease.worker, got: self.id });
         }
-        if let Some(held) = &self.lease {
-            if lease.view < held.view && !planted::is(Bug::StaleLease) {
+        if let Some(held) = &self.lease
+            && !planted::is(Bug::StaleLease)
+        {
+            if lease.view < held.view {
                 return Err(LeaseError::StaleView { got: lease.view, current: held.view });
             }
             if lease.view == held.view {

@@ -85,8 +85,8 @@ impl FaultPlan {
         let table: toml::Table = toml::from_str(text).map_err(wrong)?;
         let written = table.get("faults").and_then(toml::Value::as_array);
         for (written, fault) in written.into_iter().flatten().zip(&plan.faults) {
-            let known = toml::Table::try_from(fault)
-                .map_err(|error| FaultPlanError(error.to_string()))?;
+            let known =
+                toml::Table::try_from(fault).map_err(|error| FaultPlanError(error.to_string()))?;
             let keys = written.as_table().into_iter().flat_map(toml::Table::keys);
             if let Some(key) = keys.into_iter().find(|key| !known.contains_key(*key)) {
                 let known: Vec<&str> = known.keys().map(String::as_str).collect();

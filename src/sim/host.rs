@@ -36,10 +36,8 @@ const RESTART_MS: u64 = 200;
 
 /// Runs one seed on this thread, which must be a fresh one: thread-locals of libraries count too.
 pub(super) fn run(sim: &Sim, seed: Seed, plan: FaultPlan) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     #[expect(clippy::expect_used, reason = "without I/O nothing is asked of the system")]
     let runtime = runtime.expect("a runtime with a clock");
     tracing::subscriber::with_default(log::Listener, || {

@@ -43,8 +43,7 @@ pub(super) struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event()
-            && (*metadata.level() <= Level::INFO || metadata.target() == COMMITS)
+        metadata.is_event() && (*metadata.level() <= Level::INFO || metadata.target() == COMMITS)
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
@@ -74,7 +73,8 @@ impl Subscriber for Listener {
             Level::WARN => "WARN ",
             _ => "",
         };
-        let restart = event.metadata().target() == "gradmesh::supervisor" && message == "restarting";
+        let restart =
+            event.metadata().target() == "gradmesh::supervisor" && message == "restarting";
         Network::with(|wires| {
             wires.actor_restarts += u64::from(restart);
             wires.note(EventKind::Said { node, text: format!("{level}{message}{fields}") });

@@ -49,8 +49,7 @@ impl fmt::Display for Seed {
     }
 }
 
-type Main =
-    Arc<dyn Fn(SimNode) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
+type Main = Arc<dyn Fn(SimNode) -> LocalBoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 #[derive(Clone)]
 struct NodeSpec {

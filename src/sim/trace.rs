@@ -23,21 +23,58 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// A message has arrived.
-    Arrived { from: u32, to: u32, message: Sent },
-    Lost { from: u32, to: u32, message: Sent },
+    Arrived {
+        from: u32,
+        to: u32,
+        message: Sent,
+    },
+    Lost {
+        from: u32,
+        to: u32,
+        message: Sent,
+    },
     /// One more copy of it is on its way.
-    Duplicated { from: u32, to: u32, message: Sent },
-    Connected { from: u32, to: u32 },
-    Refused { from: u32 },
-    Closed { from: u32, to: u32 },
-    Reset { from: u32, to: u32 },
+    Duplicated {
+        from: u32,
+        to: u32,
+        message: Sent,
+    },
+    Connected {
+        from: u32,
+        to: u32,
+    },
+    Refused {
+        from: u32,
+    },
+    Closed {
+        from: u32,
+        to: u32,
+    },
+    Reset {
+        from: u32,
+        to: u32,
+    },
     /// A file was written, or that failed.
-    Written { node: u32, path: String, bytes: u64, checksum: u32, failed: bool },
-    Removed { node: u32, path: String },
+    Written {
+        node: u32,
+        path: String,
+        bytes: u64,
+        checksum: u32,
+        failed: bool,
+    },
+    Removed {
+        node: u32,
+        path: String,
+    },
     /// A fault began or ended, a node started or ended.
-    World { text: String },
+    World {
+        text: String,
+    },
     /// A node's own log line.
-    Said { node: u32, text: String },
+    Said {
+        node: u32,
+        text: String,
+    },
 }
 
 /// A message as the network sees it.

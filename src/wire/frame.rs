@@ -259,7 +259,11 @@ impl Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begins {
     /// With a frame of this length, which may not all be there yet.
-    Frame { class: Class, kind: u16, bytes: usize },
+    Frame {
+        class: Class,
+        kind: u16,
+        bytes: usize,
+    },
     /// Too short to tell.
     Unknown,
     NoFrame,

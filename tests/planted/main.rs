@@ -109,17 +109,16 @@ fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     let report = sim.run(Seed(seed));
     let broken = match &report.broken {
         Some(broken) => broken.to_string(),
-        None if report.digest() != Some(calm) => "the digest is not the one of a calm run".to_owned(),
+        None if report.digest() != Some(calm) => {
+            "the digest is not the one of a calm run".to_owned()
+        }
         None => return None,
     };
     Some((broken, report))
 }
 
 /// The first of these seeds that breaks, on all cores.
-fn first_broken(
-    seeds: std::ops::Range<u64>,
-    bug: Option<Bug>,
-) -> Option<(u64, String, Report)> {
+fn first_broken(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Option<(u64, String, Report)> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let mut from = seeds.start;
     while from < seeds.end {

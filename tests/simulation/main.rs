@@ -37,7 +37,13 @@ fn probe_swarm() {
     let calm = digits("").run(Seed(1));
     for seed in 0..50 {
         let report = digits("").swarm(Swarm::default()).run(Seed(seed));
-        println!("{} {:?} {} {:?}", seed, report.broken, report.took.as_secs_f64(), start.elapsed());
+        println!(
+            "{} {:?} {} {:?}",
+            seed,
+            report.broken,
+            report.took.as_secs_f64(),
+            start.elapsed()
+        );
         if report.broken.is_some() || report.digest() != calm.digest() {
             println!("{report}");
         }
