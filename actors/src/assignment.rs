@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::WorkerId;
+use crate::planted::{self, Bug};
 use crate::reduction::Span;
 
 /// Cuts slots `0..slots` into one contiguous span a worker, in worker order, as even as possible.
@@ -12,9 +13,13 @@ use crate::reduction::Span;
 pub fn lease(slots: u32, workers: &[WorkerId]) -> BTreeMap<WorkerId, Span> {
     let count = workers.len() as u64;
     let border = |index: u64| (u64::from(slots) * index / count.max(1)) as u32;
+    let end = |index: u64| match planted::is(Bug::LeaseTwice) {
+        true => (u64::from(slots) * (index + 1)).div_ceil(count.max(1)) as u32,
+        false => border(index + 1),
+    };
     (0u64..)
         .zip(workers)
-        .map(|(index, &worker)| (worker, Span { first: border(index), end: border(index + 1) }))
+        .map(|(index, &worker)| (worker, Span { first: border(index), end: end(index) }))
         .collect()
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::new_version::{NewVersion, NewVersionError};
+use crate::planted::{self, Bug};
 use crate::version::{NameError, VersionDescription, VersionRef, check_alias, check_model_name};
 
 /// How many known names an error lists: enough to spot a misspelling, short enough for a log line.
@@ -139,7 +140,9 @@ impl Catalog {
             LogEntry::Published { description } => {
                 let versions = self.models.entry(description.model.clone()).or_default();
                 versions.last = description.version;
-                versions.runs.insert(description.run.clone(), description.version);
+                if !planted::is(Bug::PublishedTwice) {
+                    versions.runs.insert(description.run.clone(), description.version);
+                }
                 versions.live.insert(description.version, description.clone());
             }
             LogEntry::Aliased { model, alias, version } => {

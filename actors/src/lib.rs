@@ -22,6 +22,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod parameter_server;
 pub mod plan;
+pub mod planted;
 pub mod predictor;
 mod publication;
 mod recent;

@@ -13,7 +13,7 @@ use actix::{
     SpawnHandle, Supervised,
 };
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{info, trace, warn};
 
 use crate::allocation::{NoMemory, with_room};
 use crate::ids::{ShardId, Version, View, WorkerId};
@@ -28,6 +28,7 @@ use crate::model::initialise;
 use crate::norm::NormRounds;
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
+use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
 use crate::shard::{Accepted, Aggregated, Save, Shard, ShardState};
 
@@ -47,6 +48,9 @@ const SAVES_MAX: usize = 2;
 /// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
 /// and the parameters of three versions.
 const STEP_VECTORS: usize = 4;
+/// Target of the event of each applied step. Only who listens to it, as the failure simulation
+/// does, pays for its digest.
+pub const COMMITS: &str = "gradmesh::commits";
 
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
@@ -151,6 +155,10 @@ impl ParameterServer {
             Ok(save) => save,
             Err(overflow) => return self.refuse(&overflow),
         };
+        trace!(
+            target: COMMITS, shard = self.id.0, view = shard.view().0, version = shard.version().0,
+            digest = shard.digest()
+        );
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             let Parameters { version, values } = shard.newest();
             // The worker may have given up; it asks again.
@@ -228,7 +236,7 @@ impl Handler<RestoreShard> for ParameterServer {
         if restore.shard != self.id {
             return done(Err(RestoreError::WrongShard { expected: restore.shard, got: self.id }));
         }
-        if restore.view < self.view {
+        if restore.view < self.view && !planted::is(Bug::StaleRestore) {
             let current = self.view;
             return done(Err(RestoreError::StaleView { got: restore.view, current }));
         }
@@ -295,6 +303,12 @@ impl Handler<PushGradient> for ParameterServer {
         match shard.accept(&push) {
             Err(refused) => done(Err(refused)),
             Ok(Accepted::Applied) => {
+                let Parameters { version, values } = shard.newest();
+                done(Ok(Pushed { version, values }))
+            }
+            Ok(Accepted::Waiting)
+                if planted::is(Bug::EarlyReply) && self.waiting.contains_key(&push.worker) =>
+            {
                 let Parameters { version, values } = shard.newest();
                 done(Ok(Pushed { version, values }))
             }
@@ -374,6 +388,7 @@ async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
     loop {
         match ask(&norm, request.clone(), ANSWER_MAX).await {
             Ok(combined) => return combined.sum_of_squares,
+            Err(_) if planted::is(Bug::OwnNorm) => return request.sums.iter().sum(),
             Err(_) => tokio::time::sleep(RETRY_AFTER).await,
         }
     }
@@ -436,12 +451,19 @@ async fn load_shard(
             let cause = format!("it doesn't hold {} vectors of {expected} values", vectors + 1);
             return Err(RestoreError::Checkpoint { cause });
         }
-        ShardState {
+        let mut state = ShardState {
             version: restore.version,
             parameters: loaded.parameters,
             optimizer: loaded.state,
             ledger: loaded.manifest.ledger,
+        };
+        if planted::is(Bug::OptimizerLost) {
+            state.optimizer = optimizer.new_state(state.parameters.len()).map_err(no_memory)?;
         }
+        if planted::is(Bug::LedgerLost) {
+            state.ledger = crate::ledger::Ledger::default();
+        }
+        state
     };
     Ok(Shard::new(id, Arc::new(plan), restore.checkpoint_every, restore.view, state))
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Slot;
 use crate::messages::Values;
+use crate::planted::{self, Bug};
 
 /// Slots `first..end`: a node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,12 +97,42 @@ impl Reduction {
     pub fn insert(&mut self, span: Span, part: Part) -> Result<Inserted, NotANode> {
         let path = self.path(span).ok_or(NotANode { span, slots: self.root.end })?;
         if self.covers(span) {
+            if planted::is(Bug::DoubleApply) {
+                self.add_again(span, &part);
+            }
             return Ok(Inserted::Duplicate);
         }
         self.parts.retain(|&held, _| !span.contains(held));
         self.parts.insert(span, part);
         self.add_up(&path);
         Ok(Inserted::Added)
+    }
+
+    /// [`Bug::DoubleApply`].
+    fn add_again(&mut self, span: Span, part: &Part) {
+        let held = self.parts.iter_mut().find(|(held, _)| held.contains(span));
+        if let Some((_, held)) = held {
+            add(held, part);
+        }
+    }
+
+    /// [`Bug::ArrivalOrder`]: one running sum, which has the span of no slot until it is complete.
+    pub(crate) fn insert_as_it_comes(&mut self, span: Span, part: Part) {
+        if span == self.root {
+            self.parts.insert(span, part);
+            return;
+        }
+        let running = Span { first: self.root.end, end: self.root.end };
+        let sum = match self.parts.remove(&running) {
+            Some(mut sum) => {
+                add(&mut sum, &part);
+                sum
+            }
+            None => part,
+        };
+        self.parts.insert(span, Part { values: Values::default(), rows: 0 });
+        let at = if self.covers(self.root) { self.root } else { running };
+        self.parts.insert(at, sum);
     }
 
     /// Whether every slot of the span is in some part.
@@ -160,16 +191,20 @@ impl Reduction {
             else {
                 return;
             };
-            // Copies only where somebody else still holds the left half (a worker in this process
-            // that would repeat its push).
-            let values = Arc::make_mut(&mut sum.values);
-            for (value, other) in values.iter_mut().zip(right.values.iter()) {
-                *value += other;
-            }
-            sum.rows += right.rows;
+            add(&mut sum, &right);
             self.parts.insert(*node, sum);
         }
     }
+}
+
+fn add(sum: &mut Part, other: &Part) {
+    // Copies only where somebody else still holds the left half (a worker in this process that
+    // would repeat its push).
+    let values = Arc::make_mut(&mut sum.values);
+    for (value, other) in values.iter_mut().zip(other.values.iter()) {
+        *value += other;
+    }
+    sum.rows += other.rows;
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::ledger::SlotReport;
 use crate::messages::{PartHeader, Payload, Values};
 use crate::model::{Model, Score};
 use crate::plan::JobPlan;
+use crate::planted::{self, Bug};
 use crate::reduction::{Part, Reduction, Span};
 use crate::shuffle;
 
@@ -216,7 +217,9 @@ impl SlotState {
     fn batch(&mut self, plan: &JobPlan, slot: Slot, step: Version) -> Rows {
         let epoch = plan.epoch_of(step);
         if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            let order = shuffle::order(plan.offer.job.seed, epoch, slot, self.train.len());
+            let seen = self.order.as_ref().map_or(0, |(of, _)| of + 1);
+            let of = if planted::is(Bug::LocalShuffle) { seen } else { epoch };
+            let order = shuffle::order(plan.offer.job.seed, of, slot, self.train.len());
             self.order = Some((epoch, order));
         }
         let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);

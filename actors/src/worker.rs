@@ -22,6 +22,7 @@ use crate::messages::{
 };
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
+use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
 use crate::slot_work::{SlotWork, StepWork};
 
@@ -142,6 +143,12 @@ impl Worker {
         }
     }
 
+    /// Whether this lease still counts. A future that was cancelled for a new one ends all the same
+    /// where its answer came together with that lease: actix cancels after it has polled.
+    fn holds_lease(&self, lease: &LeaseSlots) -> bool {
+        self.lease.is_some_and(|held| held.view == lease.view)
+    }
+
     /// Has the rows of the leased slots loaded. Blocks this worker's thread while it reads.
     fn hold(&mut self, lease: &LeaseSlots) -> Result<(), String> {
         let cut = self.work.as_ref().map(|work| work.plan().shards.len());
@@ -160,6 +167,7 @@ impl Worker {
         let load = async move { load_residuals(store, LoadResiduals { version, slots }).await };
         let handle =
             ctx.spawn(load.into_actor(self).map(move |loaded, worker, ctx| match loaded {
+                _ if !worker.holds_lease(&lease) => {}
                 Ok(residuals) => {
                     if let Some(work) = &mut worker.work
                         && let Err(error) = work.restore_residuals(residuals)
@@ -181,6 +189,7 @@ impl Worker {
     fn pull(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
         let pull = pull_all(self.links.pull.clone(), lease.view).into_actor(self);
         let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
+            _ if !worker.holds_lease(&lease) => {}
             Ok((version, shards)) => {
                 debug!(worker = %worker.id, %version, "parameters pulled");
                 match worker.assemble(version, shards) {
@@ -212,6 +221,7 @@ impl Worker {
         let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
         let handle =
             ctx.spawn(exchange.into_actor(self).map(move |pushed, worker, ctx| match pushed {
+                _ if !worker.holds_lease(&lease) => {}
                 Ok(_) if version == last => info!(worker = %worker.id, "last version evaluated"),
                 Ok(shards) => worker.advance(lease, version.next(), shards, ctx),
                 Err(halt) => worker.halt(lease, halt, ctx),
@@ -326,7 +336,9 @@ impl Handler<LeaseSlots> for Worker {
         if lease.worker != self.id {
             return Err(LeaseError::WrongWorker { expected: lease.worker, got: self.id });
         }
-        if let Some(held) = &self.lease {
+        if let Some(held) = &self.lease
+            && !planted::is(Bug::StaleLease)
+        {
             if lease.view < held.view {
                 return Err(LeaseError::StaleView { got: lease.view, current: held.view });
             }
@@ -342,7 +354,9 @@ impl Handler<LeaseSlots> for Worker {
         if let Some(version) = lease.rolled_back_to {
             self.parameters = None;
             // Residuals of slots that stay here are of steps that didn't happen.
-            self.work = None;
+            if !(version == Version(0) && planted::is(Bug::ResidualsKept)) {
+                self.work = None;
+            }
             let residual_codec = crate::codec::codec(&self.task.offer.job.gradient)
                 .is_some_and(|codec| codec.keeps_residual());
             self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
@@ -396,6 +410,7 @@ async fn push_one(to: Recipient<PushGradient>, push: PushGradient) -> Result<Val
             }
             Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
             Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PushError::Link(_)) if planted::is(Bug::ComputesAgain) => return Err(Halt::Resync),
             Err(
                 PushError::NotReady(_)
                 | PushError::Link(_)
@@ -425,7 +440,9 @@ async fn pull_all(
         let mut values = Vec::with_capacity(from.len());
         for ((shard, from), newest) in (0u32..).zip(&from).zip(newest) {
             let pulled = match newest {
-                Some((newest, values)) if newest == version => Some((newest, values)),
+                Some((newest, values)) if newest == version || planted::is(Bug::MixedVersions) => {
+                    Some((newest, values))
+                }
                 _ => {
                     let shard = ShardId(shard);
                     let pull = PullParameters { view, shard, version: Some(version) };

@@ -5,10 +5,13 @@ use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use gradmesh_actors::dataset::{Dataset, DatasetError};
-use gradmesh_actors::model::ModelKinds;
+use gradmesh_actors::layout::TensorSpec;
+use gradmesh_actors::model::{Batch, Model, ModelDescription, ModelKinds, Score};
+use ndarray::{Array2, ArrayView2};
 
 use super::memory_dataset::MemoryDataset;
 use super::{Ending, Main, NodeSpec, Sim, SimNode};
@@ -62,7 +65,7 @@ impl Sim {
         }
         let names: BTreeSet<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
         debug_assert_eq!(names.len(), config.nodes.len());
-        let mut sim = Self { ending: Ending::Trained, ..Self::new() };
+        let mut sim = Self { ending: Ending::Trained, has_cluster: true, ..Self::new() };
         for node in config.nodes.clone() {
             let (config, kinds) = (config.clone(), kinds.clone());
             let data: Arc<dyn Dataset> = Arc::clone(&data) as _;
@@ -71,7 +74,7 @@ impl Sim {
                 let builder = NodeBuilder::new(config.clone())
                     .name(Some(own.clone()))
                     .data(Arc::clone(&data))
-                    .kinds(kinds.clone())
+                    .kinds(fragile(&kinds, &config.job.model.kind, &node.panics))
                     .context(Rc::new(node.clone()));
                 live(builder, node).boxed_local()
             });
@@ -88,6 +91,59 @@ pub enum ClusterError {
     Data(#[from] DataError),
     #[error(transparent)]
     Rows(#[from] DatasetError),
+}
+
+/// The same kinds, but that a model of the job's kind panics when it is told to.
+fn fragile(kinds: &ModelKinds, kind: &str, panics: &Arc<AtomicBool>) -> ModelKinds {
+    let mut fragile = kinds.clone();
+    let (kinds, name, panics) = (kinds.clone(), kind.to_owned(), Arc::clone(panics));
+    fragile.register(kind, move |settings| {
+        let described = ModelDescription { kind: name.clone(), settings: settings.clone() };
+        let model = kinds.build(&described)?;
+        Ok(Arc::new(Fragile { model, panics: Arc::clone(&panics) }))
+    });
+    fragile
+}
+
+/// A model whose next gradient panics where `panics` says so.
+#[derive(Debug)]
+struct Fragile {
+    model: Arc<dyn Model>,
+    panics: Arc<AtomicBool>,
+}
+
+impl Model for Fragile {
+    fn tensors(&self) -> Vec<TensorSpec> {
+        self.model.tensors()
+    }
+
+    fn features(&self) -> usize {
+        self.model.features()
+    }
+
+    fn outputs(&self) -> usize {
+        self.model.outputs()
+    }
+
+    fn gradient(&self, parameters: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64 {
+        if self.panics.swap(false, Ordering::Relaxed) {
+            // As a panic, but that nothing is printed: it is meant.
+            std::panic::resume_unwind(Box::new("the fault plan says so"));
+        }
+        self.model.gradient(parameters, batch, gradient)
+    }
+
+    fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
+        self.model.predict(parameters, inputs)
+    }
+
+    fn evaluate(&self, parameters: &[f32], batch: Batch<'_>) -> Score {
+        self.model.evaluate(parameters, batch)
+    }
+
+    fn describe(&self) -> ModelDescription {
+        self.model.describe()
+    }
 }
 
 async fn live(builder: NodeBuilder, node: SimNode) -> Result<(), String> {

@@ -71,6 +71,12 @@ impl Disk {
         Arc::new(Folder { disk: self.clone(), node, name: folder.to_owned(), files: folders })
     }
 
+    /// What is stored, past all faults.
+    pub(super) fn folders(&self) -> Vec<Arc<dyn ObjectStore>> {
+        let state = self.state();
+        state.folders.values().map(|files| Arc::clone(files) as Arc<dyn ObjectStore>).collect()
+    }
+
     pub(super) fn name_nodes(&self, names: Vec<String>) {
         self.state().names = names;
     }

@@ -63,6 +63,9 @@ pub enum FaultKind {
     FailWrites { node: String, rate: u16 },
     /// Writes of this node take so much longer.
     SlowDisk { node: String, ms: u64 },
+    /// A worker of this node panics in its next gradient: its supervisor puts a fresh one in its
+    /// place. Nothing happens on a node without workers.
+    Panic { node: String },
     /// A bit of something that is stored flips: of a file whose path contains this.
     FlipBit { path: String },
     /// The wall clock of this node is wrong by so much.
@@ -188,6 +191,7 @@ impl Fault {
             | FaultKind::PowerLoss { node }
             | FaultKind::Stop { node }
             | FaultKind::Pause { node }
+            | FaultKind::Panic { node }
             | FaultKind::FailWrites { node, .. }
             | FaultKind::SlowDisk { node, .. }
             | FaultKind::Clock { node, .. } => vec![node],
@@ -252,6 +256,11 @@ pub fn pause(node: &str) -> Fault {
     Fault::new(FaultKind::Pause { node: node.to_owned() })
 }
 
+/// A worker of this node panics once.
+pub fn panic_in(node: &str) -> Fault {
+    Fault::new(FaultKind::Panic { node: node.to_owned() })
+}
+
 /// Nothing from one node reaches the other; the other way is open.
 pub fn block(from: &str, to: &str) -> Fault {
     Fault::new(FaultKind::Block { from: from.to_owned(), to: to.to_owned() })
@@ -309,6 +318,7 @@ impl fmt::Display for Fault {
             FaultKind::PowerLoss { node } => write!(f, "power_loss({node:?})"),
             FaultKind::Stop { node } => write!(f, "stop({node:?})"),
             FaultKind::Pause { node } => write!(f, "pause({node:?})"),
+            FaultKind::Panic { node } => write!(f, "panic_in({node:?})"),
             FaultKind::Block { from, to } => write!(f, "block({from:?}, {to:?})"),
             FaultKind::Delay { from, to, ms } => write!(f, "delay({from:?}, {to:?}, {ms})"),
             FaultKind::Drop { from, to, rate } => write!(f, "lose({from:?}, {to:?}, {rate})"),

@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::disk::Disk;
 use super::fault::{ANY, Fault, FaultKind, FaultPlan};
+use super::invariants::Invariants;
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
 use super::report::{Broken, Report, panic_text};
@@ -73,6 +74,7 @@ struct Host<'a> {
     waker: Arc<AtomicWaker>,
     ready: Arc<Ready>,
     watch: Watch<'a>,
+    invariants: Option<Invariants>,
     counts: Counts,
     started: Instant,
     /// Memory of nodes that were killed.
@@ -92,6 +94,7 @@ struct Machine {
     /// Set when the node's own code has come to its end.
     ended: Rc<RefCell<Option<Result<(), String>>>>,
     skew_ms: Rc<Cell<i64>>,
+    panics: Arc<AtomicBool>,
 }
 
 /// Nodes that were woken: a bit for each.
@@ -159,6 +162,7 @@ impl<'a> Host<'a> {
                 .into(),
             ended: Rc::default(),
             skew_ms: Rc::default(),
+            panics: Arc::default(),
         };
         let mut host = Self {
             sim,
@@ -175,6 +179,7 @@ impl<'a> Host<'a> {
             waker,
             ready,
             watch: Watch::new(&sim.checks),
+            invariants: sim.has_cluster.then(Invariants::default),
             counts: Counts::default(),
             started: Instant::now(),
             killed: Vec::new(),
@@ -319,8 +324,12 @@ impl<'a> Host<'a> {
             FaultKind::Pause { node } => self.each(node, |host, node| {
                 host.states[node as usize].paused = true;
             }),
+            FaultKind::Panic { node } => self.each(node, |host, node| {
+                host.machines[node as usize].panics.store(true, Ordering::Relaxed);
+            }),
             FaultKind::FlipBit { path } => {
                 if let Some(flipped) = self.disk.flip_bit(path).now_or_never().flatten() {
+                    self.counts.bits_flipped += 1;
                     self.note(format!("a bit of {flipped} has flipped"));
                 }
             }
@@ -346,7 +355,7 @@ impl<'a> Host<'a> {
             FaultKind::Clock { node, .. } => self.each(node, |host, node| {
                 host.machines[node as usize].skew_ms.set(0);
             }),
-            FaultKind::FlipBit { .. } => {}
+            FaultKind::FlipBit { .. } | FaultKind::Panic { .. } => {}
             kind => {
                 if let Some(at) = self.active.iter().position(|active| active == kind) {
                     self.active.remove(at);
@@ -395,6 +404,7 @@ impl<'a> Host<'a> {
             disk: self.disk.clone(),
             seen: Rc::clone(&self.seen),
             skew_ms: Rc::clone(&self.machines[index].skew_ms),
+            panics: Arc::clone(&self.machines[index].panics),
         };
         let machine = &mut self.machines[index];
         let restarts = self.states[index].restarts + u64::from(restarted);
@@ -440,6 +450,10 @@ impl<'a> Host<'a> {
         if let Some(broken) = self.watch.look(&world) {
             return Some(Some(broken));
         }
+        let broken = self.invariants.as_mut().and_then(|invariants| invariants.look(&world).err());
+        if let Some(name) = broken {
+            return Some(Some(Broken::Check(name.to_owned())));
+        }
         let over = match &self.sim.ending {
             Ending::Trained => {
                 let ended = world.with_training(|training| match &training.progress {
@@ -456,7 +470,10 @@ impl<'a> Host<'a> {
             Ending::After(limit) => now >= *limit,
         };
         if over {
-            return Some(self.watch.end(&world));
+            let invariants = self.invariants.as_ref();
+            let broken = invariants.and_then(|invariants| invariants.end(&world, &self.disk).err());
+            let broken = broken.map(|name| Broken::Check(name.to_owned()));
+            return Some(broken.or_else(|| self.watch.end(&world)));
         }
         (now >= self.sim.limit).then_some(Some(Broken::Hung { limit: self.sim.limit }))
     }

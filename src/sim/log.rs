@@ -1,8 +1,9 @@
 //! Nodes' own log lines as events of the trace.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 
+use gradmesh_actors::parameter_server::COMMITS;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -13,6 +14,22 @@ use super::trace::{EventKind, NodeIndex};
 thread_local! {
     /// Whose code runs now.
     static SPEAKER: Cell<Option<NodeIndex>> = const { Cell::new(None) };
+    /// Steps that shards have applied since [`take_commits`].
+    static APPLIED: RefCell<Vec<Commit>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A step that a shard has applied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Commit {
+    pub(super) shard: u64,
+    pub(super) view: u64,
+    /// What the step has made.
+    pub(super) version: u64,
+    pub(super) digest: String,
+}
+
+pub(super) fn take_commits() -> Vec<Commit> {
+    APPLIED.take()
 }
 
 /// Log lines are this node's until the next call.
@@ -20,17 +37,17 @@ pub(super) fn speaks(node: Option<NodeIndex>) {
     SPEAKER.set(node);
 }
 
-/// Takes what is INFO or worse.
+/// Takes what is INFO or worse, and each applied step.
 #[derive(Debug)]
 pub(super) struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::INFO
+        metadata.is_event() && (*metadata.level() <= Level::INFO || metadata.target() == COMMITS)
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
-        Some(tracing::level_filters::LevelFilter::INFO)
+        Some(tracing::level_filters::LevelFilter::TRACE)
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -43,6 +60,11 @@ impl Subscriber for Listener {
 
     fn event(&self, event: &Event<'_>) {
         let Some(node) = SPEAKER.get() else { return };
+        if event.metadata().target() == COMMITS {
+            let mut commit = Commit::default();
+            event.record(&mut commit);
+            return APPLIED.with_borrow_mut(|applied| applied.push(commit));
+        }
         let mut line = Line::default();
         event.record(&mut line);
         let Line { message, fields } = line;
@@ -62,6 +84,22 @@ impl Subscriber for Listener {
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+impl Visit for Commit {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "shard" => self.shard = value,
+            "view" => self.view = value,
+            _ => self.version = value,
+        }
+    }
+
+    fn record_str(&mut self, _: &Field, value: &str) {
+        value.clone_into(&mut self.digest);
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
 #[derive(Default)]

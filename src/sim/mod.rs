@@ -10,6 +10,7 @@ mod failure;
 mod fault;
 mod faulty_link;
 mod host;
+mod invariants;
 mod log;
 mod memory_dataset;
 mod network;
@@ -35,7 +36,8 @@ pub use cluster::{ClusterError, one_role_each};
 pub use failure::{CampaignError, Failure};
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
-    flip_bit, kill, lose, partition, pause, power_loss, read_plan, reorder, skew, slow_disk, stop,
+    flip_bit, kill, lose, panic_in, partition, pause, power_loss, read_plan, reorder, skew,
+    slow_disk, stop,
 };
 pub use faulty_link::FaultyLink;
 pub use node::SimNode;
@@ -96,6 +98,10 @@ pub struct Sim {
     calm_took: Arc<OnceLock<Duration>>,
     keep_events: bool,
     disks_sync: bool,
+    /// Nodes of a `cluster.toml`: the invariants of training hold.
+    has_cluster: bool,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<gradmesh_actors::planted::Bug>,
 }
 
 impl Default for Sim {
@@ -117,6 +123,9 @@ impl Sim {
             calm_took: Arc::default(),
             keep_events: false,
             disks_sync: true,
+            has_cluster: false,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 
@@ -234,6 +243,15 @@ impl Sim {
         self
     }
 
+    /// Plants a bug in all nodes.
+    #[cfg(feature = "planted-bugs")]
+    #[must_use]
+    pub fn plant(mut self, bug: gradmesh_actors::planted::Bug) -> Self {
+        self.disks_sync = bug != gradmesh_actors::planted::Bug::NoSync;
+        self.planted = Some(bug);
+        self
+    }
+
     /// Names of the nodes, in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(|node| node.name.as_str())
@@ -272,7 +290,11 @@ impl Sim {
     #[must_use]
     pub fn run_plan(&self, seed: Seed, plan: FaultPlan) -> Report {
         std::thread::scope(|scope| {
-            let run = scope.spawn(|| host::run(self, seed, plan));
+            let run = scope.spawn(|| {
+                #[cfg(feature = "planted-bugs")]
+                gradmesh_actors::planted::plant(self.planted);
+                host::run(self, seed, plan)
+            });
             match run.join() {
                 Ok(report) => report,
                 // A check of the user's, or the simulator itself.

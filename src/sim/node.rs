@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use gradmesh_actors::training::TrainingStatus;
@@ -41,6 +42,8 @@ pub struct SimNode {
     pub(super) disk: Disk,
     pub(super) seen: Rc<Seen>,
     pub(super) skew_ms: Rc<Cell<i64>>,
+    /// The next gradient that is computed here panics.
+    pub(super) panics: Arc<AtomicBool>,
 }
 
 /// What nodes show to the checks.

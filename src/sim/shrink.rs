@@ -267,6 +267,7 @@ fn size(kind: &FaultKind) -> u64 {
         | FaultKind::PowerLoss { .. }
         | FaultKind::Stop { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Panic { .. }
         | FaultKind::Block { .. }
         | FaultKind::FlipBit { .. } => 0,
     }
@@ -288,6 +289,7 @@ fn resize(kind: &mut FaultKind, size: u64) {
         | FaultKind::PowerLoss { .. }
         | FaultKind::Stop { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Panic { .. }
         | FaultKind::Block { .. }
         | FaultKind::FlipBit { .. } => {}
     }

@@ -7,8 +7,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::Seed;
 use super::fault::{
-    ANY, Fault, FaultPlan, block, delay, duplicate, fail_writes, kill, lose, partition, pause,
-    power_loss, reorder, skew, slow_disk, stop,
+    ANY, Fault, FaultPlan, block, delay, duplicate, fail_writes, flip_bit, kill, lose, panic_in,
+    partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
 
 /// Each seed draws some of the kinds of faults, how many of each, and when: a test under all of
@@ -26,7 +26,10 @@ impl Default for Swarm {
 }
 
 /// Kinds of faults that a swarm draws from.
-const KINDS: u64 = 12;
+const KINDS: u64 = 14;
+/// Files of checkpoints that a bit may flip in: what is damaged must be noticed, and the checkpoint
+/// before taken.
+const CHECKPOINT_PARTS: [&str; 2] = ["/parameters-", "/residuals-"];
 
 impl Swarm {
     /// All is healed after this time. Unless it is said: after twice the time that a run without
@@ -71,8 +74,10 @@ impl Swarm {
 
 fn fault(kind: u64, names: &[&str], until: u64, draw: &mut Draw) -> Vec<Fault> {
     let (node, other) = (draw.of(names), draw.of(names));
-    let somewhere = if draw.below(3) == 0 { ANY } else { other };
-    let rate = 1 + draw.below(200) as u16;
+    let anywhere = |draw: &mut Draw, name| if draw.below(3) == 0 { ANY } else { name };
+    let (from, somewhere) = (anywhere(draw, node), anywhere(draw, other));
+    // A network that loses half of all is a partition; one that doubles half of all works.
+    let (rate, often) = (1 + draw.below(200) as u16, 1 + draw.below(500) as u16);
     let (short, long) = (1 + draw.below(3000), 1 + draw.below(10_000));
     let (faults, length) = match kind {
         0 => (vec![kill(node)], short),
@@ -81,15 +86,17 @@ fn fault(kind: u64, names: &[&str], until: u64, draw: &mut Draw) -> Vec<Fault> {
         3 => (vec![pause(node)], short),
         4 => (vec![block(node, somewhere)], short),
         5 => (partition(node, somewhere).to_vec(), short),
-        6 => (vec![delay(node, somewhere, 1 + draw.below(500))], long),
-        7 => (vec![lose(node, somewhere, rate)], long),
-        8 => (vec![duplicate(node, somewhere, rate)], long),
-        9 => (vec![reorder(node, somewhere, rate)], long),
+        6 => (vec![delay(from, somewhere, 1 + draw.below(500))], long),
+        7 => (vec![lose(from, somewhere, rate)], long),
+        8 => (vec![duplicate(from, somewhere, often)], long),
+        9 => (vec![reorder(from, somewhere, often)], long),
         10 => (vec![fail_writes(node, rate * 3), slow_disk(node, draw.below(300))], long),
+        11 => (vec![panic_in(node)], 0),
+        12 => (vec![flip_bit(CHECKPOINT_PARTS[draw.below(2) as usize])], 0),
         _ => (vec![skew(node, 60_000 - draw.below(120_000) as i64)], long),
     };
     let at = draw.below(until);
-    let length = length.min(until - at).max(1);
+    let length = if length == 0 { 0 } else { length.min(until - at).max(1) };
     let timed = faults.into_iter().map(|fault| Fault { at_ms: at, for_ms: length, ..fault });
     timed.collect()
 }

@@ -39,6 +39,8 @@ pub struct Counts {
     pub restarts: u64,
     /// Of actors, by their supervisors.
     pub actor_restarts: u64,
+    /// Of what was stored.
+    pub bits_flipped: u64,
 }
 
 impl World<'_> {

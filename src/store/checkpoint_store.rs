@@ -30,6 +30,7 @@ use gradmesh_actors::messages::checkpoint_store::{
 };
 use gradmesh_actors::optimizer::Optimizer;
 use gradmesh_actors::plan::JobPlan;
+use gradmesh_actors::planted::{self, Bug};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tracing::warn;
@@ -79,6 +80,11 @@ impl CheckpointStore {
             bytes: bytes.len() as u64,
             digest: blake3::hash(&bytes).to_hex().to_string(),
         };
+        if planted::is(Bug::ReportFirst) {
+            let written = async move { self.put(&path, bytes).await };
+            tokio::task::spawn_local(written);
+            return Ok(saved);
+        }
         self.put(&path, bytes).await?;
         Ok(saved)
     }
@@ -184,7 +190,7 @@ impl CheckpointStore {
         let damaged = |cause: String| CheckpointError::Damaged { path: part.path.clone(), cause };
         let bytes = self.get(&part.path).await?;
         let digest = blake3::hash(&bytes).to_hex().to_string();
-        if digest != part.digest {
+        if digest != part.digest && !planted::is(Bug::DamageUnseen) {
             let (got, expected) = (short(&digest), short(&part.digest));
             return Err(damaged(format!("its BLAKE3 is {got}, the manifest says {expected}")));
         }
@@ -306,7 +312,9 @@ impl CheckpointStore {
         let view = stored.max(raise.above).next();
         let view = view.ok_or_else(|| self.view_error(format!("there is none after {stored}")))?;
         let text = Sealed::write(view).map_err(|error| store_error(&error))?;
-        self.put(VIEW, text).await?;
+        if !planted::is(Bug::ViewForgotten) {
+            self.put(VIEW, text).await?;
+        }
         Ok(view)
     }
 
@@ -323,12 +331,20 @@ impl CheckpointStore {
     async fn commit(self, commit: CommitCheckpoint) -> Result<(), CheckpointError> {
         let manifest = commit.manifest;
         let version = manifest.version;
+        if planted::is(Bug::RemovedFirst) {
+            self.remove_older(version, self.keep - 1).await?;
+        }
         let text = Sealed::write(manifest).map_err(|error| store_error(&error))?;
         self.put(&manifest_path(version), text).await?;
+        self.remove_older(version, self.keep).await
+    }
+
+    /// Keeps so many checkpoints of those up to `version`.
+    async fn remove_older(&self, version: Version, keep: usize) -> Result<(), CheckpointError> {
         let mut versions = self.versions().await?;
         // Newer ones are damaged, or training would have gone on from there: none to rely on.
         versions.retain(|older| *older <= version);
-        let old = versions.len().saturating_sub(self.keep);
+        let old = versions.len().saturating_sub(keep);
         for version in &versions[..old] {
             if let Err(error) = self.remove(*version).await {
                 warn!(%version, %error, "old checkpoint not removed");

@@ -35,6 +35,7 @@ use crate::messages::{
     ReportFailure, ReportPart, ReportShard,
 };
 use crate::plan::{JobOffer, JobPlan};
+use crate::planted::{self, Bug};
 use beliefs::overlap;
 use phase::{Phase, Recovery};
 
@@ -171,6 +172,11 @@ impl Training {
     /// It is of a view that is over, or says what can't be.
     pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
         self.check_shard(&report)?;
+        // The run ended with what its last checkpoint holds. A shard that was told to go back
+        // before that was known is of no interest any more.
+        if matches!(self.phase, Phase::Publishing | Phase::Done(_)) {
+            return Ok(());
+        }
         let shard = self.progress.entry(report.shard).or_default();
         // A checkpoint part is reported when it has been written; later steps may be known by then.
         let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
@@ -329,7 +335,8 @@ impl Training {
 
     fn commit_if_whole(&mut self, version: Version) -> Option<Command> {
         let plan = self.plan.as_ref()?;
-        let slots = self.keeps_residuals().then_some(self.job.virtual_workers);
+        let awaits_residuals = self.keeps_residuals() && !planted::is(Bug::ManifestFirst);
+        let slots = awaits_residuals.then_some(self.job.virtual_workers);
         let len = plan.layout.len();
         let collected = self.collected.get_mut(&version)?;
         if collected.committing || !is_whole(&collected.parts, len, slots) {
@@ -366,8 +373,15 @@ impl Training {
 
     fn publish_if_last(&mut self) -> Option<Command> {
         let last = self.plan.as_ref()?.last_version();
-        let manifest = self.checkpoint.as_ref().filter(|manifest| manifest.version == last)?;
+        let early = planted::is(Bug::PublishedEarly)
+            && self.progress.values().all(|shard| shard.version == last);
+        let newest = self.checkpoint.as_ref();
+        let manifest = newest.filter(|manifest| manifest.version == last || early)?;
         self.ledger.clone_from(&manifest.ledger);
+        for shard in (0..self.config.shards).map(ShardId) {
+            let shard = self.progress.entry(shard).or_default();
+            (shard.version, shard.closed) = (last, true);
+        }
         let publish = Command::Publish(Box::new(manifest.clone()));
         self.phase = Phase::Publishing;
         Some(publish)

@@ -11,6 +11,7 @@ use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
 use crate::messages::checkpoint_store::{OpenCheckpoints, Opened};
 use crate::messages::{AdoptView, LeaseError, LeaseSlots, Member, RestoreError, RestoreShard};
+use crate::planted::{self, Bug};
 use crate::reduction::Span;
 
 impl Training {
@@ -149,7 +150,7 @@ impl Training {
             (Phase::Running { .. }, Member::Shard(_)) => self.recover(Recovery::Rollback),
             (Phase::Running { leases, .. }, Member::Worker(worker)) => {
                 let idle = leases.get(&worker).is_none_or(|span| span.first == span.end);
-                match (idle, self.keeps_residuals()) {
+                match (idle, self.keeps_residuals() && !planted::is(Bug::ResidualsLost)) {
                     (true, _) => Vec::new(),
                     (false, true) => self.recover(Recovery::Rollback),
                     (false, false) => self.recover(Recovery::NewLeases),

@@ -278,6 +278,7 @@ impl Cluster {
             FaultKind::FlipBit { .. }
             | FaultKind::FailWrites { .. }
             | FaultKind::SlowDisk { .. }
+            | FaultKind::Panic { .. }
             | FaultKind::Clock { .. } => {}
             network => self.faults.send_modify(|active| {
                 if begins {
@@ -357,7 +358,10 @@ impl Changes {
         for fault in &plan.faults {
             if matches!(
                 fault.kind,
-                FaultKind::FailWrites { .. } | FaultKind::SlowDisk { .. } | FaultKind::Clock { .. }
+                FaultKind::FailWrites { .. }
+                    | FaultKind::SlowDisk { .. }
+                    | FaultKind::Panic { .. }
+                    | FaultKind::Clock { .. }
             ) {
                 warn!("{fault} is left out: it needs a simulation");
                 not_done.push(fault.to_string());

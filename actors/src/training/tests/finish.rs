@@ -144,3 +144,22 @@ fn a_last_checkpoint_that_looks_whole_but_can_not_be_read_is_not_published_for_e
     assert_eq!(world.training.status().progress, Progress::Running);
     assert_eq!(world.restored[&ShardId(1)], Version(0));
 }
+
+#[test]
+fn a_shard_that_went_back_before_the_end_was_known_does_not_change_what_was_published() {
+    let mut world = World::new(CodecKind::None);
+    world.save(8);
+    // All go back to version 8; the last checkpoint is committed while they do.
+    world.asks(|command| matches!(command, Command::RaiseView { .. }));
+    let ledger = Ledger { closed: true, rows: 7, ..Ledger::default() };
+    let manifest = world.stored.clone().unwrap();
+    let last = Manifest { version: Version(18), ledger: ledger.clone(), ..manifest };
+    world.training.committed(last);
+    let commands = world.training.view_raised(View(2));
+    world.inbox.extend(commands);
+    world.carry_out();
+    world.report(8, PartContent::Parameters { start: 0, end: 256 }, View(2)).unwrap();
+    assert!(done(&world).is_some());
+    let status = world.training.status();
+    assert_eq!((status.version, status.ledger), (Version(18), ledger));
+}

@@ -1,0 +1,155 @@
+//! What holds in every cluster that trains, whatever happens to it.
+
+use std::collections::BTreeMap;
+
+use futures_util::{FutureExt, TryStreamExt};
+use gradmesh_actors::catalog::LogEntry;
+use gradmesh_actors::ids::{Version, View};
+use gradmesh_actors::training::{Progress, TrainingStatus};
+use gradmesh_actors::version::VersionDescription;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::Deserialize;
+
+use super::disk::Disk;
+use super::log::{self, Commit};
+use super::world::World;
+
+/// A view that began is higher than any before it, whoever began it.
+const VIEWS_RISE: &str = "a view never falls and is never begun twice";
+/// A shard applies the steps of a view one after the other.
+const VERSIONS_RISE: &str = "versions of a shard never fall within a view";
+/// However often a step is computed, and by whom.
+const ONE_CONTENT: &str = "a version of a shard has the same bits whenever it is made";
+/// Where no bit of it flipped, training never goes back further.
+const CHECKPOINTS_STAY: &str = "a checkpoint that was committed is never lost";
+/// And each epoch once.
+const ROWS_ONCE: &str = "the ledger counts each row of each epoch once";
+const ONE_PUBLISHED: &str = "a run has one registered version";
+const PUBLISHED_WHOLE: &str = "a registered version is whole";
+
+/// What was seen of a run so far.
+#[derive(Debug, Default)]
+pub(super) struct Invariants {
+    /// The view that the coordinator shows; 0 before its life has one.
+    view: View,
+    view_highest: View,
+    committed: Version,
+    /// View and version of each shard.
+    shards: BTreeMap<u64, (u64, u64)>,
+    /// Digest of each version of each shard.
+    contents: BTreeMap<(u64, u64), String>,
+}
+
+impl Invariants {
+    /// After an event.
+    ///
+    /// # Errors
+    /// What doesn't hold.
+    pub(super) fn look(&mut self, world: &World<'_>) -> Result<(), &'static str> {
+        for commit in log::take_commits() {
+            self.commit(commit)?;
+        }
+        for status in world.seen.training.borrow().values() {
+            let status = status.borrow();
+            self.view(status.view)?;
+            self.checkpoint(&status, world.counts.bits_flipped > 0)?;
+            rows(&status)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<(), &'static str> {
+        let Commit { shard, view, version, digest } = commit;
+        // The same again where the last version was evaluated.
+        let before = self.shards.insert(shard, (view, version));
+        if before.is_some_and(|before| before > (view, version)) {
+            return Err(VERSIONS_RISE);
+        }
+        let known = self.contents.entry((shard, version)).or_insert_with(|| digest.clone());
+        if *known == digest { Ok(()) } else { Err(ONE_CONTENT) }
+    }
+
+    fn view(&mut self, view: View) -> Result<(), &'static str> {
+        let new = view != self.view && view > View(0);
+        if new && view <= self.view_highest {
+            return Err(VIEWS_RISE);
+        }
+        self.view = view;
+        self.view_highest = self.view_highest.max(view);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, status: &TrainingStatus, damaged: bool) -> Result<(), &'static str> {
+        let running = matches!(status.progress, Progress::Running);
+        let newest = status.checkpoint.unwrap_or_default();
+        if running && newest < self.committed && !damaged {
+            return Err(CHECKPOINTS_STAY);
+        }
+        self.committed = self.committed.max(newest);
+        Ok(())
+    }
+
+    /// When the run has ended.
+    ///
+    /// # Errors
+    /// What doesn't hold.
+    pub(super) fn end(&self, world: &World<'_>, disk: &Disk) -> Result<(), &'static str> {
+        let Some(status) = world.training() else { return Ok(()) };
+        let Progress::Done(published) = &status.progress else { return Ok(()) };
+        if let (Some(last), Some(epoch)) = (status.last_version, status.steps_per_epoch) {
+            let epochs = last.0.checked_div(epoch).unwrap_or(0);
+            if status.ledger.finished.len() as u64 != epochs {
+                return Err(ROWS_ONCE);
+            }
+        }
+        let registered = registered(disk).now_or_never().unwrap_or_default();
+        let [(version, whole)] = registered.as_slice() else { return Err(ONE_PUBLISHED) };
+        if version.version != published.version || version.digest != published.digest {
+            return Err(ONE_PUBLISHED);
+        }
+        if *whole { Ok(()) } else { Err(PUBLISHED_WHOLE) }
+    }
+}
+
+fn rows(status: &TrainingStatus) -> Result<(), &'static str> {
+    let Some(rows) = status.train_rows else { return Ok(()) };
+    let mut numbered = (1..).zip(&status.ledger.finished);
+    let whole = numbered.all(|(epoch, record)| record.epoch == epoch && record.rows == rows);
+    if whole && status.ledger.rows <= rows { Ok(()) } else { Err(ROWS_ONCE) }
+}
+
+/// As the registry's log has it.
+#[derive(Deserialize)]
+struct Record {
+    entry: LogEntry,
+}
+
+/// The versions in the registry's log, and whether their files are there and undamaged.
+async fn registered(disk: &Disk) -> Vec<(VersionDescription, bool)> {
+    let mut found = Vec::new();
+    for folder in disk.folders() {
+        let log = Path::from("log");
+        let entries: Vec<_> = folder.list(Some(&log)).try_collect().await.unwrap_or_default();
+        for entry in entries {
+            let Some(bytes) = read(&*folder, &entry.location).await else { continue };
+            let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { continue };
+            if let LogEntry::Published { description } = record.entry {
+                let whole = is_whole(&*folder, &description).await;
+                found.push((description, whole));
+            }
+        }
+    }
+    found
+}
+
+async fn is_whole(folder: &dyn ObjectStore, description: &VersionDescription) -> bool {
+    let VersionDescription { model, version, artifact, .. } = description;
+    let path = Path::from(format!("models/{model}/{version}/{}", artifact.file));
+    let bytes = read(folder, &path).await;
+    bytes.is_some_and(|bytes| blake3::hash(&bytes).to_hex().as_str() == artifact.blake3)
+}
+
+async fn read(folder: &dyn ObjectStore, path: &Path) -> Option<Vec<u8>> {
+    Some(folder.get(path).await.ok()?.bytes().await.ok()?.to_vec())
+}

@@ -1,0 +1,219 @@
+//! Bugs that somebody could have written: the failure simulation finds each of them.
+//!
+//! `cargo test --features planted-bugs --test planted -- --nocapture` prints the table of the
+//! documentation. `PLANTED_BASES` is how many times each bug is hunted, from other seeds each time.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::print_stdout, reason = "a table for the documentation")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use gradmesh::actors::planted::Bug;
+use gradmesh::actors::training::Progress;
+use gradmesh::config::{Config, NodeConfig, Role};
+use gradmesh::sim::{Report, Seed, Sim, Swarm, delay};
+
+/// Each bug must be found within so many.
+const SEEDS_MAX: u64 = 1000;
+/// Seeds of one hunt begin this far from those of the next.
+const BASE: u64 = 1_000_000;
+/// A calm run takes a third of this; all is healed afterwards.
+const FAULTS_UNTIL: Duration = Duration::from_millis(1200);
+
+/// Steps of a few milliseconds, a checkpoint each 8 of them, and nobody waits long for the dead.
+/// Registry and coordinator are apart, so that what they say to each other can be lost.
+const JOB: [&str; 13] = [
+    "job.model.kind=linear",
+    "job.model.hidden=[]",
+    "job.epochs=4",
+    "job.optimizer.kind=momentum",
+    "checkpoint.every_steps=8",
+    "checkpoint.keep=1",
+    "detector.heartbeat_ms=30",
+    "detector.dead_after_ms=120",
+    "supervisor.restarts_max=100",
+    "servers.shards=2",
+    "workers.count=3",
+    "job.batch_size=64",
+    "job.virtual_workers=8",
+];
+
+/// With residuals, which die with their worker, and a norm that all shards wait for; and without,
+/// so that slots move at once and shards are a step apart.
+const GRADIENTS: [&[&str]; 2] = [
+    &["job.gradient.codec=top-k", "job.gradient.top_k=0.05", "job.gradient.clip_norm=0.05"],
+    &["job.gradient.codec=none"],
+];
+/// More of them, and nobody comes to an end: nothing of these runs needs more than a few.
+const ROLLBACKS_MAX: u64 = 100;
+
+fn cluster(gradient: &[&str]) -> Sim {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
+    let sets: Vec<String> = JOB.iter().chain(gradient).map(|&set| set.to_owned()).collect();
+    let mut config = Config::load(&file, &sets, std::iter::empty()).unwrap();
+    let roles = [
+        ("main", Role::Coordinator),
+        ("registry", Role::Registry),
+        ("ps-0", Role::Server),
+        ("ps-1", Role::Server),
+        ("worker-0", Role::Worker),
+        ("worker-1", Role::Worker),
+        ("worker-2", Role::Worker),
+    ];
+    let node = |(port, (name, role)): (u16, (&str, Role))| NodeConfig {
+        name: name.to_owned(),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        roles: vec![role],
+    };
+    config.nodes = (7000..).zip(roles).map(node).collect();
+    Sim::cluster(config)
+        .unwrap()
+        .swarm(Swarm::default().until(FAULTS_UNTIL))
+        // A lost answer to an order to restore is waited for for a minute.
+        .limit(Duration::from_secs(200))
+        .always("rollbacks come to an end", |world| {
+            world.training().is_none_or(|training| training.rollbacks < ROLLBACKS_MAX)
+        })
+        // What comes after the end of a run must not undo it.
+        .until(|world| {
+            let done = world.training().is_some_and(|t| matches!(t.progress, Progress::Done(_)));
+            done && world.now() > FAULTS_UNTIL + Duration::from_millis(500)
+        })
+}
+
+/// Both clusters, and the digests of their calm runs.
+fn clusters() -> &'static [(Sim, String)] {
+    static CLUSTERS: OnceLock<Vec<(Sim, String)>> = OnceLock::new();
+    CLUSTERS.get_or_init(|| {
+        let calm = |gradient| {
+            let sim = cluster(gradient);
+            let report = sim.clone().faults([]).run(Seed(0));
+            let digest = report.digest().map(str::to_owned);
+            (sim, digest.unwrap_or_else(|| panic!("a calm run failed: {report}")))
+        };
+        GRADIENTS.map(calm).into()
+    })
+}
+
+/// Runs a seed, on the cluster that it draws; what went wrong.
+fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
+    let (sim, calm) = &clusters()[(seed % 2) as usize];
+    let mut sim = sim.clone();
+    if let Some(bug) = bug {
+        sim = sim.plant(bug);
+    }
+    let report = sim.run(Seed(seed));
+    let broken = match &report.broken {
+        Some(broken) => broken.to_string(),
+        None if report.digest() != Some(calm) => {
+            "the digest is not the one of a calm run".to_owned()
+        }
+        None => return None,
+    };
+    Some((broken, report))
+}
+
+/// The first of these seeds that breaks, on all cores.
+fn first_broken(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Option<(u64, String, Report)> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let mut from = seeds.start;
+    while from < seeds.end {
+        let batch = from..(from + cores).min(seeds.end);
+        let found = std::thread::scope(|scope| {
+            let runs: Vec<_> =
+                batch.clone().map(|seed| (seed, scope.spawn(move || broken(seed, bug)))).collect();
+            let ended: Vec<_> =
+                runs.into_iter().map(|(seed, run)| (seed, run.join().unwrap())).collect();
+            ended.into_iter().find_map(|(seed, broken)| Some((seed, broken?)))
+        });
+        if let Some((seed, (broken, report))) = found {
+            return Some((seed, broken, report));
+        }
+        from = batch.end;
+    }
+    None
+}
+
+/// Processor seconds of this process so far; 0 where the system doesn't say.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+    // User and system time, in ticks of 10 ms.
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn bases() -> u64 {
+    std::env::var("PLANTED_BASES").ok().and_then(|bases| bases.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn each_planted_bug_is_found() {
+    let only = std::env::var("PLANTED_BUG").ok();
+    println!("| bug | seeds until found | CPU s | by |\n|---|---|---|---|");
+    let mut missed = Vec::new();
+    clusters();
+    for bug in Bug::ALL {
+        if only.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
+            continue;
+        }
+        let (mut seeds, mut seconds, mut by) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for base in (0..bases()).map(|base| base * BASE) {
+            let before = cpu_seconds();
+            let found = first_broken(base..base + SEEDS_MAX, Some(bug));
+            seconds.push(cpu_seconds() - before);
+            match found {
+                Some((seed, broken, report)) => {
+                    seeds.push((seed - base + 1) as f64);
+                    *by.entry(broken).or_insert(0) += 1;
+                    if only.is_some() {
+                        println!("{report}\n{}", report.timeline());
+                    }
+                }
+                None => missed.push(bug),
+            }
+        }
+        let by: Vec<String> = by.into_keys().collect();
+        if !seeds.is_empty() {
+            let (seeds, seconds) = (median(seeds), median(seconds));
+            println!("| {bug:?} | {seeds} | {seconds:.1} | {} |", by.join("; "));
+        } else {
+            println!("| {bug:?} | > {SEEDS_MAX} | {:.1} | |", median(seconds));
+        }
+    }
+    assert_eq!(missed, [], "not found in {SEEDS_MAX} seeds");
+}
+
+/// Else a bug could be found by a seed that breaks anyway.
+#[test]
+fn the_same_seeds_pass_without_a_bug() {
+    clusters();
+    let before = cpu_seconds();
+    let seeds = std::env::var("PLANTED_CALM").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
+    for base in (0..bases()).map(|base| base * BASE) {
+        if let Some((_, broken, report)) = first_broken(base..base + seeds, None) {
+            panic!("{broken}\n{report}\n{}", report.timeline());
+        }
+    }
+    println!("{seeds} seeds without a bug: {:.1} CPU s", cpu_seconds() - before);
+}
+
+/// Found while bugs were planted: the answer to a push came with the lease that had cancelled the
+/// exchange, and the worker computed a step more on its restored residuals.
+#[test]
+fn an_answer_that_comes_with_a_new_lease_does_not_count() {
+    let (sim, calm) = &clusters()[0];
+    let late = delay("worker-0", "main", 215).at("359ms").for_("841ms");
+    let report = sim.clone().faults([late]).run(Seed(974));
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.digest(), Some(calm.as_str()), "{report}");
+}
