@@ -1,4 +1,6 @@
 //! The loops that a step spends its time in: gradient, tree, optimizer, codecs. `cargo bench`.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;

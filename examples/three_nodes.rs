@@ -17,6 +17,7 @@
 //! the same bits
 //! ```
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::disallowed_methods, reason = "real processes have a real clock")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;

@@ -30,7 +30,7 @@ use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
-use crate::shard::{Accepted, Aggregated, Save, Shard, ShardState};
+use crate::shard::{Accepted, Aggregated, COMMITS, Save, Shard, ShardState};
 
 /// Two requests a worker at 64 workers; senders beyond it are held back.
 const MAILBOX_CAPACITY: usize = 128;
@@ -48,10 +48,6 @@ const SAVES_MAX: usize = 2;
 /// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
 /// and the parameters of three versions.
 const STEP_VECTORS: usize = 4;
-/// Target of the event of each applied step. Only who listens to it, as the failure simulation
-/// does, pays for its digest.
-pub const COMMITS: &str = "gradmesh::commits";
-
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
 pub struct ServerLinks {

@@ -22,6 +22,10 @@ use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::reduction::{Part, Reduction, Span};
 
+/// Target of the event of each applied step. Only who listens to it, as the failure simulation
+/// does, pays for its digest.
+pub const COMMITS: &str = "gradmesh::commits";
+
 /// Largest sum of losses of one slot that is counted: a job of 10⁹ steps and 4,096 slots of these
 /// still adds up to a number, and no model that learns comes near.
 const LOSS_MAX: f64 = 1e290;

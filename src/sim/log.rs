@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 
-use gradmesh_actors::parameter_server::COMMITS;
+use gradmesh_actors::shard::COMMITS;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
