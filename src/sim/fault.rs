@@ -80,7 +80,7 @@ impl FaultPlan {
     /// Reads a plan in TOML: a table `[[faults]]` for each.
     ///
     /// # Errors
-    /// See [`PlanError`].
+    /// See [`FaultPlanError`].
     pub fn from_toml(text: &str) -> Result<Self, FaultPlanError> {
         let wrong = |error: toml::de::Error| FaultPlanError(error.to_string());
         let plan: Self = toml::from_str(text).map_err(wrong)?;
