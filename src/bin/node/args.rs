@@ -92,7 +92,7 @@ pub(crate) enum Command {
     /// overtaken messages, flipped bits; a failing or slow disk and a wrong clock are left out.
     #[cfg(feature = "sim")]
     Chaos {
-        /// TOML, a table [[faults]] for each, as `node simulate` writes it.
+        /// TOML, a table `[[faults]]` for each, as `node simulate` writes it.
         plan: PathBuf,
         /// Gives up after this time, for example 60s.
         #[arg(long = "for", value_name = "TIME", default_value = "60s")]
