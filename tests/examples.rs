@@ -74,3 +74,20 @@ fn a_killed_worker_changes_no_bit() {
     assert!(number(calm, "test accuracy ") > 80.0, "{calm}");
     assert_eq!(verdict, "the same bits");
 }
+
+#[test]
+fn a_model_that_is_not_pure_is_found_by_a_simulation() {
+    let lines = lines("simulate_model", &[]);
+    let [passed, found, fault] = &lines[..] else { panic!("{lines:?}") };
+    assert!(passed.starts_with("as promised: 40 seeds, "), "{passed}");
+    assert!(found.contains(" has another digest, 1 of "), "{found}");
+    assert!(fault.contains(".at("), "{fault}");
+}
+
+#[test]
+fn actors_of_ones_own_are_simulated() {
+    let lines = lines("simulate_actors", &[]);
+    let [by_hand, swarm] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(by_hand, "by hand: 20 additions acknowledged, 20 kept, 1 restart");
+    assert_eq!(swarm, "50 seeds of a swarm: every addition counted once");
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::Seed;
 use super::report::Report;
 
 /// A `sometimes` of every simulation with faults: else they come after its end.
@@ -24,6 +25,8 @@ pub struct Summary {
     pub simulated: Duration,
     /// In how many seeds each `sometimes` held.
     pub sometimes: BTreeMap<String, u64>,
+    /// Trace of each seed.
+    pub(super) traces: BTreeMap<Seed, String>,
     /// Digest of the run without faults, and so of every seed.
     pub digest: Option<String>,
 }
@@ -42,10 +45,22 @@ impl Summary {
         self.messages += report.counts.messages;
         self.steps += report.steps();
         self.simulated += report.took;
+        self.traces.insert(report.seed, report.trace_hash.clone());
         for (name, seeds) in &mut self.sometimes {
             let fault = name == FAULTS && report.counts.faults_begun > 0;
             *seeds += u64::from(fault || report.sometimes.contains(name));
         }
+    }
+
+    /// BLAKE3 over the traces of all seeds, in hexadecimal: the same seeds have the same one, in
+    /// another process and in another build.
+    #[must_use]
+    pub fn trace_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (seed, trace) in &self.traces {
+            hasher.update(format!("{seed} {trace}\n").as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     /// Names of the `sometimes` that held in no seed.

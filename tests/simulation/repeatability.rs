@@ -1,4 +1,6 @@
-//! The same seed is the same run, to the last event.
+//! The same seed is the same run, to the last event. `.ci/run` compares the release build too.
+
+use std::process::Command;
 
 use gradmesh::sim::{Report, Seed, Sim, Swarm};
 
@@ -32,6 +34,32 @@ fn the_same_seed_twice_in_one_process_is_the_same_trace() {
     for seed in 0..SEEDS {
         assert_same(&sim, &sim.run(Seed(seed)));
     }
+}
+
+#[test]
+fn the_same_seeds_in_two_processes_are_the_same_traces() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/digits.toml");
+    let run = |arguments: &[&str]| {
+        let mut node = Command::new(env!("CARGO_BIN_EXE_node"));
+        let output = node.args(["--config", config, "simulate"]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let traces = || {
+        let summary = run(&["--seeds", "100", "--json"]);
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        summary["trace_hash"].as_str().unwrap().to_owned()
+    };
+    if traces() == traces() {
+        return;
+    }
+    for seed in 0..SEEDS {
+        let timeline = || run(&["--seed", &seed.to_string()]);
+        let (one, other) = (timeline(), timeline());
+        let differ = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+        assert_eq!(differ, None, "seed {seed}");
+    }
+    panic!("traces differ, and timelines don't");
 }
 
 #[test]

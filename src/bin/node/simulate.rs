@@ -128,6 +128,7 @@ fn passed(summary: &Summary, took: Duration, json: bool) -> anyhow::Result<()> {
             "steps": summary.steps,
             "simulated_seconds": simulated,
             "seconds": took.as_secs_f64(),
+            "trace_hash": summary.trace_hash(),
             "sometimes": sometimes,
         }));
     }
