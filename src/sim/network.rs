@@ -31,12 +31,9 @@ const WINDOW_BYTES: usize = 256 << 10;
 pub(super) const BACKLOG: usize = 128;
 /// Between two machines of one room, with a scheduler in the way. Timers have a step of 1 ms.
 const LATENCY_MS: std::ops::RangeInclusive<u64> = 1..=3;
-/// By how much an overtaken message, or the copy of a doubled one, is late at most. Most by a
-/// little; some come when the cluster has moved on.
-const OVERTAKEN_MS: u64 = 20;
-const FORGOTTEN_MS: u64 = 2000;
-/// One of so many is forgotten on its way.
-const FORGOTTEN: u64 = 3;
+/// By how much an overtaken message, or the copy of a doubled one, is late at most: 2 s, in powers
+/// of two, each as likely as the others. Most come a little late, some when the cluster has moved on.
+const LATE_BITS: u64 = 11;
 
 pub(super) type PipeId = u64;
 
@@ -514,7 +511,7 @@ impl Wires {
         let (from, to, last_due) = (pipe.from, pipe.to, pipe.last_due);
         let due = self.now_ms() + self.latency(from, to);
         let at = if self.happens(overtaken) {
-            let most = if self.draw(1..=FORGOTTEN) == 1 { FORGOTTEN_MS } else { OVERTAKEN_MS };
+            let most = 1 << self.draw(1..=LATE_BITS);
             due.max(last_due) + self.draw(1..=most)
         } else {
             let at = due.max(last_due);
