@@ -33,10 +33,10 @@ pub(super) const BACKLOG: usize = 128;
 const LATENCY_MS: std::ops::RangeInclusive<u64> = 1..=3;
 /// By how much an overtaken message, or the copy of a doubled one, is late at most. Most by a
 /// little; some come when the cluster has moved on.
-const OVERTAKEN_MS: u64 = 20;
-const FORGOTTEN_MS: u64 = 2000;
+pub(super) const OVERTAKEN_MS: u64 = 20;
+pub(super) const FORGOTTEN_MS: u64 = 2000;
 /// One of so many is forgotten on its way.
-const FORGOTTEN: u64 = 3;
+pub(super) const FORGOTTEN: u64 = 3;
 
 pub(super) type PipeId = u64;
 
