@@ -29,6 +29,7 @@ use calm::Calm;
 use changes::Changes;
 use cluster::Cluster;
 use outcome::{Outcome, Verdict};
+use ports::Ports;
 use recoveries::Recoveries;
 
 /// Between two looks at processes and plan.
@@ -52,7 +53,9 @@ pub(crate) async fn chaos(
     }
     let names: Vec<&str> = config.nodes.iter().map(|node| &*node.name).collect();
     plan.check_nodes(&names)?;
-    let folder = std::env::temp_dir().join(format!("gradmesh-chaos-{}", OperatingSystem.entropy()));
+    // A number of a process comes again, a time does not.
+    let (process, time) = (OperatingSystem.entropy(), OperatingSystem.unix_time().as_micros());
+    let folder = std::env::temp_dir().join(format!("gradmesh-chaos-{process}-{time}"));
     std::fs::create_dir(&folder)
         .with_context(|| format!("folder {} can't be made; set TMPDIR", folder.display()))?;
     let outcome = in_folder(&config, &plan, limit, &folder).await;
@@ -78,8 +81,9 @@ async fn in_folder(
     limit: Duration,
     folder: &Path,
 ) -> anyhow::Result<Option<Outcome>> {
-    let mut calm = Calm::start(config, folder)?;
-    let cluster = Cluster::prepare(config, folder).await;
+    let mut ports = Ports::new();
+    let mut calm = Calm::start(config, folder, &mut ports)?;
+    let cluster = Cluster::prepare(config, folder, &mut ports).await;
     let (mut cluster, config) = match cluster {
         Ok(cluster) => cluster,
         Err(error) => {

@@ -28,10 +28,10 @@ struct Answer {
 }
 
 impl Calm {
-    pub(super) fn start(config: &Config, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(config: &Config, folder: &Path, ports: &mut Ports) -> anyhow::Result<Self> {
         let mut calm = stores_in(config, &folder.join("calm"));
         calm.nodes.clear();
-        calm.service.listen = Ports::default().take()?;
+        calm.service.listen = ports.take()?;
         let file = folder.join("calm.toml");
         std::fs::write(&file, calm.to_toml()?)?;
         let mut command = command(&file)?;
@@ -54,6 +54,7 @@ impl Calm {
         let Some(digest) = answer.digest else {
             bail!("the calm run failed, nothing to compare with: {error}");
         };
+        self.end().await;
         Ok(digest)
     }
 

@@ -46,10 +46,13 @@ struct Node {
 impl Cluster {
     /// Makes links, and a configuration for each node in which the way to each other one leads
     /// through one. Also gives the cluster's own configuration, without links.
-    pub(super) async fn prepare(config: &Config, folder: &Path) -> anyhow::Result<(Self, Config)> {
+    pub(super) async fn prepare(
+        config: &Config,
+        folder: &Path,
+        ports: &mut Ports,
+    ) -> anyhow::Result<(Self, Config)> {
         let stores = folder.join("chaos");
         let mut config = stores_in(config, &stores);
-        let mut ports = Ports::default();
         for node in &mut config.nodes {
             node.address = ports.take()?;
         }

@@ -1,6 +1,5 @@
 //! Ports for processes that die and come back.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::bail;
@@ -14,16 +13,22 @@ const LAST: u64 = 32_000;
 const TRIES: usize = 1000;
 
 /// Ports that were free when they were taken, each once.
-#[derive(Default)]
-pub(super) struct Ports(BTreeSet<u16>);
+#[derive(Debug)]
+pub(super) struct Ports(u64);
 
 impl Ports {
+    /// Begins where nobody else is likely to begin.
+    pub(super) fn new() -> Self {
+        let time = u64::from(OperatingSystem.unix_time().subsec_nanos());
+        Self(OperatingSystem.entropy().wrapping_mul(97).wrapping_add(time))
+    }
+
     pub(super) fn take(&mut self) -> anyhow::Result<SocketAddr> {
         for _ in 0..TRIES {
-            let port = FIRST + OperatingSystem.entropy() % (LAST - FIRST);
-            let Ok(port) = u16::try_from(port) else { continue };
+            self.0 = self.0.wrapping_add(1);
+            let Ok(port) = u16::try_from(FIRST + self.0 % (LAST - FIRST)) else { continue };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if TcpListener::bind(address).is_ok() && self.0.insert(port) {
+            if TcpListener::bind(address).is_ok() {
                 return Ok(address);
             }
         }
