@@ -9,10 +9,12 @@ mod recoveries;
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures_util::FutureExt;
 use gradmesh::config::Config;
 use gradmesh::node::{NodeContext, OperatingSystem};
 use gradmesh::peer::Link;
@@ -53,12 +55,17 @@ pub(crate) async fn chaos(
     }
     let names: Vec<&str> = config.nodes.iter().map(|node| &*node.name).collect();
     plan.check_nodes(&names)?;
+    // Polled once it listens: no signal may end this process when there is something to tidy up.
+    let mut stop = pin!(stopped());
+    if stop.as_mut().now_or_never().is_some() {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     // A number of a process comes again, a time does not.
     let (process, time) = (OperatingSystem.entropy(), OperatingSystem.unix_time().as_micros());
     let folder = std::env::temp_dir().join(format!("gradmesh-chaos-{process}-{time}"));
     std::fs::create_dir(&folder)
         .with_context(|| format!("folder {} can't be made; set TMPDIR", folder.display()))?;
-    let outcome = in_folder(&config, &plan, limit, &folder).await;
+    let outcome = in_folder(&config, &plan, limit, &folder, stop).await;
     let said = || format!("what the nodes said is in {}", folder.display());
     let Some(outcome) = outcome.with_context(said)? else {
         discard(&folder);
@@ -80,6 +87,7 @@ async fn in_folder(
     plan: &FaultPlan,
     limit: Duration,
     folder: &Path,
+    stop: impl Future<Output = std::io::Result<()>>,
 ) -> anyhow::Result<Option<Outcome>> {
     let mut ports = Ports::new();
     let mut calm = Calm::start(config, folder, &mut ports)?;
@@ -97,7 +105,7 @@ async fn in_folder(
         run(&config, plan, &mut cluster, limit, calm_digest).await
     };
     let outcome = tokio::select! { biased;
-        _ = stopped() => Ok(None),
+        _ = stop => Ok(None),
         outcome = both => outcome.map(Some),
     };
     calm.end().await;
