@@ -7,5 +7,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers of a test fail with it")]
 
 mod attacks;
+mod quiet;
 mod support;
 mod verdicts;

@@ -87,7 +87,12 @@ impl Changes {
         self.begun() == 0 && self.told.iter().any(|told| told.state == State::ToCome)
     }
 
-    pub(super) fn told(self) -> Vec<Told> {
+    pub(super) fn told(mut self) -> Vec<Told> {
+        for (_, index, begins) in self.to_come {
+            if !begins && self.faults[index].for_ms > 0 && self.told[index].state == State::Begun {
+                self.told[index].did += "; until the end";
+            }
+        }
         self.told
     }
 }
