@@ -550,6 +550,8 @@ impl Wires {
     // Machines.
 
     pub(super) fn start(&mut self, node: NodeIndex) {
+        // One that went dark kept its addresses, so that calls were not refused.
+        self.listeners.retain(|_, listening| listening.node != node);
         if let Some(node) = self.nodes.get_mut(node as usize) {
             (node.up, node.dark) = (true, false);
             node.life += 1;
