@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 /// Every node of a simulation, where a fault takes a name.
 pub const ANY: &str = "*";
+/// A year is beyond any simulation, and exact in f64.
+const MS_MAX: u64 = 32_000_000_000;
+/// Rates are of so many.
+const RATE_MAX: u16 = 1000;
 /// A plan of some thousand faults.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -99,6 +103,7 @@ impl FaultPlan {
                 )));
             }
         }
+        plan.faults.iter().try_for_each(Fault::check_ranges)?;
         Ok(plan)
     }
 
@@ -184,6 +189,28 @@ impl Fault {
         self
     }
 
+    /// Sums of these can't overflow, and a rate means what it says.
+    fn check_ranges(&self) -> Result<(), FaultPlanError> {
+        let (ms, rate) = match self.kind {
+            FaultKind::Delay { ms, .. } | FaultKind::SlowDisk { ms, .. } => (ms, 0),
+            FaultKind::Clock { by_ms, .. } => (by_ms.unsigned_abs(), 0),
+            FaultKind::Drop { rate, .. }
+            | FaultKind::Duplicate { rate, .. }
+            | FaultKind::Reorder { rate, .. }
+            | FaultKind::FailWrites { rate, .. } => (0, rate),
+            _ => (0, 0),
+        };
+        if let Some(ms) = [self.at_ms, self.for_ms, ms].into_iter().find(|ms| *ms > MS_MAX) {
+            let text = format!("{self}: {ms} ms is more than a year ({MS_MAX} ms)");
+            return Err(FaultPlanError(text));
+        }
+        if rate > RATE_MAX {
+            let text = format!("{self}: a rate of {rate}, rates are of {RATE_MAX}");
+            return Err(FaultPlanError(text));
+        }
+        Ok(())
+    }
+
     /// The nodes that it names.
     pub fn nodes(&self) -> Vec<&str> {
         match &self.kind {
@@ -228,8 +255,7 @@ impl FromStr for Time {
         };
         let number: f64 = number.trim().parse().map_err(|_| wrong())?;
         let ms = (number * scale).round();
-        // A year is beyond any simulation, and exact in f64.
-        if !(0.0..=3.2e10).contains(&ms) {
+        if !(0.0..=MS_MAX as f64).contains(&ms) {
             return Err(wrong());
         }
         Ok(Self(ms as u64))
@@ -378,5 +404,21 @@ mod tests {
         let text = "[[faults]]\nfault = \"kill\"\nnode = \"a\"\nat_ms = 1\nfor = 3";
         let error = FaultPlan::from_toml(text).unwrap_err();
         assert!(error.to_string().contains("has no \"for\""), "{error}");
+    }
+
+    #[test]
+    fn times_and_rates_beyond_their_ranges_are_refused() {
+        let plan = |fault: Fault| FaultPlan::from_toml(&FaultPlan::new([fault]).to_toml());
+        let long = kill("a").at("1s");
+        assert!(plan(Fault { for_ms: MS_MAX, ..long.clone() }).is_ok());
+        for wrong in [
+            Fault { at_ms: MS_MAX + 1, ..long.clone() },
+            Fault { for_ms: u64::from(u32::MAX) << 30, ..long },
+            delay("a", "b", MS_MAX + 1),
+            skew("a", i64::MIN + 1),
+            lose("a", "b", RATE_MAX + 1),
+        ] {
+            assert!(plan(wrong.clone()).is_err(), "{wrong}");
+        }
     }
 }

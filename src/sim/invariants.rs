@@ -17,6 +17,8 @@ use super::world::World;
 
 /// A view that began is higher than any before it, whoever began it.
 const VIEWS_RISE: &str = "a view never falls and is never begun twice";
+/// A shard obeys no order of a view that is over.
+const RESTORES_RISE: &str = "a shard is never restored to a view below its own";
 /// A shard applies the steps of a view one after the other.
 const VERSIONS_RISE: &str = "versions of a shard never fall within a view";
 /// However often a step is computed, and by whom.
@@ -37,6 +39,8 @@ pub(super) struct Invariants {
     committed: Version,
     /// View and version of each shard.
     shards: BTreeMap<u64, (u64, u64)>,
+    /// Newest view that each shard was restored to, in each life of its node.
+    restored: BTreeMap<(String, u64), u64>,
     /// Digest of each version of each shard.
     contents: BTreeMap<(u64, u64), String>,
 }
@@ -49,6 +53,14 @@ impl Invariants {
     pub(super) fn look(&mut self, world: &World<'_>) -> Result<(), &'static str> {
         for commit in log::take_commits() {
             self.commit(commit)?;
+        }
+        for restore in log::take_restores() {
+            let life = world.nodes.get(restore.node as usize).map_or(0, |node| node.restarts);
+            let newest = self.restored.entry((restore.shard, life)).or_default();
+            if restore.view < *newest {
+                return Err(RESTORES_RISE);
+            }
+            *newest = restore.view;
         }
         for status in world.seen.training.borrow().values() {
             let status = status.borrow();

@@ -16,6 +16,8 @@ thread_local! {
     static SPEAKER: Cell<Option<NodeIndex>> = const { Cell::new(None) };
     /// Steps that shards have applied since [`take_commits`].
     static APPLIED: RefCell<Vec<Commit>> = const { RefCell::new(Vec::new()) };
+    /// Orders to restore that shards have obeyed since [`take_restores`].
+    static RESTORED: RefCell<Vec<Restore>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A step that a shard has applied.
@@ -26,6 +28,28 @@ pub(super) struct Commit {
     /// What the step has made.
     pub(super) version: u64,
     pub(super) digest: String,
+}
+
+/// A shard that has gone to a version of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Restore {
+    pub(super) node: NodeIndex,
+    pub(super) shard: String,
+    pub(super) view: u64,
+}
+
+impl Restore {
+    /// From the log line that says so.
+    fn read(node: NodeIndex, fields: &str) -> Option<Self> {
+        let value = |name: &str| fields.split_once(name).map(|(_, rest)| rest);
+        let shard = value(" shard=")?.split(' ').next()?.to_owned();
+        let view = value(" view=view ")?.split(' ').next()?.parse().ok()?;
+        Some(Self { node, shard, view })
+    }
+}
+
+pub(super) fn take_restores() -> Vec<Restore> {
+    RESTORED.take()
 }
 
 pub(super) fn take_commits() -> Vec<Commit> {
@@ -68,6 +92,11 @@ impl Subscriber for Listener {
         let mut line = Line::default();
         event.record(&mut line);
         let Line { message, fields } = line;
+        if message == "shard restored"
+            && let Some(restore) = Restore::read(node, &fields)
+        {
+            RESTORED.with_borrow_mut(|restored| restored.push(restore));
+        }
         let level = match *event.metadata().level() {
             Level::ERROR => "ERROR ",
             Level::WARN => "WARN ",
@@ -119,5 +148,16 @@ impl Visit for Line {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_is_restored_says_so_in_words_that_are_understood() {
+        let restore = Restore::read(3, " shard=shard-1 view=view 12 version=version 40");
+        assert_eq!(restore, Some(Restore { node: 3, shard: "shard-1".to_owned(), view: 12 }));
     }
 }

@@ -9,6 +9,7 @@ mod disk;
 mod failure;
 mod fault;
 mod faulty_link;
+mod frame_counts;
 mod host;
 mod invariants;
 mod log;
@@ -40,6 +41,7 @@ pub use fault::{
     slow_disk, stop,
 };
 pub use faulty_link::FaultyLink;
+pub use frame_counts::{FrameCounts, SharedFrameCounts};
 pub use node::SimNode;
 pub use report::{Broken, Report};
 pub use shrink::{ShrinkBudget, Shrunk};

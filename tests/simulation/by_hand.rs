@@ -36,6 +36,12 @@ fn a_coordinator_without_power_goes_on_from_its_store() {
 }
 
 #[test]
+fn a_machine_that_has_power_again_listens_where_it_did() {
+    let report = survives([power_loss("ps-1").at("300ms").for_("1s")]);
+    assert_eq!(report.counts.restarts, 1, "{report}");
+}
+
+#[test]
 fn everything_killed_at_once_goes_on_from_the_last_checkpoint() {
     let report = survives([kill("*").at("400ms").for_("1s")]);
     assert_eq!(report.counts.restarts, 5);

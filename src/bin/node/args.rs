@@ -84,12 +84,16 @@ pub(crate) enum Command {
         /// Steps of the job, which is shortened to its first rows; 0 for all of it.
         #[arg(long, default_value_t = 60)]
         steps: u64,
+        /// A seed that has not trained after this simulated time has failed.
+        #[arg(long = "for", value_name = "TIME", default_value = "600s")]
+        limit: gradmesh::sim::Time,
     },
     /// Trains on real processes under a fault plan, and compares the digest with a calm run's.
     ///
     /// Each node is a process on this machine, and each way between two a proxy. Stores and logs are
     /// in a temporary folder. SIGKILL, SIGTERM, SIGSTOP and SIGCONT, blocked, late, lost, doubled and
-    /// overtaken messages, flipped bits; a failing or slow disk and a wrong clock are left out.
+    /// overtaken messages, flipped bits; a failing or slow disk, a wrong clock and a panic are left out.
+    /// Ends with 1 where the digest is another one, nothing is trained in time, or no fault began.
     #[cfg(feature = "sim")]
     Chaos {
         /// TOML, a table `[[faults]]` for each, as `node simulate` writes it.

@@ -38,8 +38,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let config = args.config()?;
     #[cfg(feature = "sim")]
-    if let Command::Simulate { seeds, from, seed, faults, steps } = command {
-        let wanted = simulate::Wanted { seeds, from, seed, faults, steps };
+    if let Command::Simulate { seeds, from, seed, faults, steps, limit } = command {
+        let limit = std::time::Duration::from_millis(limit.0);
+        let wanted = simulate::Wanted { seeds, from, seed, faults, steps, limit };
         return simulate::simulate(config, &args.config, wanted, args.json);
     }
     let system = actix_rt::System::new();

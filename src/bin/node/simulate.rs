@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) faults: String,
     /// Of the shortened job; 0 for all of it.
     pub(crate) steps: u64,
+    /// Of simulated time, for a seed.
+    pub(crate) limit: Duration,
 }
 
 pub(crate) fn simulate(
@@ -43,6 +45,7 @@ pub(crate) fn simulate(
         0 => Sim::cluster(config)?,
         steps => Sim::short_cluster(config, steps)?,
     };
+    let sim = sim.limit(wanted.limit);
     let sim = match wanted.faults.as_str() {
         "swarm" => sim.swarm(Swarm::default()),
         plan => {
@@ -53,10 +56,11 @@ pub(crate) fn simulate(
         }
     };
     let repeat = format!(
-        "node --config {} simulate --faults {} --steps {} --seed {{seed}}",
+        "node --config {} simulate --faults {} --steps {} --for {}s --seed {{seed}}",
         file.display(),
         wanted.faults,
-        wanted.steps
+        wanted.steps,
+        wanted.limit.as_secs_f64()
     );
     let campaign = sim.seeds(wanted.from..wanted.from.saturating_add(wanted.seeds));
     let campaign = campaign

@@ -8,6 +8,8 @@ mod calls;
 mod faults;
 mod pipes;
 
+pub(super) use pipes::LATE_BITS;
+
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

@@ -15,7 +15,7 @@ use crate::wire::{Begins, begins};
 const WINDOW_BYTES: usize = 256 << 10;
 /// By how much an overtaken message, or the copy of a doubled one, is late at most: 2 s, in powers
 /// of two, each as likely as the others. Most come a little late, some when the cluster has moved on.
-const LATE_BITS: u64 = 11;
+pub(in crate::sim) const LATE_BITS: u64 = 11;
 
 pub(in crate::sim) type PipeId = u64;
 
