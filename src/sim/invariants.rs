@@ -46,10 +46,15 @@ impl Invariants {
     ///
     /// # Errors
     /// What doesn't hold.
-    pub(super) fn look(&mut self, world: &World<'_>) -> Result<(), &'static str> {
-        for commit in log::take_commits() {
-            self.commit(commit)?;
-        }
+    pub(super) fn look(&mut self) -> Result<(), &'static str> {
+        log::take_commits().into_iter().try_for_each(|commit| self.commit(commit))
+    }
+
+    /// After an event that a run's status shows.
+    ///
+    /// # Errors
+    /// What doesn't hold.
+    pub(super) fn look_at_training(&mut self, world: &World<'_>) -> Result<(), &'static str> {
         for status in world.seen.training.borrow().values() {
             let status = status.borrow();
             self.view(status.view)?;
