@@ -102,12 +102,7 @@ impl Coordinator {
                 Command::Publish(manifest) => self.publish(*manifest, ctx),
             }
         }
-        self.status.send_if_modified(|status| {
-            let now = self.training.status();
-            let changed = *status != now;
-            *status = now;
-            changed
-        });
+        self.status.send_if_modified(|status| self.training.update(status));
     }
 
     fn open(&self, open: OpenCheckpoints, ctx: &mut Context<Self>) {

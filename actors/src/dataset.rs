@@ -120,7 +120,10 @@ impl Rows {
     /// # Panics
     /// If there is no such row.
     pub fn select(&self, rows: &[usize]) -> Self {
-        let inputs = self.inputs.select(ndarray::Axis(0), rows);
+        let mut inputs = Array2::zeros((rows.len(), self.inputs.ncols()));
+        for (mut to, &row) in inputs.rows_mut().into_iter().zip(rows) {
+            to.assign(&self.inputs.row(row));
+        }
         let targets = match &self.targets {
             RowTargets::Classes(classes) => {
                 RowTargets::Classes(rows.iter().map(|&row| classes[row]).collect())

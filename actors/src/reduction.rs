@@ -49,6 +49,12 @@ impl Span {
         let middle = self.first + len.next_power_of_two() / 2;
         Some((Self { end: middle, ..self }, Self { first: middle, ..self }))
     }
+
+    /// The half in which `span` lies.
+    fn half_with(self, span: Self) -> Option<Self> {
+        let (left, right) = self.halves()?;
+        [left, right].into_iter().find(|half| span.first < span.end && half.contains(span))
+    }
 }
 
 /// A sum over the slots of one span.
@@ -95,16 +101,21 @@ impl Reduction {
     /// # Errors
     /// The span is not a node of the tree.
     pub fn insert(&mut self, span: Span, part: Part) -> Result<Inserted, NotANode> {
-        let path = self.path(span).ok_or(NotANode { span, slots: self.root.end })?;
+        if !self.is_node(span) {
+            return Err(NotANode { span, slots: self.root.end });
+        }
         if self.covers(span) {
             if planted::is(Bug::DoubleApply) {
                 self.add_again(span, &part);
             }
             return Ok(Inserted::Duplicate);
         }
-        self.parts.retain(|&held, _| !span.contains(held));
+        // A leaf that isn't here covers none.
+        if span.end - span.first > 1 {
+            self.parts.retain(|&held, _| !span.contains(held));
+        }
         self.parts.insert(span, part);
-        self.add_up(&path);
+        self.add_up(self.root, span);
         Ok(Inserted::Added)
     }
 
@@ -137,9 +148,14 @@ impl Reduction {
 
     /// Whether every slot of the span is in some part.
     pub fn covers(&self, span: Span) -> bool {
+        // Parts are disjoint, so those that overlap lie side by side.
+        let beyond = Span { first: span.end, end: 0 };
         let held: u32 = self
             .parts
-            .keys()
+            .range(..beyond)
+            .rev()
+            .take_while(|(part, _)| part.end > span.first)
+            .map(|(part, _)| part)
             .map(|part| part.end.min(span.end).saturating_sub(part.first.max(span.first)))
             .sum();
         held == span.end - span.first
@@ -147,7 +163,14 @@ impl Reduction {
 
     /// Whether the span is a node of the tree.
     pub fn is_node(&self, span: Span) -> bool {
-        self.path(span).is_some()
+        let mut node = self.root;
+        while node != span {
+            match node.half_with(span) {
+                Some(half) => node = half,
+                None => return false,
+            }
+        }
+        true
     }
 
     pub fn is_complete(&self) -> bool {
@@ -164,36 +187,26 @@ impl Reduction {
         self.parts
     }
 
-    /// Nodes from the root down to `span`'s parent; `None` if `span` is not a node.
-    fn path(&self, span: Span) -> Option<Vec<Span>> {
-        if span.first >= span.end {
-            return None;
+    /// Replaces two halves by their node, from the parent of `span` up to `node`; whether that has
+    /// become a part.
+    fn add_up(&mut self, node: Span, span: Span) -> bool {
+        if node == span {
+            return true;
         }
-        let mut path = Vec::new();
-        let mut node = self.root;
-        while node != span {
-            let (left, right) = node.halves()?;
-            path.push(node);
-            node = if left.contains(span) { left } else { right };
+        let (Some(half), Some((left, right))) = (node.half_with(span), node.halves()) else {
+            return false;
+        };
+        let other = if half == left { right } else { left };
+        if !self.add_up(half, span) || !self.parts.contains_key(&other) {
+            return false;
         }
-        Some(path)
-    }
-
-    /// Replaces two halves by their node, from the lowest node up.
-    fn add_up(&mut self, path: &[Span]) {
-        for node in path.iter().rev() {
-            let Some((left, right)) = node.halves() else { return };
-            if !(self.parts.contains_key(&left) && self.parts.contains_key(&right)) {
-                return;
-            }
-            let (Some(mut sum), Some(right)) =
-                (self.parts.remove(&left), self.parts.remove(&right))
-            else {
-                return;
-            };
-            add(&mut sum, &right);
-            self.parts.insert(*node, sum);
-        }
+        let (Some(mut sum), Some(right)) = (self.parts.remove(&left), self.parts.remove(&right))
+        else {
+            return false;
+        };
+        add(&mut sum, &right);
+        self.parts.insert(node, sum);
+        true
     }
 }
 

@@ -1,12 +1,13 @@
 //! One connection of a link, from the handshake to its end.
 
 use std::cell::RefCell;
+use std::pin::pin;
 
 use gradmesh_actors::messages::LinkError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::link::{LinkPolicy, Outgoing};
 use super::pending::Pending;
@@ -97,10 +98,10 @@ async fn write_requests<W: AsyncWrite + Unpin>(
     policy: &LinkPolicy,
 ) -> Result<(), FrameError> {
     let mut next = Some(first);
-    let mut next_ping = Instant::now() + policy.ping_every;
+    let mut ping_due = pin!(sleep(policy.ping_every));
     loop {
-        if Instant::now() >= next_ping {
-            next_ping = Instant::now() + policy.ping_every;
+        if ping_due.is_elapsed() {
+            ping_due.as_mut().reset(Instant::now() + policy.ping_every);
             pending.borrow_mut().forget_given_up();
             writer.write(&Frame::bare(Class::Ping, 0)).await?;
         }
@@ -115,7 +116,7 @@ async fn write_requests<W: AsyncWrite + Unpin>(
             None => {
                 writer.flush().await?;
                 select! { biased;
-                    () = sleep_until(next_ping) => {}
+                    () = ping_due.as_mut() => {}
                     request = requests.recv() => match request {
                         Some(request) => next = Some(request),
                         None => return Ok(()),

@@ -1,16 +1,20 @@
 //! One caller, from the handshake to its end.
 
-use std::future::pending;
+use std::cell::RefCell;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::refusals::Refusals;
+use super::route::Answering;
 use super::{Router, SILENCE_MAX};
 use crate::peer::REQUESTS_MAX;
 use crate::transport::Connection;
@@ -19,12 +23,15 @@ use crate::wire::{
     shake_hands,
 };
 
-/// Answers that wait for the socket: a few, so that the rest waits in its actor's task and a
-/// caller that doesn't read is held back.
+/// Pongs and faults that wait for the socket: a few, so that a caller that doesn't read is held
+/// back. Answers wait in their actors' channels.
 const ANSWERS_WAITING_MAX: usize = 16;
 /// Requests of one caller that actors work on: all that it waits for, and as many that it has
 /// given up, because a timeout there ends nothing here.
 const UNDER_WAY_MAX: usize = 2 * REQUESTS_MAX;
+
+/// Requests that actors work on, as their answers to come.
+type UnderWay = FuturesUnordered<Answering>;
 
 /// Serves one caller. Whatever it sends, only its own connection suffers.
 pub(super) async fn serve(
@@ -49,14 +56,16 @@ pub(super) async fn serve(
     debug!(%peer, node, "caller connected");
 
     let (answers, waiting) = mpsc::channel(ANSWERS_WAITING_MAX);
+    let under_way = RefCell::new(FuturesUnordered::new());
     let reading = async {
-        read_requests(&mut reader, router, answers, peer, &node).await;
+        read_requests(&mut reader, router, &under_way, answers, peer, &node).await;
+        under_way.borrow_mut().clear();
         // What was answered before still goes out; the writer then ends by itself.
         pending::<()>().await;
     };
     select! { biased;
         () = reading => {}
-        written = write_answers(&mut writer, waiting) => match written {
+        written = write_answers(&mut writer, &under_way, waiting) => match written {
             Ok(()) => debug!(%peer, node, "caller gone"),
             Err(error) => warn!(%peer, node, %error, "answers can't be sent"),
         },
@@ -66,15 +75,15 @@ pub(super) async fn serve(
     }
 }
 
-/// Until the caller closes or is not understood. Answers still under way are then dropped.
+/// Until the caller closes or is not understood.
 async fn read_requests<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     router: &Router,
+    under_way: &RefCell<UnderWay>,
     answers: mpsc::Sender<Frame>,
     peer: SocketAddr,
     node: &str,
 ) {
-    let mut under_way = JoinSet::new();
     loop {
         let (fault, kind, request, target) = match reader.read().await {
             Ok(None) => return,
@@ -86,7 +95,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
             }
             Ok(Some(frame)) => {
                 let Frame { kind, request, target, .. } = frame;
-                match start(frame, router, &mut under_way, &answers) {
+                match start(frame, router, &mut under_way.borrow_mut()) {
                     Ok(()) => continue,
                     Err(fault) => (fault, kind, request, target),
                 }
@@ -101,43 +110,48 @@ async fn read_requests<R: AsyncRead + Unpin>(
     }
 }
 
-/// Hands one request over and brings its answer to the writer when it is there.
-fn start(
-    frame: Frame,
-    router: &Router,
-    under_way: &mut JoinSet<()>,
-    answers: &mpsc::Sender<Frame>,
-) -> Result<(), Fault> {
+/// Hands one request over; the writer takes its answer when it is there.
+fn start(frame: Frame, router: &Router, under_way: &mut UnderWay) -> Result<(), Fault> {
     if frame.class != Class::Request {
         let cause = format!("{:?} where a request belongs", frame.class);
         return Err(Fault::Connection { cause });
     }
-    while under_way.try_join_next().is_some() {}
     if under_way.len() >= UNDER_WAY_MAX {
         return Err(Fault::Busy { waiting: under_way.len() });
     }
-    let answering = router.dispatch(frame)?;
-    let answers = answers.clone();
-    under_way.spawn_local(async move {
-        // Without a writer the caller is gone, and asks again over its next connection.
-        let _ = answers.send(answering.await).await;
-    });
+    under_way.push(router.dispatch(frame)?);
     Ok(())
 }
 
 async fn write_answers<W: AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
+    under_way: &RefCell<UnderWay>,
     mut waiting: mpsc::Receiver<Frame>,
 ) -> Result<(), FrameError> {
-    while let Some(mut frame) = waiting.recv().await {
+    while let Some(mut frame) = poll_fn(|cx| next_frame(under_way, &mut waiting, cx)).await {
         loop {
             writer.write(&frame).await?;
-            match waiting.try_recv() {
-                Ok(next) => frame = next,
-                Err(_) => break,
+            let next = poll_fn(|cx| Poll::Ready(next_frame(under_way, &mut waiting, cx))).await;
+            match next {
+                Poll::Ready(Some(next)) => frame = next,
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
         writer.flush().await?;
     }
     writer.shutdown().await
+}
+
+/// What is to be written next; `None` where the reader has ended and nothing waits.
+///
+/// A request that is taken meanwhile is polled at once: the reader runs in this task, before.
+fn next_frame(
+    under_way: &RefCell<UnderWay>,
+    waiting: &mut mpsc::Receiver<Frame>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Frame>> {
+    if let Poll::Ready(Some(answer)) = under_way.borrow_mut().poll_next_unpin(cx) {
+        return Poll::Ready(Some(answer));
+    }
+    waiting.poll_recv(cx)
 }

@@ -450,11 +450,17 @@ impl<'a> Host<'a> {
         if let Some(broken) = self.watch.look(&world) {
             return Some(Some(broken));
         }
-        let broken = self.invariants.as_mut().and_then(|invariants| invariants.look(&world).err());
+        let changed = self.seen.training_changed();
+        let broken = self.invariants.as_mut().and_then(|invariants| {
+            let looked = invariants.look(&world);
+            if changed { looked.and_then(|()| invariants.look_at_training(&world)) } else { looked }
+                .err()
+        });
         if let Some(name) = broken {
             return Some(Some(Broken::Check(name.to_owned())));
         }
         let over = match &self.sim.ending {
+            Ending::Trained if !changed => false,
             Ending::Trained => {
                 let ended = world.with_training(|training| match &training.progress {
                     Progress::Done(_) => Some(Ok(())),

@@ -62,6 +62,14 @@ impl Invariants {
             }
             *newest = restore.view;
         }
+        Ok(())
+    }
+
+    /// After an event that a run's status shows.
+    ///
+    /// # Errors
+    /// What doesn't hold.
+    pub(super) fn look_at_training(&mut self, world: &World<'_>) -> Result<(), &'static str> {
         for status in world.seen.training.borrow().values() {
             let status = status.borrow();
             self.view(status.view)?;

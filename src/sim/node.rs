@@ -53,6 +53,20 @@ pub(super) struct Seen {
     pub(super) values: RefCell<BTreeMap<(NodeIndex, String), i64>>,
 }
 
+impl Seen {
+    /// Whether a run has another status than at the last call.
+    pub(super) fn training_changed(&self) -> bool {
+        let mut any = false;
+        for status in self.training.borrow_mut().values_mut() {
+            if status.has_changed().unwrap_or(true) {
+                status.mark_unchanged();
+                any = true;
+            }
+        }
+        any
+    }
+}
+
 impl SimNode {
     /// Its name.
     #[must_use]
@@ -66,7 +80,8 @@ impl SimNode {
     }
 
     /// Shows a run to the checks, and to the report.
-    pub fn show_training(&self, status: watch::Receiver<TrainingStatus>) {
+    pub fn show_training(&self, mut status: watch::Receiver<TrainingStatus>) {
+        status.mark_changed();
         self.seen.training.borrow_mut().insert(self.index, status);
     }
 

@@ -4,6 +4,8 @@ use gradmesh_actors::messages::{Body, BodyError, WirePart};
 
 /// Nesting of a typed part: our messages have single digits; a bomb of nested arrays ends here.
 const DEPTH_MAX: usize = 64;
+/// Room for most typed parts; a longer one grows.
+const USUAL_BYTES: usize = 512;
 
 /// Why a message can't be made from a frame, or a frame from a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +28,9 @@ pub enum MessageError {
 /// # Errors
 /// [`MessageError::Encode`]: the type has no MessagePack form.
 pub fn encode<P: WirePart>(part: &P) -> Result<(Vec<u8>, Vec<Body>), MessageError> {
-    let meta = rmp_serde::to_vec_named(part)
+    let mut meta = Vec::with_capacity(USUAL_BYTES);
+    let mut serializer = rmp_serde::Serializer::new(&mut meta).with_struct_map();
+    part.serialize(&mut serializer)
         .map_err(|error| MessageError::Encode { cause: error.to_string() })?;
     Ok((meta, part.bodies()))
 }

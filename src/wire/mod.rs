@@ -2,6 +2,7 @@
 //!
 //! Knows bytes and [`WireMessage`](gradmesh_actors::messages::WireMessage), no actor and no socket.
 
+mod deadline;
 mod fault;
 mod frame;
 mod hello;
@@ -11,6 +12,7 @@ mod reader;
 mod target;
 mod writer;
 
+pub use deadline::FRAME_TIME_MAX;
 pub use fault::Fault;
 pub use frame::{
     BODIES_MAX, Class, FRAME_BYTES_MAX, Frame, FrameError, Limits, MAGIC, META_BYTES_MAX, PROTOCOL,
@@ -20,6 +22,6 @@ pub(crate) use frame::{Begins, begins};
 pub use hello::{ConfigDigest, HELLO_TIME_MAX, Hello, HelloError, shake_hands};
 pub use message::{MessageError, decode, encode};
 pub use pulse::Pulse;
-pub use reader::{FRAME_TIME_MAX, FrameReader};
+pub use reader::FrameReader;
 pub use target::{Role, Target};
 pub use writer::FrameWriter;

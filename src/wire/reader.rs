@@ -4,20 +4,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytemuck::Pod;
 use crc32fast::Hasher;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
-use tokio::time::timeout;
 
+use super::deadline::in_time;
 use super::frame::{BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head};
 use super::{Frame, FrameError, Limits, Pulse};
-
-/// A frame that has begun is complete after this, at 9 MB/s for the longest: whoever is slower
-/// holds a connection and memory for nothing.
-pub const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A small frame arrives by one system call; a body longer than this bypasses the buffer.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -47,7 +42,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// The next frame; `None` where the stream ends between two. Waits without limit for a frame
-    /// to begin, then [`FRAME_TIME_MAX`] for its end.
+    /// to begin, then [`FRAME_TIME_MAX`](super::FRAME_TIME_MAX) for its end.
     ///
     /// Not cancel-safe: a dropped call loses the bytes that it has read.
     ///
@@ -57,10 +52,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.inner.fill_buf().await?.is_empty() {
             return Ok(None);
         }
-        match timeout(FRAME_TIME_MAX, self.read_begun()).await {
-            Ok(frame) => frame.map(Some),
-            Err(_) => Err(FrameError::TooSlow { limit_ms: FRAME_TIME_MAX.as_millis() as u64 }),
-        }
+        in_time(self.read_begun()).await.map(Some)
     }
 
     async fn read_begun(&mut self) -> Result<Frame, FrameError> {

@@ -3,9 +3,8 @@
 use crc32fast::Hasher;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
 
-use super::reader::FRAME_TIME_MAX;
+use super::deadline::in_time;
 use super::{Frame, FrameError, Pulse};
 
 /// What is shorter is copied into the buffer: a system call of its own costs more than the copy.
@@ -34,7 +33,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     ///
     /// # Errors
     /// A limit of [`Frame::check`] (nothing was written), [`FrameError::Io`], or
-    /// [`FrameError::TooSlow`] where the other side doesn't take it within [`FRAME_TIME_MAX`].
+    /// [`FrameError::TooSlow`] where the other side doesn't take it within [`FRAME_TIME_MAX`](super::FRAME_TIME_MAX).
     pub async fn write(&mut self, frame: &Frame) -> Result<(), FrameError> {
         frame.check()?;
         in_time(self.put_frame(frame)).await
@@ -101,12 +100,5 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             self.staged.clear();
         }
         Ok(())
-    }
-}
-
-async fn in_time<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T, FrameError> {
-    match timeout(FRAME_TIME_MAX, work).await {
-        Ok(done) => done,
-        Err(_) => Err(FrameError::TooSlow { limit_ms: FRAME_TIME_MAX.as_millis() as u64 }),
     }
 }

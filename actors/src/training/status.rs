@@ -66,6 +66,24 @@ pub struct TrainingStatus {
 
 impl Training {
     pub fn status(&self) -> TrainingStatus {
+        self.status_with(self.ledger.clone())
+    }
+
+    /// Brings a status up to date; whether it was not. The ledger is long and changes rarely.
+    pub fn update(&self, status: &mut TrainingStatus) -> bool {
+        let mut ledger = std::mem::take(&mut status.ledger);
+        let mut changed = ledger != self.ledger;
+        if changed {
+            ledger.clone_from(&self.ledger);
+        }
+        let mut now = self.status_with(Ledger::default());
+        changed |= *status != now;
+        now.ledger = ledger;
+        *status = now;
+        changed
+    }
+
+    fn status_with(&self, ledger: Ledger) -> TrainingStatus {
         let progress = match &self.phase {
             Phase::Gathering { .. } => Progress::Gathering,
             Phase::Opening
@@ -93,7 +111,7 @@ impl Training {
             checkpoint: self.checkpoint.as_ref().map(|manifest| manifest.version),
             shards: self.members.shards().len(),
             workers: self.members.workers().len(),
-            ledger: self.ledger.clone(),
+            ledger,
             bytes,
             lost: self.recoveries.lost,
             new_leases: self.recoveries.new_leases,

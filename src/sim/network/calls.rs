@@ -51,13 +51,13 @@ impl Wires {
         let (answer, answered) = oneshot::channel();
         let callee = self.listeners.get(&to).map_or(from, |listening| listening.node);
         let at = self.now_ms() + self.latency(from, callee);
-        let payload = self.keep(Payload::Call { from, to, answer });
+        let payload = self.payloads.put(Payload::Call { from, to, answer });
         self.schedule(at, Due::Call { payload });
         answered
     }
 
     pub(super) fn called(&mut self, payload: u64) {
-        let Some(Payload::Call { from, to, answer }) = self.payloads.remove(&payload) else {
+        let Some(Payload::Call { from, to, answer }) = self.payloads.take(payload) else {
             return;
         };
         let refuse = |answer: oneshot::Sender<io::Result<Connection>>| {
@@ -96,8 +96,7 @@ impl Wires {
     }
 
     pub(super) fn pipe(&mut self, from: NodeIndex, to: NodeIndex) -> PipeId {
-        self.last_id += 1;
-        let pipe = Pipe {
+        self.pipes.insert(Pipe {
             from,
             to,
             written: Vec::new(),
@@ -109,9 +108,7 @@ impl Wires {
             writer: None,
             reader_gone: false,
             ended: None,
-        };
-        self.pipes.insert(self.last_id, pipe);
-        self.last_id
+        })
     }
 
     /// The end that belongs to `node`.

@@ -57,11 +57,11 @@ impl Wires {
             .pipes
             .iter()
             .filter(|(_, pipe)| !pipe.blocked.is_empty() && !self.is_blocked(pipe.from, pipe.to))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         let now = self.now_ms();
         for id in open {
-            let Some(pipe) = self.pipes.get_mut(&id) else { continue };
+            let Some(pipe) = self.pipes.get_mut(id) else { continue };
             let (from, to, blocked) = (pipe.from, pipe.to, std::mem::take(&mut pipe.blocked));
             let at = now + self.latency(from, to);
             for due in blocked {
@@ -88,13 +88,13 @@ impl Wires {
         self.listeners.retain(|_, listening| listening.node != node || dark);
         let own = self.pipes.iter().filter(|(_, pipe)| pipe.from == node || pipe.to == node);
         let own: Vec<(PipeId, NodeIndex, NodeIndex)> =
-            own.map(|(id, pipe)| (*id, pipe.from, pipe.to)).collect();
+            own.map(|(id, pipe)| (id, pipe.from, pipe.to)).collect();
         for (id, from, to) in own {
             if from == node && !dark {
                 let at = self.now_ms() + self.latency(from, to);
                 self.schedule(at, Due::Reset { pipe: id });
             } else if to == node
-                && let Some(pipe) = self.pipes.get_mut(&id)
+                && let Some(pipe) = self.pipes.get_mut(id)
             {
                 pipe.arrived.clear();
                 // A kernel without the process answers with a reset; a dark one not at all.
@@ -112,12 +112,12 @@ impl Wires {
             .pipes
             .iter()
             .filter(|(_, pipe)| pipe.from == node || pipe.to == node)
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in own {
             self.end(id, Ended::Reset);
         }
         // Both ends are of lives that are over, or know that it is reset.
-        self.pipes.retain(|_, pipe| pipe.from != node && pipe.to != node || pipe.ended.is_none());
+        self.pipes.retain(|pipe| pipe.from != node && pipe.to != node || pipe.ended.is_none());
     }
 }

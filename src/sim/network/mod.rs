@@ -6,6 +6,7 @@
 
 mod calls;
 mod faults;
+mod numbered;
 mod pipes;
 
 pub(super) use pipes::LATE_BITS;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::calls::Listening;
+use self::numbered::{Numbered, Shelf};
 pub(super) use self::pipes::PipeId;
 use self::pipes::{Ended, Pipe};
 use super::fault::FaultKind;
@@ -39,10 +41,10 @@ pub(super) struct Wires {
     pub(super) trace: Trace,
     pub(super) nodes: Vec<NetNode>,
     listeners: BTreeMap<SocketAddr, Listening>,
-    pipes: BTreeMap<PipeId, Pipe>,
+    pipes: Numbered<Pipe>,
     last_id: u64,
     due: BinaryHeap<Reverse<(u64, u64, Due)>>,
-    payloads: BTreeMap<u64, Payload>,
+    payloads: Shelf<Payload>,
     /// Faults of the network that are active.
     faults: Vec<FaultKind>,
     /// Callers of machines that don't answer: nobody tells them.
@@ -87,10 +89,10 @@ impl Wires {
             trace,
             nodes: Vec::new(),
             listeners: BTreeMap::new(),
-            pipes: BTreeMap::new(),
+            pipes: Numbered::default(),
             last_id: 0,
             due: BinaryHeap::new(),
-            payloads: BTreeMap::new(),
+            payloads: Shelf::default(),
             faults: Vec::new(),
             unanswered: Vec::new(),
             refused: Vec::new(),
@@ -140,11 +142,11 @@ impl Wires {
         match due {
             Due::Call { payload } => self.called(payload),
             Due::Deliver { pipe, .. } | Due::Close { pipe } | Due::Reset { pipe } => {
-                let Some(ends) = self.pipes.get(&pipe).map(|pipe| (pipe.from, pipe.to)) else {
+                let Some(ends) = self.pipes.get(pipe).map(|pipe| (pipe.from, pipe.to)) else {
                     return;
                 };
                 if self.is_blocked(ends.0, ends.1) {
-                    if let Some(pipe) = self.pipes.get_mut(&pipe) {
+                    if let Some(pipe) = self.pipes.get_mut(pipe) {
                         pipe.blocked.push_back(due);
                     }
                     return;
@@ -161,12 +163,6 @@ impl Wires {
     fn schedule(&mut self, at: u64, due: Due) {
         self.last_id += 1;
         self.due.push(Reverse((at, self.last_id, due)));
-    }
-
-    fn keep(&mut self, payload: Payload) -> u64 {
-        self.last_id += 1;
-        self.payloads.insert(self.last_id, payload);
-        self.last_id
     }
 }
 

@@ -45,8 +45,8 @@ pub(super) enum Ended {
 
 impl Wires {
     pub(super) fn deliver(&mut self, id: PipeId, payload: u64) {
-        let Some(Payload::Message { bytes, sent }) = self.payloads.remove(&payload) else { return };
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        let Some(Payload::Message { bytes, sent }) = self.payloads.take(payload) else { return };
+        let Some(pipe) = self.pipes.get_mut(id) else { return };
         if pipe.ended.is_some() || pipe.reader_gone {
             pipe.held_bytes = pipe.held_bytes.saturating_sub(bytes.len());
             return;
@@ -59,7 +59,7 @@ impl Wires {
     }
 
     pub(super) fn end(&mut self, id: PipeId, how: Ended) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        let Some(pipe) = self.pipes.get_mut(id) else { return };
         if pipe.ended.is_some() {
             return;
         }
@@ -83,7 +83,7 @@ impl Wires {
         room: usize,
         waker: &Waker,
     ) -> Option<io::Result<Bytes>> {
-        let pipe = self.pipes.get_mut(&id)?;
+        let pipe = self.pipes.get_mut(id)?;
         match (pipe.arrived.front_mut(), pipe.ended) {
             (Some(front), _) => {
                 let taken = front.len().min(room);
@@ -111,7 +111,7 @@ impl Wires {
         bytes: &[u8],
         waker: &Waker,
     ) -> Option<io::Result<usize>> {
-        let Some(pipe) = self.pipes.get_mut(&id) else {
+        let Some(pipe) = self.pipes.get_mut(id) else {
             return Some(Err(io::ErrorKind::BrokenPipe.into()));
         };
         if pipe.ended == Some(Ended::Reset) || pipe.reader_gone {
@@ -129,7 +129,7 @@ impl Wires {
 
     pub(super) fn send_whole_frames(&mut self, id: PipeId) {
         loop {
-            let Some(pipe) = self.pipes.get_mut(&id) else { return };
+            let Some(pipe) = self.pipes.get_mut(id) else { return };
             let (length, class, kind) = match begins(&pipe.written) {
                 Begins::Frame { class, kind, bytes } if pipe.written.len() >= bytes => {
                     (bytes, Some(class), kind)
@@ -154,7 +154,7 @@ impl Wires {
     }
 
     pub(super) fn send(&mut self, id: PipeId, bytes: Bytes, sent: Sent) {
-        let Some(pipe) = self.pipes.get(&id) else { return };
+        let Some(pipe) = self.pipes.get(id) else { return };
         let (from, to) = (pipe.from, pipe.to);
         let rate = |fault: &FaultKind, which: u8| match (fault, which) {
             (FaultKind::Drop { rate, .. }, 0)
@@ -164,7 +164,7 @@ impl Wires {
         };
         let rates = [0, 1, 2].map(|which| self.sum(from, to, |fault| rate(fault, which)));
         if self.happens(rates[0]) {
-            if let Some(pipe) = self.pipes.get_mut(&id) {
+            if let Some(pipe) = self.pipes.get_mut(id) {
                 pipe.held_bytes = pipe.held_bytes.saturating_sub(bytes.len());
             }
             self.note(EventKind::Lost { from, to, message: sent });
@@ -172,7 +172,7 @@ impl Wires {
         }
         if self.happens(rates[1]) {
             self.note(EventKind::Duplicated { from, to, message: sent });
-            if let Some(pipe) = self.pipes.get_mut(&id) {
+            if let Some(pipe) = self.pipes.get_mut(id) {
                 pipe.held_bytes += bytes.len();
             }
             self.send_once(id, bytes.clone(), sent, 1000);
@@ -181,7 +181,7 @@ impl Wires {
     }
 
     pub(super) fn send_once(&mut self, id: PipeId, bytes: Bytes, sent: Sent, overtaken: u64) {
-        let Some(pipe) = self.pipes.get(&id) else { return };
+        let Some(pipe) = self.pipes.get(id) else { return };
         let (from, to, last_due) = (pipe.from, pipe.to, pipe.last_due);
         let due = self.now_ms() + self.latency(from, to);
         let at = if self.happens(overtaken) {
@@ -189,18 +189,18 @@ impl Wires {
             due.max(last_due) + self.draw(1..=most)
         } else {
             let at = due.max(last_due);
-            if let Some(pipe) = self.pipes.get_mut(&id) {
+            if let Some(pipe) = self.pipes.get_mut(id) {
                 pipe.last_due = at;
             }
             at
         };
-        let payload = self.keep(Payload::Message { bytes, sent });
+        let payload = self.payloads.put(Payload::Message { bytes, sent });
         self.schedule(at, Due::Deliver { pipe: id, payload });
     }
 
     /// The writer says that nothing follows, or is dropped.
     pub(in crate::sim) fn close(&mut self, id: PipeId) {
-        let Some(pipe) = self.pipes.get(&id) else { return };
+        let Some(pipe) = self.pipes.get(id) else { return };
         if pipe.ended.is_some() {
             return;
         }
@@ -211,7 +211,7 @@ impl Wires {
 
     /// The reader is dropped: the other side learns of it when it writes.
     pub(in crate::sim) fn stop_reading(&mut self, id: PipeId) {
-        if let Some(pipe) = self.pipes.get_mut(&id) {
+        if let Some(pipe) = self.pipes.get_mut(id) {
             pipe.reader_gone = true;
             pipe.arrived.clear();
             wake(&mut pipe.writer);
