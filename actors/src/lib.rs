@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod codec;
 pub mod coordinator;
 pub mod dataset;
+mod exchange;
 mod finite;
 pub mod ids;
 pub mod job;

@@ -4,7 +4,6 @@
 //! residuals, or the exchange of one step with all shards; a new lease drops it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, Supervised};
@@ -14,25 +13,18 @@ use tracing::{debug, info, warn};
 use crate::allocation::with_room;
 use crate::checkpoint::{PartContent, is_saved, residual_name};
 use crate::dataset::Dataset;
-use crate::ids::{ShardId, Slot, Version, View, WorkerId};
+use crate::exchange::{ANSWER_MAX, Halt, RETRY_FIRST, pull_all, push_one, pushes, wait};
+use crate::ids::{Slot, Version, View, WorkerId};
 use crate::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use crate::messages::{
-    FailureKind, LeaseError, LeaseSlots, PullError, PullParameters, PushError, PushGradient,
-    ReportError, ReportFailure, ReportPart, Values, ask,
+    FailureKind, LeaseError, LeaseSlots, PullParameters, PushGradient, ReportError, ReportFailure,
+    ReportPart, Values, ask,
 };
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
-use crate::slot_work::{SlotWork, StepWork};
-
-/// How long the answer to a push may take: others' slots may have to be computed again first.
-const PUSH_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How long any other answer may take.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Between two tries of the same request: first, and at most (it doubles).
-const RETRY_FIRST: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_millis(500);
+use crate::slot_work::SlotWork;
 
 /// What a worker trains.
 #[derive(Clone, Debug)]
@@ -81,17 +73,6 @@ impl std::fmt::Debug for Worker {
             .field("lease", &self.lease)
             .finish_non_exhaustive()
     }
-}
-
-/// How an exchange ended, if not with its purpose.
-#[derive(Debug)]
-enum Halt {
-    /// Our view is over: a new lease is on its way.
-    Stale,
-    /// The shards have moved on without us.
-    Resync,
-    /// It would happen again.
-    Failed(String),
 }
 
 /// Goes on with the lease. To oneself, so that a new lease gets in between two steps.
@@ -377,114 +358,6 @@ impl Handler<Proceed> for Worker {
     }
 }
 
-/// One push a shard; the last version is only evaluated, which the first shard alone wants to know.
-fn pushes(
-    worker: WorkerId,
-    lease: &LeaseSlots,
-    step: Version,
-    computed: StepWork,
-) -> Vec<PushGradient> {
-    let StepWork { parts, mut payloads, mut reports } = computed;
-    if payloads.is_empty() {
-        payloads.push(Vec::new());
-    }
-    let push = |(shard, payload)| PushGradient {
-        view: lease.view,
-        worker,
-        shard: ShardId(shard),
-        step,
-        parts: parts.clone(),
-        reports: std::mem::take(&mut reports),
-        payload,
-    };
-    (0u32..).zip(payloads).map(push).collect()
-}
-
-/// Repeats a push until it is answered.
-async fn push_one(to: Recipient<PushGradient>, push: PushGradient) -> Result<Values, Halt> {
-    let mut pause = RETRY_FIRST;
-    loop {
-        match ask(&to, push.clone(), PUSH_ANSWER_MAX).await {
-            Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
-                return Ok(pushed.values);
-            }
-            Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
-            Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
-            Err(PushError::Link(_)) if planted::is(Bug::ComputesAgain) => return Err(Halt::Resync),
-            Err(
-                PushError::NotReady(_)
-                | PushError::Link(_)
-                | PushError::Superseded
-                | PushError::Busy { .. },
-            ) => {
-                wait(&mut pause).await;
-            }
-            Err(refused) => return Err(Halt::Failed(refused.to_string())),
-        }
-    }
-}
-
-/// Pulls one version of all shards: the newest that the slowest has, which the others still keep.
-async fn pull_all(
-    from: Vec<Recipient<PullParameters>>,
-    view: View,
-) -> Result<(Version, Vec<Values>), Halt> {
-    loop {
-        let newest = try_join_all((0u32..).zip(&from).map(|(shard, from)| {
-            let pull = PullParameters { view, shard: ShardId(shard), version: None };
-            pull_one(from, pull)
-        }))
-        .await?;
-        let version = newest.iter().flatten().map(|(version, _)| *version).min();
-        let Some(version) = version else { return Err(Halt::Resync) };
-        let mut values = Vec::with_capacity(from.len());
-        for ((shard, from), newest) in (0u32..).zip(&from).zip(newest) {
-            let pulled = match newest {
-                Some((newest, values)) if newest == version || planted::is(Bug::MixedVersions) => {
-                    Some((newest, values))
-                }
-                _ => {
-                    let shard = ShardId(shard);
-                    let pull = PullParameters { view, shard, version: Some(version) };
-                    pull_one(from, pull).await?
-                }
-            };
-            values.extend(pulled.map(|(_, values)| values));
-        }
-        if values.len() == from.len() {
-            return Ok((version, values));
-        }
-    }
-}
-
-/// `None` if that version is gone meanwhile.
-async fn pull_one(
-    from: &Recipient<PullParameters>,
-    pull: PullParameters,
-) -> Result<Option<(Version, Values)>, Halt> {
-    let mut pause = RETRY_FIRST;
-    loop {
-        match ask(from, pull.clone(), ANSWER_MAX).await {
-            Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
-                return Ok(Some((pulled.version, pulled.values)));
-            }
-            // Values of another version would be mixed into the one that was asked for.
-            Ok(pulled) => {
-                let (shard, got) = (pull.shard, pulled.version);
-                return Err(Halt::Failed(format!(
-                    "{shard} answered with {got}, not the one asked for"
-                )));
-            }
-            Err(PullError::OutOfWindow { .. }) => return Ok(None),
-            Err(PullError::StaleView { .. }) => return Err(Halt::Stale),
-            Err(PullError::NotReady(_) | PullError::Link(_)) => wait(&mut pause).await,
-            Err(refused @ PullError::WrongShard { .. }) => {
-                return Err(Halt::Failed(refused.to_string()));
-            }
-        }
-    }
-}
-
 /// Reads residuals, again and again while the store can't be read.
 async fn load_residuals(
     store: Recipient<LoadResiduals>,
@@ -511,9 +384,4 @@ async fn save_and_report(links: WorkerLinks, view: View, part: SavePart) {
     {
         wait(&mut pause).await;
     }
-}
-
-async fn wait(pause: &mut Duration) {
-    tokio::time::sleep(*pause).await;
-    *pause = (*pause * 2).min(RETRY_MAX);
 }

@@ -10,8 +10,8 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,6 +27,7 @@ use super::fault::{ANY, Fault, FaultKind, FaultPlan};
 use super::invariants::Invariants;
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
+use super::ready::{Ready, Woken};
 use super::report::{Broken, Report, panic_text};
 use super::trace::{EventKind, NodeIndex, Trace};
 use super::world::{Counts, NodeState, Watch, World};
@@ -95,50 +96,6 @@ struct Machine {
     ended: Rc<RefCell<Option<Result<(), String>>>>,
     skew_ms: Rc<Cell<i64>>,
     panics: Arc<AtomicBool>,
-}
-
-/// Nodes that were woken: a bit for each.
-struct Ready(Vec<AtomicU64>);
-
-impl Ready {
-    fn new(nodes: usize) -> Self {
-        Self((0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn add(&self, node: usize) {
-        self.0[node / 64].fetch_or(1 << (node % 64), Ordering::Relaxed);
-    }
-
-    /// Takes the first one from `node` on.
-    fn take_from(&self, node: usize) -> Option<usize> {
-        for (word, bits) in self.0.iter().enumerate().skip(node / 64) {
-            let before = if word == node / 64 { (1u64 << (node % 64)) - 1 } else { 0 };
-            let set = bits.load(Ordering::Relaxed) & !before;
-            if set != 0 {
-                let bit = set.trailing_zeros();
-                bits.fetch_and(!(1 << bit), Ordering::Relaxed);
-                return Some(word * 64 + bit as usize);
-            }
-        }
-        None
-    }
-}
-
-struct Woken {
-    node: usize,
-    ready: Arc<Ready>,
-    host: Arc<AtomicWaker>,
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.ready.add(self.node);
-        self.host.wake();
-    }
 }
 
 impl<'a> Host<'a> {

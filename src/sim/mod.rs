@@ -16,6 +16,7 @@ mod log;
 mod memory_dataset;
 mod network;
 mod node;
+mod ready;
 mod regression;
 mod report;
 mod shrink;

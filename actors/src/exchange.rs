@@ -1,0 +1,148 @@
+//! How a Worker asks the shards: each request until it is answered, all shards together.
+
+use std::time::Duration;
+
+use actix::Recipient;
+use futures_util::future::try_join_all;
+
+use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::messages::{
+    LeaseSlots, PullError, PullParameters, PushError, PushGradient, Values, ask,
+};
+use crate::planted::{self, Bug};
+use crate::slot_work::StepWork;
+
+/// How long the answer to a push may take: others' slots may have to be computed again first.
+const PUSH_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long any other answer may take.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Between two tries of the same request: first, and at most (it doubles).
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// How an exchange ended, if not with its purpose.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// Our view is over: a new lease is on its way.
+    Stale,
+    /// The shards have moved on without us.
+    Resync,
+    /// It would happen again.
+    Failed(String),
+}
+
+/// One push a shard; the last version is only evaluated, which the first shard alone wants to know.
+pub(crate) fn pushes(
+    worker: WorkerId,
+    lease: &LeaseSlots,
+    step: Version,
+    computed: StepWork,
+) -> Vec<PushGradient> {
+    let StepWork { parts, mut payloads, mut reports } = computed;
+    if payloads.is_empty() {
+        payloads.push(Vec::new());
+    }
+    let push = |(shard, payload)| PushGradient {
+        view: lease.view,
+        worker,
+        shard: ShardId(shard),
+        step,
+        parts: parts.clone(),
+        reports: std::mem::take(&mut reports),
+        payload,
+    };
+    (0u32..).zip(payloads).map(push).collect()
+}
+
+/// Repeats a push until it is answered.
+pub(crate) async fn push_one(
+    to: Recipient<PushGradient>,
+    push: PushGradient,
+) -> Result<Values, Halt> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match ask(&to, push.clone(), PUSH_ANSWER_MAX).await {
+            Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
+                return Ok(pushed.values);
+            }
+            Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
+            Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PushError::Link(_)) if planted::is(Bug::ComputesAgain) => return Err(Halt::Resync),
+            Err(
+                PushError::NotReady(_)
+                | PushError::Link(_)
+                | PushError::Superseded
+                | PushError::Busy { .. },
+            ) => {
+                wait(&mut pause).await;
+            }
+            Err(refused) => return Err(Halt::Failed(refused.to_string())),
+        }
+    }
+}
+
+/// Pulls one version of all shards: the newest that the slowest has, which the others still keep.
+pub(crate) async fn pull_all(
+    from: Vec<Recipient<PullParameters>>,
+    view: View,
+) -> Result<(Version, Vec<Values>), Halt> {
+    loop {
+        let newest = try_join_all((0u32..).zip(&from).map(|(shard, from)| {
+            let pull = PullParameters { view, shard: ShardId(shard), version: None };
+            pull_one(from, pull)
+        }))
+        .await?;
+        let version = newest.iter().flatten().map(|(version, _)| *version).min();
+        let Some(version) = version else { return Err(Halt::Resync) };
+        let mut values = Vec::with_capacity(from.len());
+        for ((shard, from), newest) in (0u32..).zip(&from).zip(newest) {
+            let pulled = match newest {
+                Some((newest, values)) if newest == version || planted::is(Bug::MixedVersions) => {
+                    Some((newest, values))
+                }
+                _ => {
+                    let shard = ShardId(shard);
+                    let pull = PullParameters { view, shard, version: Some(version) };
+                    pull_one(from, pull).await?
+                }
+            };
+            values.extend(pulled.map(|(_, values)| values));
+        }
+        if values.len() == from.len() {
+            return Ok((version, values));
+        }
+    }
+}
+
+/// `None` if that version is gone meanwhile.
+pub(crate) async fn pull_one(
+    from: &Recipient<PullParameters>,
+    pull: PullParameters,
+) -> Result<Option<(Version, Values)>, Halt> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match ask(from, pull.clone(), ANSWER_MAX).await {
+            Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
+                return Ok(Some((pulled.version, pulled.values)));
+            }
+            // Values of another version would be mixed into the one that was asked for.
+            Ok(pulled) => {
+                let (shard, got) = (pull.shard, pulled.version);
+                return Err(Halt::Failed(format!(
+                    "{shard} answered with {got}, not the one asked for"
+                )));
+            }
+            Err(PullError::OutOfWindow { .. }) => return Ok(None),
+            Err(PullError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PullError::NotReady(_) | PullError::Link(_)) => wait(&mut pause).await,
+            Err(refused @ PullError::WrongShard { .. }) => {
+                return Err(Halt::Failed(refused.to_string()));
+            }
+        }
+    }
+}
+
+pub(crate) async fn wait(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(RETRY_MAX);
+}
