@@ -9,7 +9,12 @@ use std::time::Duration;
 
 use gradmesh::config::Config;
 use gradmesh::sim::{ANY, Seed, Sim, delay};
+use mimalloc::MiMalloc;
 use nix::time::{ClockId, clock_gettime};
+
+/// As `node` has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const RUNS: u64 = 5;
 

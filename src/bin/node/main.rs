@@ -22,6 +22,11 @@ use std::process::ExitCode;
 
 use args::{Args, Command};
 use failure::Failure;
+use mimalloc::MiMalloc;
+
+/// Each message is some small allocations, which this one has ready where the system's searches.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::read();
