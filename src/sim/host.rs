@@ -15,7 +15,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::task::AtomicWaker;
 use gradmesh_actors::training::Progress;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -72,7 +71,6 @@ struct Host<'a> {
     /// Changes of faults still to come, the next one last.
     to_come: Vec<(u64, Change)>,
     active: Vec<FaultKind>,
-    waker: Arc<AtomicWaker>,
     ready: Arc<Ready>,
     watch: Watch<'a>,
     invariants: Option<Invariants>,
@@ -111,12 +109,10 @@ impl<'a> Host<'a> {
             .collect();
         let disk = Disk::new(disk, sim.disks_sync);
         disk.name_nodes(names.to_vec());
-        let waker = Arc::new(AtomicWaker::new());
         let ready = Arc::new(Ready::new(names.len()));
         let machine = |node| Machine {
             local: None,
-            waker: Arc::new(Woken { node, ready: Arc::clone(&ready), host: Arc::clone(&waker) })
-                .into(),
+            waker: Arc::new(Woken { node, ready: Arc::clone(&ready) }).into(),
             ended: Rc::default(),
             skew_ms: Rc::default(),
             panics: Arc::default(),
@@ -133,7 +129,6 @@ impl<'a> Host<'a> {
             names,
             to_come: Vec::new(),
             active: Vec::new(),
-            waker,
             ready,
             watch: Watch::new(&sim.checks),
             invariants: sim.has_cluster.then(Invariants::default),
@@ -163,7 +158,7 @@ impl<'a> Host<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Broken>> {
-        self.waker.register(cx.waker());
+        self.ready.host_runs();
         loop {
             self.network.0.borrow_mut().look_at_clock();
             while self.change_due() || self.run_network() || self.poll_nodes() {
@@ -176,6 +171,7 @@ impl<'a> Host<'a> {
             }
             timer.as_mut().reset(self.next());
             if timer.as_mut().poll(cx).is_pending() {
+                self.ready.host_sleeps(cx.waker());
                 return Poll::Pending;
             }
         }

@@ -1,26 +1,50 @@
 //! Which nodes have something to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Wake;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Nodes that were woken: a bit for each.
-pub(super) struct Ready(Vec<AtomicU64>);
+/// Nodes that were woken, and how the host learns of it.
+pub(super) struct Ready {
+    /// A bit for each.
+    nodes: Vec<AtomicU64>,
+    host: AtomicWaker,
+    /// The host runs: it looks here before it sleeps, and is not to be woken for that.
+    runs: AtomicBool,
+}
 
 impl Ready {
     pub(super) fn new(nodes: usize) -> Self {
-        Self((0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+        Self {
+            nodes: (0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            host: AtomicWaker::new(),
+            runs: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nobody wakes the host.
+    pub(super) fn host_runs(&self) {
+        self.runs.store(true, Ordering::Relaxed);
+    }
+
+    /// The host has done all there was to do: `waker` is for what comes.
+    pub(super) fn host_sleeps(&self, waker: &Waker) {
+        self.host.register(waker);
+        self.runs.store(false, Ordering::Relaxed);
     }
 
     fn add(&self, node: usize) {
-        self.0[node / 64].fetch_or(1 << (node % 64), Ordering::Relaxed);
+        self.nodes[node / 64].fetch_or(1 << (node % 64), Ordering::Relaxed);
+        if !self.runs.load(Ordering::Relaxed) {
+            self.host.wake();
+        }
     }
 
     /// Takes the first one from `node` on.
     pub(super) fn take_from(&self, node: usize) -> Option<usize> {
-        for (word, bits) in self.0.iter().enumerate().skip(node / 64) {
+        for (word, bits) in self.nodes.iter().enumerate().skip(node / 64) {
             let before = if word == node / 64 { (1u64 << (node % 64)) - 1 } else { 0 };
             let set = bits.load(Ordering::Relaxed) & !before;
             if set != 0 {
@@ -33,10 +57,10 @@ impl Ready {
     }
 }
 
+/// Wakes one node.
 pub(super) struct Woken {
     pub(super) node: usize,
     pub(super) ready: Arc<Ready>,
-    pub(super) host: Arc<AtomicWaker>,
 }
 
 impl Wake for Woken {
@@ -46,6 +70,5 @@ impl Wake for Woken {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.ready.add(self.node);
-        self.host.wake();
     }
 }
