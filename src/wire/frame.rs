@@ -224,34 +224,36 @@ impl Head {
         usize::from(self.bodies) * ENTRY_BYTES
     }
 
-    /// Reads the body table and checks the length of the whole frame.
-    pub(super) fn parse_table(
-        &self,
-        table: &[u8],
-        limits: &Limits,
-    ) -> Result<Vec<Entry>, FrameError> {
-        let mut entries = Vec::with_capacity(usize::from(self.bodies));
-        let mut frame_bytes =
-            frame_bytes_without_bodies(u64::from(self.bodies), u64::from(self.meta_bytes));
-        let (rows, _) = table.as_chunks::<ENTRY_BYTES>();
-        for (index, &[kind, length @ ..]) in rows.iter().enumerate() {
-            let bytes = u32::from_le_bytes(length);
-            let kind = match kind {
-                1 if !(bytes as usize).is_multiple_of(size_of::<f32>()) => {
-                    return Err(FrameError::BodyLength { index, got: bytes });
-                }
-                1 => BodyKind::F32,
-                2 => BodyKind::Bytes,
-                got => return Err(FrameError::BodyKind { index, got }),
-            };
-            frame_bytes += u64::from(bytes);
-            entries.push(Entry { kind, bytes });
+    /// Length of all bodies; checks the body table, and the length of the whole frame.
+    pub(super) fn bodies_bytes(&self, table: &[u8], limits: &Limits) -> Result<u64, FrameError> {
+        let mut bodies_bytes = 0;
+        for entry in entries(table) {
+            bodies_bytes += u64::from(entry?.bytes);
         }
-        if frame_bytes > limits.frame_bytes {
-            return Err(FrameError::FrameTooLong { got: frame_bytes, max: limits.frame_bytes });
+        let got = bodies_bytes
+            + frame_bytes_without_bodies(u64::from(self.bodies), u64::from(self.meta_bytes));
+        if got > limits.frame_bytes {
+            return Err(FrameError::FrameTooLong { got, max: limits.frame_bytes });
         }
-        Ok(entries)
+        Ok(bodies_bytes)
     }
+}
+
+/// The rows of a body table.
+pub(super) fn entries(table: &[u8]) -> impl Iterator<Item = Result<Entry, FrameError>> {
+    let (rows, _) = table.as_chunks::<ENTRY_BYTES>();
+    rows.iter().enumerate().map(|(index, &[kind, length @ ..])| {
+        let bytes = u32::from_le_bytes(length);
+        let kind = match kind {
+            1 if !(bytes as usize).is_multiple_of(size_of::<f32>()) => {
+                return Err(FrameError::BodyLength { index, got: bytes });
+            }
+            1 => BodyKind::F32,
+            2 => BodyKind::Bytes,
+            got => return Err(FrameError::BodyKind { index, got }),
+        };
+        Ok(Entry { kind, bytes })
+    })
 }
 
 /// What a stretch of bytes begins with.
@@ -277,10 +279,9 @@ pub(crate) fn begins(bytes: &[u8]) -> Begins {
     let Some(table) = bytes.get(HEAD_BYTES..HEAD_BYTES + head.table_bytes()) else {
         return Begins::Unknown;
     };
-    let Ok(entries) = head.parse_table(table, &Limits::TRUSTED) else { return Begins::NoFrame };
-    let bodies: usize = entries.iter().map(|entry| entry.bytes as usize).sum();
+    let Ok(bodies) = head.bodies_bytes(table, &Limits::TRUSTED) else { return Begins::NoFrame };
     let rest = frame_bytes_without_bodies(u64::from(head.bodies), u64::from(head.meta_bytes));
-    Begins::Frame { class: head.class, kind: head.kind, bytes: rest as usize + bodies }
+    Begins::Frame { class: head.class, kind: head.kind, bytes: (rest + bodies) as usize }
 }
 
 fn frame_bytes_without_bodies(bodies: u64, meta_bytes: u64) -> u64 {

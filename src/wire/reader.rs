@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytemuck::Pod;
+use bytes::Bytes;
 use crc32fast::Hasher;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 use super::deadline::in_time;
-use super::frame::{BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head};
+use super::frame::{BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head, entries};
 use super::{Frame, FrameError, Limits, Pulse};
 
 /// A small frame arrives by one system call; a body longer than this bypasses the buffer.
@@ -49,8 +50,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// [`FrameError`]; where the next frame begins is then unknown.
     pub async fn read(&mut self) -> Result<Option<Frame>, FrameError> {
-        if self.inner.fill_buf().await?.is_empty() {
+        let buffered = self.inner.fill_buf().await?;
+        if buffered.is_empty() {
             return Ok(None);
+        }
+        if let Some((frame, length)) = whole_frame(buffered, &self.limits)? {
+            self.inner.consume(length);
+            return Ok(Some(frame));
         }
         in_time(self.read_begun()).await.map(Some)
     }
@@ -65,11 +71,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut table = vec![0; head.table_bytes()];
         self.fill(&mut table).await?;
         sum.update(&table);
-        let entries = head.parse_table(&table, &self.limits)?;
+        head.bodies_bytes(&table, &self.limits)?;
 
         let meta = self.read_values::<u8>(head.meta_bytes as usize, &mut sum).await?;
-        let mut bodies = Vec::with_capacity(entries.len());
-        for Entry { kind, bytes } in entries {
+        let mut bodies = Vec::with_capacity(usize::from(head.bodies));
+        for entry in entries(&table) {
+            let Entry { kind, bytes } = entry?;
             let bytes = bytes as usize;
             bodies.push(match kind {
                 BodyKind::F32 => {
@@ -122,6 +129,47 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The frame at the beginning of `bytes` and its length, where all of it is there: most are, and
+/// need no wait for each of their parts.
+fn whole_frame(bytes: &[u8], limits: &Limits) -> Result<Option<(Frame, usize)>, FrameError> {
+    let Some(raw) = bytes.first_chunk() else { return Ok(None) };
+    let head = Head::parse(raw, limits)?;
+    let bodies_start = HEAD_BYTES + head.table_bytes() + head.meta_bytes as usize;
+    let Some(table) = bytes.get(HEAD_BYTES..HEAD_BYTES + head.table_bytes()) else {
+        return Ok(None);
+    };
+    // At most the limit of a frame.
+    let bodies_bytes = head.bodies_bytes(table, limits)? as usize;
+    let Some((summed, rest)) = bytes.split_at_checked(bodies_start + bodies_bytes) else {
+        return Ok(None);
+    };
+    let Some(checksum) = rest.first_chunk() else { return Ok(None) };
+    let (got, computed) = (u32::from_le_bytes(*checksum), crc32fast::hash(summed));
+    if got != computed {
+        return Err(FrameError::Checksum { got, computed });
+    }
+
+    let (before, mut left) = summed.split_at(bodies_start);
+    let mut bodies = Vec::with_capacity(usize::from(head.bodies));
+    for entry in entries(table) {
+        let Entry { kind, bytes } = entry?;
+        let (body, after) = left.split_at(bytes as usize);
+        left = after;
+        bodies.push(match kind {
+            BodyKind::F32 => {
+                let mut values = vec![0.0; body.len() / size_of::<f32>()];
+                bytemuck::cast_slice_mut(&mut values).copy_from_slice(body);
+                Body::F32(Arc::new(values))
+            }
+            BodyKind::Bytes => Body::Bytes(Bytes::copy_from_slice(body)),
+        });
+    }
+    let meta = before[HEAD_BYTES + head.table_bytes()..].to_vec();
+    let Head { class, kind, request, target, .. } = head;
+    let frame = Frame { class, kind, request, target, meta, bodies };
+    Ok(Some((frame, summed.len() + CHECKSUM_BYTES)))
 }
 
 /// Beats when bytes arrive.
