@@ -1,5 +1,6 @@
 //! The task behind a link: calls the node when there is something to ask, again after a break.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
@@ -9,16 +10,17 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::link::{LinkPolicy, Outgoing, Peer};
+use super::pending::Pending;
 use super::session::Session;
 use crate::transport::{Connection, Transport};
 use crate::wire::{HELLO_TIME_MAX, Hello, HelloError};
 
-#[derive(Debug)]
 pub(super) struct Dialer {
     pub(super) peer: Peer,
     pub(super) own: Hello,
     pub(super) transport: Rc<dyn Transport>,
     pub(super) policy: LinkPolicy,
+    pub(super) sent: Rc<RefCell<Pending>>,
 }
 
 impl Dialer {
@@ -29,7 +31,7 @@ impl Dialer {
         let mut last_logged = String::new();
         while let Some(first) = requests.recv().await {
             sleep_until(next_call).await;
-            if first.answer.is_closed() {
+            if first.waiting.has_given_up() {
                 continue;
             }
             next_call = Instant::now() + backoff;
@@ -38,9 +40,8 @@ impl Dialer {
                     info!(node, address = %self.peer.address, "connected");
                     backoff = self.policy.backoff_min;
                     last_logged.clear();
-                    let Err(error) = session.run(first, &mut requests, &self.policy).await else {
-                        return;
-                    };
+                    let ended = session.run(first, &mut requests, &self.sent, &self.policy).await;
+                    let Err(error) = ended else { return };
                     warn!(node, %error, "connection lost");
                 }
                 Err(error) => {
@@ -53,9 +54,9 @@ impl Dialer {
                         warn!(node, address = %self.peer.address, %error, "can't connect");
                         last_logged = text;
                     }
-                    fail(first, &error);
-                    while let Ok(waiting) = requests.try_recv() {
-                        fail(waiting, &error);
+                    first.waiting.answer(Err(error.clone()));
+                    while let Ok(request) = requests.try_recv() {
+                        request.waiting.answer(Err(error.clone()));
                     }
                 }
             }
@@ -86,9 +87,4 @@ impl Dialer {
     fn disconnected(&self, cause: String) -> LinkError {
         LinkError::Disconnected { node: self.peer.node.clone(), cause }
     }
-}
-
-fn fail(request: Outgoing, error: &LinkError) {
-    // A sender that has given up needs no answer.
-    let _ = request.answer.send(Err(error.clone()));
 }

@@ -1,18 +1,21 @@
 //! The handle with which a node asks another one.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gradmesh_actors::messages::{LinkError, WireMessage};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use super::REQUESTS_MAX;
+use super::asked::Asked;
 use super::dialer::Dialer;
+use super::pending::{Pending, Waiting};
 use crate::transport::Transport;
-use crate::wire::{Class, Fault, Frame, Hello, Target, decode, encode};
+use crate::wire::{Class, Frame, Hello, Target, encode};
 
 /// A node to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +28,8 @@ pub struct Peer {
 /// When a link calls again, and when it gives a silent node up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkPolicy {
-    /// Shorter than a router's patience with silent callers, [`crate::router::SILENCE_MAX`].
+    /// A link over which no request went or nothing came for so long asks for a sign of life. Less
+    /// than half of a router's patience with silent callers, [`crate::router::SILENCE_MAX`].
     pub ping_every: Duration,
     /// A peer from which nothing came for so long counts as gone. Several `ping_every`, so that
     /// one lost turn of the scheduler is no failure.
@@ -48,10 +52,9 @@ impl Default for LinkPolicy {
 }
 
 /// What the connection's task takes over.
-#[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) frame: Frame,
-    pub(super) answer: oneshot::Sender<Result<Frame, LinkError>>,
+    pub(super) waiting: Box<dyn Waiting>,
 }
 
 /// The calling side of the connection to one node; clones share the connection.
@@ -59,11 +62,21 @@ pub(super) struct Outgoing {
 /// It connects when there is something to ask, and again after it broke. A request made while
 /// there is no connection waits for the next attempt and fails with it. What breaks in between
 /// fails with [`LinkError::Disconnected`]: whether it was handled is unknown.
-#[derive(Clone, Debug)]
-pub struct Link {
-    node: Arc<str>,
+#[derive(Clone)]
+pub struct Link(Rc<Shared>);
+
+struct Shared {
+    node: Rc<str>,
     queue: mpsc::Sender<Outgoing>,
-    under_way: Arc<Semaphore>,
+    sent: Rc<RefCell<Pending>>,
+    /// Held once here, and once by each request that is under way.
+    places: Rc<()>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("node", &self.0.node).finish_non_exhaustive()
+    }
 }
 
 impl Link {
@@ -74,14 +87,16 @@ impl Link {
     pub fn open(peer: Peer, own: Hello, transport: Rc<dyn Transport>, policy: LinkPolicy) -> Self {
         let (queue, requests) = mpsc::channel(REQUESTS_MAX);
         let node = peer.node.as_str().into();
-        spawn_local(Dialer { peer, own, transport, policy }.run(requests));
-        Self { node, queue, under_way: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+        let sent = Rc::default();
+        let dialer = Dialer { peer, own, transport, policy, sent: Rc::clone(&sent) };
+        spawn_local(dialer.run(requests));
+        Self(Rc::new(Shared { node, queue, sent, places: Rc::default() }))
     }
 
     /// Name of the node at the other end.
     #[must_use]
     pub fn node(&self) -> &str {
-        &self.node
+        &self.0.node
     }
 
     /// Asks `target` on the node. Sent when this is called, so that requests to one target arrive
@@ -94,60 +109,59 @@ impl Link {
         target: Target,
         message: M,
     ) -> impl Future<Output = Result<M::Reply, M::Refusal>> + use<M> {
-        let sent = self.send(target, M::KIND, &message);
-        // The clone keeps the connection up until the answer is there.
-        let link = self.clone();
-        async move {
-            let (answer, _permit) = sent?;
-            let frame = match answer.await {
-                Ok(frame) => frame?,
-                Err(_) => return Err(link.shut_down().into()),
-            };
-            link.read_answer::<M>(frame)
-        }
+        let (sender, answer) = oneshot::channel();
+        self.ask(target, &message, Some(sender));
+        async move { answer.await.unwrap_or_else(|_| Err(LinkError::Closed.into())) }
     }
 
-    fn send<M: WireMessage>(
+    /// The same, with the answer to `sender`; `None` where nobody waits for it.
+    pub(super) fn ask<M: WireMessage>(
         &self,
         target: Target,
-        kind: u16,
         message: &M,
-    ) -> Result<(oneshot::Receiver<Result<Frame, LinkError>>, OwnedSemaphorePermit), LinkError>
-    {
-        let permit = Arc::clone(&self.under_way).try_acquire_owned().map_err(|_| self.busy())?;
-        let (meta, bodies) = encode(message).map_err(|error| self.protocol(&error))?;
-        let frame = Frame { class: Class::Request, kind, request: 0, target, meta, bodies };
-        frame.check().map_err(|error| self.protocol(&error))?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Outgoing { frame, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => self.busy(),
-            mpsc::error::TrySendError::Closed(_) => self.shut_down(),
-        })?;
-        Ok((answered, permit))
+        sender: Option<oneshot::Sender<M::Result>>,
+    ) {
+        let Shared { node, queue, .. } = &*self.0;
+        let place = self.place();
+        let asked = Asked::<M>::new(node, queue, place.clone(), sender);
+        let framed = match place {
+            Some(_) => self.frame(target, message),
+            None => Err(self.busy()),
+        };
+        let waiting: Box<dyn Waiting> = Box::new(asked);
+        match framed {
+            Err(error) => waiting.answer(Err(error)),
+            Ok(frame) => match queue.try_send(Outgoing { frame, waiting }) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(unsent)) => {
+                    unsent.waiting.answer(Err(self.busy()));
+                }
+                // Dropped, it says that this node shuts down.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            },
+        }
     }
 
-    fn read_answer<M: WireMessage>(&self, frame: Frame) -> Result<M::Reply, M::Refusal> {
-        let unreadable = |error| self.protocol(&error);
-        match frame.class {
-            Class::Reply => Ok(decode(&frame.meta, frame.bodies).map_err(unreadable)?),
-            Class::Refusal => {
-                let refusal: M::Refusal = decode(&frame.meta, frame.bodies).map_err(unreadable)?;
-                Err(refusal)
-            }
-            _ => Err(Fault::from_frame(frame).into_link_error(&self.node).into()),
+    /// Room for one more request, if need be that of those who have given up.
+    fn place(&self) -> Option<Rc<()>> {
+        let Shared { places, sent, .. } = &*self.0;
+        let is_full = || Rc::strong_count(places) > REQUESTS_MAX;
+        if is_full() {
+            sent.borrow_mut().forget_given_up();
         }
+        (!is_full()).then(|| Rc::clone(places))
+    }
+
+    fn frame<M: WireMessage>(&self, target: Target, message: &M) -> Result<Frame, LinkError> {
+        let protocol = |cause: String| LinkError::Protocol { node: self.node().to_owned(), cause };
+        let (meta, bodies) = encode(message).map_err(|error| protocol(error.to_string()))?;
+        let frame =
+            Frame { class: Class::Request, kind: M::KIND, request: 0, target, meta, bodies };
+        frame.check().map_err(|error| protocol(error.to_string()))?;
+        Ok(frame)
     }
 
     fn busy(&self) -> LinkError {
-        LinkError::Busy { node: self.node.to_string(), waiting: REQUESTS_MAX }
-    }
-
-    fn protocol(&self, error: &dyn std::error::Error) -> LinkError {
-        LinkError::Protocol { node: self.node.to_string(), cause: error.to_string() }
-    }
-
-    fn shut_down(&self) -> LinkError {
-        let cause = "this node shuts down".to_owned();
-        LinkError::Disconnected { node: self.node.to_string(), cause }
+        LinkError::Busy { node: self.node().to_owned(), waiting: REQUESTS_MAX }
     }
 }

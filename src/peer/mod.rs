@@ -1,5 +1,6 @@
 //! The remote side of a `Recipient<M>`: an actor here that stands for one on another node.
 
+mod asked;
 mod dialer;
 mod link;
 mod pending;
@@ -7,7 +8,7 @@ mod proxy;
 mod session;
 
 pub use link::{Link, LinkPolicy, Peer};
-pub use proxy::{Answer, Proxy};
+pub use proxy::{Forward, Proxy};
 
 /// Requests whose senders wait for one node. A node asks another for one thing per pair of a shard
 /// there and a worker here; sixteen of each fit, and their values are shared, not copied, while

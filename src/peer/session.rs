@@ -41,14 +41,14 @@ impl Session {
         self,
         first: Outgoing,
         requests: &mut mpsc::Receiver<Outgoing>,
+        pending: &RefCell<Pending>,
         policy: &LinkPolicy,
     ) -> Result<(), LinkError> {
         let Self { node, mut reader, mut writer, pulse } = self;
-        let pending = RefCell::new(Pending::default());
         // Reads first: what has arrived counts, even where the other futures have given up.
         let ended = select! { biased;
-            error = read_answers(&node, &mut reader, &pending) => Err(error),
-            written = write_requests(&mut writer, first, requests, &pending, policy) => {
+            error = read_answers(&node, &mut reader, pending) => Err(error),
+            written = write_requests(&mut writer, first, requests, pending, policy) => {
                 written.map_err(|error| disconnected(&node, &error.to_string()))
             }
             () = pulse.silent_for(policy.silence_max) => {
@@ -57,7 +57,8 @@ impl Session {
             }
         };
         if let Err(error) = &ended {
-            pending.borrow_mut().fail_all(error);
+            let all = pending.borrow_mut().take_all();
+            all.for_each(|waiting| waiting.answer(Err(error.clone())));
         }
         ended
     }
@@ -84,7 +85,12 @@ async fn read_answers<R: AsyncRead + Unpin>(
             Class::Error if frame.request == 0 => {
                 return Fault::from_frame(frame).into_link_error(node);
             }
-            Class::Reply | Class::Refusal | Class::Error => pending.borrow_mut().answer(frame),
+            Class::Reply | Class::Refusal | Class::Error => {
+                let waiting = pending.borrow_mut().take(frame.request);
+                if let Some(waiting) = waiting {
+                    waiting.answer(Ok(frame));
+                }
+            }
             got => return protocol(node, format!("{got:?} where an answer belongs")),
         }
     }
@@ -107,9 +113,9 @@ async fn write_requests<W: AsyncWrite + Unpin>(
         }
         match next.take().or_else(|| requests.try_recv().ok()) {
             // Not sent: its sender has given up.
-            Some(request) if request.answer.is_closed() => {}
-            Some(Outgoing { mut frame, answer }) => {
-                frame.request = pending.borrow_mut().insert(answer);
+            Some(request) if request.waiting.has_given_up() => {}
+            Some(Outgoing { mut frame, waiting }) => {
+                frame.request = pending.borrow_mut().insert(waiting);
                 writer.write(&frame).await?;
             }
             // Small requests leave together, as soon as there is no other to join them.
