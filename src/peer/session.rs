@@ -48,7 +48,7 @@ impl Session {
         // Reads first: what has arrived counts, even where the other futures have given up.
         let ended = select! { biased;
             error = read_answers(&node, &mut reader, pending) => Err(error),
-            written = write_requests(&mut writer, first, requests, pending, policy) => {
+            written = write_requests(&mut writer, first, requests, pending, &pulse, policy) => {
                 written.map_err(|error| disconnected(&node, &error.to_string()))
             }
             () = pulse.silent_for(policy.silence_max) => {
@@ -101,20 +101,31 @@ async fn write_requests<W: AsyncWrite + Unpin>(
     first: Outgoing,
     requests: &mut mpsc::Receiver<Outgoing>,
     pending: &RefCell<Pending>,
+    pulse: &Pulse,
     policy: &LinkPolicy,
 ) -> Result<(), FrameError> {
     let mut next = Some(first);
     let mut ping_due = pin!(sleep(policy.ping_every));
+    // Requests and their answers are signs of life too: a ping is for links without them.
+    let mut has_sent = false;
     loop {
         if ping_due.is_elapsed() {
-            ping_due.as_mut().reset(Instant::now() + policy.ping_every);
             pending.borrow_mut().forget_given_up();
-            writer.write(&Frame::bare(Class::Ping, 0)).await?;
+            let now = Instant::now();
+            let quiet_at = pulse.last() + policy.ping_every;
+            if has_sent && quiet_at > now {
+                ping_due.as_mut().reset(quiet_at);
+            } else {
+                ping_due.as_mut().reset(now + policy.ping_every);
+                writer.write(&Frame::bare(Class::Ping, 0)).await?;
+            }
+            has_sent = false;
         }
         match next.take().or_else(|| requests.try_recv().ok()) {
             // Not sent: its sender has given up.
             Some(request) if request.waiting.has_given_up() => {}
             Some(Outgoing { mut frame, waiting }) => {
+                has_sent = true;
                 frame.request = pending.borrow_mut().insert(waiting);
                 writer.write(&frame).await?;
             }

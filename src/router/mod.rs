@@ -25,7 +25,7 @@ use route::{Answering, Route};
 
 /// Callers at once: a cluster of a thousand nodes that all call this one. More wait unaccepted.
 pub const CONNECTIONS_MAX: usize = 1024;
-/// A caller from which nothing came for so long is gone: links ping every second.
+/// A caller from which nothing came for so long is gone: links without requests ping every second.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// After the system refused a connection (it has no file handles left), let others end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -19,6 +19,12 @@ impl Pulse {
         Self(Rc::new(Cell::new(Instant::now())))
     }
 
+    /// The newest sign of life.
+    #[must_use]
+    pub fn last(&self) -> Instant {
+        self.0.get()
+    }
+
     pub(super) fn beat(&self) {
         self.0.set(Instant::now());
     }
