@@ -98,16 +98,10 @@ impl AsyncRead for Reader {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buffer.remaining();
-        let read = Network::with(|wires| wires.read(self.pipe, room, cx.waker()));
-        match read {
+        match Network::with(|wires| wires.read(self.pipe, buffer, cx.waker())) {
             None => Poll::Ready(Err(io::ErrorKind::NetworkDown.into())),
             Some(None) => Poll::Pending,
-            Some(Some(Ok(bytes))) => {
-                buffer.put_slice(&bytes);
-                Poll::Ready(Ok(()))
-            }
-            Some(Some(Err(error))) => Poll::Ready(Err(error)),
+            Some(Some(read)) => Poll::Ready(read),
         }
     }
 }

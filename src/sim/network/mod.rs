@@ -19,7 +19,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -76,7 +75,7 @@ enum Due {
 }
 
 enum Payload {
-    Message { bytes: Bytes, sent: Sent },
+    Message { bytes: Vec<u8>, sent: Sent },
     Call { from: NodeIndex, to: SocketAddr, answer: oneshot::Sender<io::Result<Connection>> },
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::task::Waker;
 
-use bytes::{Buf, Bytes};
+use tokio::io::ReadBuf;
 
 use super::{Due, Payload, Wires};
 use crate::sim::fault::FaultKind;
@@ -29,12 +29,18 @@ pub(super) struct Pipe {
     pub(super) held_bytes: usize,
     /// What can't get through now, in order.
     pub(super) blocked: VecDeque<Due>,
-    pub(super) arrived: VecDeque<Bytes>,
+    pub(super) arrived: VecDeque<Arrived>,
     pub(super) last_due: u64,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     pub(super) reader_gone: bool,
     pub(super) ended: Option<Ended>,
+}
+
+/// A message, and how much of it has been read.
+pub(super) struct Arrived {
+    bytes: Vec<u8>,
+    read: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +58,7 @@ impl Wires {
             return;
         }
         let (from, to) = (pipe.from, pipe.to);
-        pipe.arrived.push_back(bytes);
+        pipe.arrived.push_back(Arrived { bytes, read: 0 });
         wake(&mut pipe.reader);
         self.messages += 1;
         self.note(EventKind::Arrived { from, to, message: sent });
@@ -76,26 +82,28 @@ impl Wires {
         });
     }
 
-    /// Bytes that have arrived; `None` to wait for more.
+    /// Bytes that have arrived, of one message at a time; none at the end of the connection, `None`
+    /// to wait for more.
     pub(in crate::sim) fn read(
         &mut self,
         id: PipeId,
-        room: usize,
+        buffer: &mut ReadBuf<'_>,
         waker: &Waker,
-    ) -> Option<io::Result<Bytes>> {
+    ) -> Option<io::Result<()>> {
         let pipe = self.pipes.get_mut(id)?;
         match (pipe.arrived.front_mut(), pipe.ended) {
-            (Some(front), _) => {
-                let taken = front.len().min(room);
-                let bytes = front.split_to(taken);
-                if !front.has_remaining() {
+            (Some(Arrived { bytes, read }), _) => {
+                let taken = (bytes.len() - *read).min(buffer.remaining());
+                buffer.put_slice(&bytes[*read..*read + taken]);
+                *read += taken;
+                if *read == bytes.len() {
                     pipe.arrived.pop_front();
                 }
                 pipe.held_bytes = pipe.held_bytes.saturating_sub(taken);
                 wake(&mut pipe.writer);
-                Some(Ok(bytes))
+                Some(Ok(()))
             }
-            (None, Some(Ended::Closed)) => Some(Ok(Bytes::new())),
+            (None, Some(Ended::Closed)) => Some(Ok(())),
             (None, Some(Ended::Reset)) => Some(Err(io::ErrorKind::ConnectionReset.into())),
             (None, None) => {
                 pipe.reader = Some(waker.clone());
@@ -149,11 +157,11 @@ impl Wires {
                 _ => crc32fast::hash(&bytes),
             };
             let sent = Sent { class, kind, bytes: length as u32, checksum };
-            self.send(id, bytes.into(), sent);
+            self.send(id, bytes, sent);
         }
     }
 
-    pub(super) fn send(&mut self, id: PipeId, bytes: Bytes, sent: Sent) {
+    pub(super) fn send(&mut self, id: PipeId, bytes: Vec<u8>, sent: Sent) {
         let Some(pipe) = self.pipes.get(id) else { return };
         let (from, to) = (pipe.from, pipe.to);
         let rate = |fault: &FaultKind, which: u8| match (fault, which) {
@@ -180,7 +188,7 @@ impl Wires {
         self.send_once(id, bytes, sent, rates[2]);
     }
 
-    pub(super) fn send_once(&mut self, id: PipeId, bytes: Bytes, sent: Sent, overtaken: u64) {
+    pub(super) fn send_once(&mut self, id: PipeId, bytes: Vec<u8>, sent: Sent, overtaken: u64) {
         let Some(pipe) = self.pipes.get(id) else { return };
         let (from, to, last_due) = (pipe.from, pipe.to, pipe.last_due);
         let due = self.now_ms() + self.latency(from, to);
