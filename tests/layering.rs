@@ -21,9 +21,10 @@ const ACTORS: [&str; 5] =
 /// May not be known by a rule: it decides, others wait, send and log.
 const RUNTIME: [&str; 5] = ["actix", "actix_rt", "futures_util", "tokio", "tracing"];
 /// Modules beside the actors that know actix, with the reason.
-const RUNTIME_ALLOWED: [(&str, &str); 5] = [
+const RUNTIME_ALLOWED: [(&str, &str); 6] = [
     ("messages", "a message is an `actix::Message`, and `ask` is how one is sent"),
     ("restart", "hands a fresh actor to `actix::Supervised`"),
+    ("later", "an answer of ParameterServer to actix, after its handler has returned"),
     ("exchange", "the half of Worker that asks the shards"),
     ("saving", "the half of ParameterServer and Worker that writes to their store"),
     ("registry_log", "the half of ModelRegistry that talks to its store"),

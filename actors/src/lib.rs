@@ -11,6 +11,7 @@ mod exchange;
 mod finite;
 pub mod ids;
 pub mod job;
+mod later;
 pub mod layout;
 pub mod ledger;
 pub mod membership;

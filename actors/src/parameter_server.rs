@@ -13,11 +13,13 @@ use actix::{
     SpawnHandle, Supervised,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{info, trace, warn};
 
 use crate::allocation::{NoMemory, with_room};
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::job::MAX_VIRTUAL_WORKERS;
+use crate::later::{Later, Owed};
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
     AdoptView, CombineNorm, CombinedNorm, LinkError, NormError, Parameters, PullError,
@@ -43,6 +45,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often progress is reported: often enough for a bar, rare beside the steps.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// How often the ledger goes with it, which has a record of each epoch: it is long.
+const LEDGER_EVERY: Duration = Duration::from_secs(1);
 /// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
 const SAVES_MAX: usize = 2;
 /// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
@@ -72,13 +76,14 @@ pub struct ParameterServer {
     view: View,
     shard: Option<Shard>,
     restoring: bool,
-    waiting: BTreeMap<WorkerId, oneshot::Sender<Result<Pushed, PushError>>>,
+    waiting: BTreeMap<WorkerId, Owed<Result<Pushed, PushError>>>,
     norms: Option<NormRounds>,
     norm_waiting: BTreeMap<ShardId, (Version, oneshot::Sender<Result<CombinedNorm, NormError>>)>,
     /// The request for the norm of the step in flight.
     combining: Option<SpawnHandle>,
     saving: usize,
     reported: Option<(View, Version, bool)>,
+    ledger_due: Instant,
     reporting: bool,
 }
 
@@ -106,6 +111,7 @@ impl ParameterServer {
             combining: None,
             saving: 0,
             reported: None,
+            ledger_due: Instant::now(),
             reporting: false,
         }
     }
@@ -157,8 +163,7 @@ impl ParameterServer {
         );
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             let Parameters { version, values } = shard.newest();
-            // The worker may have given up; it asks again.
-            let _ = waiting.send(Ok(Pushed { version, values }));
+            waiting.answer(Ok(Pushed { version, values }));
         }
         if let Some(save) = save {
             self.save(save, ctx);
@@ -169,7 +174,7 @@ impl ParameterServer {
     fn refuse(&mut self, overflow: &PushError) {
         warn!(shard = %self.id, error = %overflow, "step refused");
         for (_, waiting) in std::mem::take(&mut self.waiting) {
-            let _ = waiting.send(Err(overflow.clone()));
+            waiting.answer(Err(overflow.clone()));
         }
     }
 
@@ -197,13 +202,21 @@ impl ParameterServer {
             return;
         }
         self.reporting = true;
-        let report = snapshot(self.id, shard);
+        let mut report = snapshot(self.id, shard);
+        let now = Instant::now();
+        let with_ledger = closed || now >= self.ledger_due;
+        if !with_ledger {
+            report.ledger = None;
+        }
         let coordinator = self.links.report_shard.clone();
         let sent = async move { ask(&coordinator, report, ANSWER_MAX).await }.into_actor(self);
         ctx.spawn(sent.map(move |answer, server, _| {
             server.reporting = false;
             if answer.is_ok() {
                 server.reported = Some(state);
+                if with_ledger {
+                    server.ledger_due = now + LEDGER_EVERY;
+                }
             }
         }));
     }
@@ -288,10 +301,10 @@ impl Handler<AdoptView> for ParameterServer {
 }
 
 impl Handler<PushGradient> for ParameterServer {
-    type Result = ResponseFuture<Result<Pushed, PushError>>;
+    type Result = Later<Result<Pushed, PushError>>;
 
     fn handle(&mut self, push: PushGradient, ctx: &mut Self::Context) -> Self::Result {
-        let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
+        let done = Later::now;
         let Some(shard) = &mut self.shard else { return done(Err(PushError::NotReady(self.id))) };
         if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&push.worker) {
             return done(Err(PushError::Busy { waiting: WAITING_MAX }));
@@ -309,16 +322,14 @@ impl Handler<PushGradient> for ParameterServer {
                 done(Ok(Pushed { version, values }))
             }
             Ok(accepted) => {
-                let (answer, answered) = oneshot::channel();
-                if let Some(earlier) = self.waiting.insert(push.worker, answer) {
-                    let _ = earlier.send(Err(PushError::Superseded));
+                let (owed, later) = Later::owed();
+                if let Some(earlier) = self.waiting.insert(push.worker, owed) {
+                    earlier.answer(Err(PushError::Superseded));
                 }
                 if accepted == Accepted::Complete {
                     self.complete(ctx);
                 }
-                Box::pin(async move {
-                    answered.await.unwrap_or(Err(PushError::Link(LinkError::Closed)))
-                })
+                later
             }
         }
     }
