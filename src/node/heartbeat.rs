@@ -29,7 +29,7 @@ impl Pulse {
                 let life = vitals.now();
                 (!life.gave_up).then_some((*member, life.incarnation))
             });
-            let offer = self.offer.clone().filter(|_| offer_wanted).map(Box::new);
+            let offer = self.offer.as_ref().filter(|_| offer_wanted).cloned().map(Box::new);
             let heartbeat = Heartbeat {
                 node: self.node.clone(),
                 life: self.life,
