@@ -142,7 +142,8 @@ impl Link {
         }
     }
 
-    /// Room for one more request, if need be that of those who have given up.
+    /// Room for one more request, if need be that of those who have given up; while a call is going
+    /// on, they count until it has succeeded or failed.
     fn place(&self) -> Option<Rc<()>> {
         let Shared { places, sent, .. } = &*self.0;
         let is_full = || Rc::strong_count(places) > REQUESTS_MAX;

@@ -241,6 +241,7 @@ async fn a_caller_that_gives_up_makes_room(transport: Rc<dyn Transport>) {
     let server = Server::start(&*transport).await;
     let link = link(&transport, server.address);
     let desk = Proxy { link: link.clone(), target: DESK }.start();
+    link.request(DESK, echo("connected")).await.unwrap();
     let mut given_up: Vec<_> = (0..256).map(|key| Box::pin(desk.send(Wait { key }))).collect();
     // Polled, they are in the proxy's mailbox, which keeps its order.
     assert!(given_up.iter_mut().all(|caller| caller.now_or_never().is_none()));
@@ -249,7 +250,7 @@ async fn a_caller_that_gives_up_makes_room(transport: Rc<dyn Transport>) {
 
     drop(given_up);
 
-    // Their tasks hear of it in their next turn.
+    // Those that the connection's task has not sent yet, it drops in its next turn.
     let mut reply = desk.send(Count).await.unwrap();
     for _ in 0..10 {
         if reply.is_err() {
