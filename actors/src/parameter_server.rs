@@ -263,8 +263,10 @@ impl Handler<RestoreShard> for ParameterServer {
         self.view = restore.view;
         self.restoring = true;
         self.shard = None;
-        // Whoever waits for the abandoned steps learns of it by the closed reply.
-        self.waiting.clear();
+        // Whoever waits for the abandoned steps asks again.
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            waiting.answer(Err(PushError::Link(LinkError::Closed)));
+        }
         self.norm_waiting.clear();
         // Else it would go on asking for a step that may be far ahead now.
         if let Some(combining) = self.combining.take() {
