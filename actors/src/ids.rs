@@ -27,6 +27,11 @@ id!(
     "shard-"
 );
 id!(
+    /// One node with the role server, in the order of `[[nodes]]`; the first is 0.
+    ServerId(u32),
+    "server-"
+);
+id!(
     /// One Worker actor of the cluster; the first is 0.
     WorkerId(u32),
     "worker-"
@@ -52,6 +57,21 @@ id!(
     Incarnation(u64),
     "incarnation "
 );
+
+/// One server's copy of a shard, whatever it is there for.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ShardCopy {
+    pub shard: ShardId,
+    pub server: ServerId,
+}
+
+impl fmt::Display for ShardCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.shard, self.server)
+    }
+}
 
 impl Version {
     /// The version that the step on this one makes.

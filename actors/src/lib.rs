@@ -22,6 +22,7 @@ pub mod new_version;
 pub mod norm;
 pub mod optimizer;
 pub mod parameter_server;
+pub mod placement;
 pub mod plan;
 pub mod planted;
 pub mod predictor;

@@ -57,10 +57,30 @@ pub enum Bug {
     PublishedTwice,
     /// Nobody hears that an actor was restarted.
     RestartUnheard,
+    /// A copy that is still being filled is made the primary.
+    LearnerPromoted,
+    /// A primary commits what its replica has not got.
+    ReplicaNotAwaited,
+    /// Whoever lacks the last step when it becomes the primary's replica is taken to have it.
+    LastStepUnsent,
+    /// A copy that is being filled is called in sync before commits wait for it.
+    SyncedTooEarly,
+    /// A primary of a view that is over is obeyed.
+    OldPrimaryObeyed,
+    /// A copy keeps what it had before a rollback that it has not heard of.
+    RollbackUnheard,
+    /// A copy is filled without the optimizer's state.
+    FilledWithoutState,
+    /// Replicas don't hear what the first shard has counted.
+    ReportsUnreplicated,
+    /// A new first shard waits for norms that the others have forgotten.
+    NormForgotten,
+    /// A worker that is leased the same slots anew computes the step again, residuals included.
+    LeaseRecomputes,
 }
 
 impl Bug {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 35] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -86,6 +106,16 @@ impl Bug {
         Self::NoSync,
         Self::PublishedTwice,
         Self::RestartUnheard,
+        Self::LearnerPromoted,
+        Self::ReplicaNotAwaited,
+        Self::LastStepUnsent,
+        Self::SyncedTooEarly,
+        Self::OldPrimaryObeyed,
+        Self::RollbackUnheard,
+        Self::FilledWithoutState,
+        Self::ReportsUnreplicated,
+        Self::NormForgotten,
+        Self::LeaseRecomputes,
     ];
 }
 
