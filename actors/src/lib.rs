@@ -30,6 +30,7 @@ mod publication;
 mod recent;
 pub mod reduction;
 mod registry_log;
+pub mod replication;
 pub mod restart;
 mod saving;
 pub mod schedule;

@@ -5,7 +5,8 @@
 //! | [`PushGradient`] | Worker → ParameterServer | gradients of a step; the reply is the next version |
 //! | [`PullParameters`] | Worker → ParameterServer | a version, for a worker that has none |
 //! | [`CombineNorm`] | ParameterServer → ParameterServer | the global norm, over all shards |
-//! | [`RestoreShard`], [`AdoptView`] | Coordinator → ParameterServer | own a shard from a version on, in a view |
+//! | [`RestoreShard`], [`AdoptView`] | Coordinator → ParameterServer | what a copy of a shard is in a view, from which version on |
+//! | [`Replicate`], [`FillShard`] | ParameterServer → ParameterServer | copies of a shard follow its primary |
 //! | [`LeaseSlots`] | Coordinator → Worker | which slots to compute |
 //! | [`Heartbeat`] | node → Coordinator | who is alive |
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
@@ -32,13 +33,14 @@ mod push_gradient;
 mod registry_error;
 mod registry_store;
 mod remove_alias;
+mod replicate;
 mod report_shard;
 mod restore_shard;
 mod run_status;
 mod set_alias;
 mod tensors;
 
-pub use combine_norm::{CombineNorm, CombinedNorm, NormError};
+pub use combine_norm::{CombineNorm, CombinedNorm, NormError, NormPart};
 pub use delete_version::DeleteVersion;
 pub use fetch_model::{FetchModel, FetchedModel};
 pub use find_model::FindModel;
@@ -56,9 +58,10 @@ pub use registry_store::{
     RemoveArtifact, WriteArtifact, ask_store,
 };
 pub use remove_alias::RemoveAlias;
+pub use replicate::{FillShard, Replicate, ReplicateError, Replicated, Update};
 pub use report_shard::{
     BytesMoved, FailureKind, ReportError, ReportFailure, ReportPart, ReportShard,
 };
-pub use restore_shard::{AdoptView, RestoreError, RestoreShard};
+pub use restore_shard::{AdoptView, Appointment, Duty, RestoreError, RestoreShard};
 pub use run_status::{GetStatus, StatusError};
 pub use set_alias::{AliasSet, SetAlias};
