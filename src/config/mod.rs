@@ -57,6 +57,8 @@ pub struct ClusterConfig {
 #[serde(deny_unknown_fields)]
 pub struct ServersConfig {
     pub shards: u32,
+    /// See [`Config::replicas`].
+    pub replicas: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +133,20 @@ impl Config {
     /// As [`Config::load`]; the text is called `configuration`.
     pub fn from_toml(text: &str, folder: &Path) -> Result<Self, ConfigError> {
         Self::build(text, "configuration", folder, Vec::new())
+    }
+
+    /// Nodes with the role server; 1 where one process runs everything.
+    #[must_use]
+    pub fn servers(&self) -> u32 {
+        let is_server = |node: &&NodeConfig| node.roles.contains(&Role::Server);
+        let count = self.nodes.iter().filter(is_server).count();
+        u32::try_from(count).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Copies of each shard beside its primary: never more than there are other servers.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        self.servers.replicas.min(self.servers() - 1)
     }
 
     /// Every key, those of one node (`nodes.name`) last.

@@ -250,7 +250,13 @@ pub(super) const KEYS: &[Key] = &[
         "servers.shards",
         Integer { min: 1, max: 1024 },
         Default("1"),
-        "parts that the parameters are cut into, one parameter server each",
+        "parts that the parameters are cut into, spread over the servers",
+    ),
+    key(
+        "servers.replicas",
+        Integer { min: 0, max: 8 },
+        Default("1"),
+        "copies of each part beside its primary, each on another server, as far as there are any",
     ),
     // A worker beyond the slots of a step would never have any work.
     key(

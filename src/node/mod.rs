@@ -214,8 +214,11 @@ fn has_ended(status: &TrainingStatus) -> bool {
     matches!(status.progress, Progress::Done(_) | Progress::Failed { .. })
 }
 
-/// How long missing workers are waited for before a run starts without them.
+/// How long missing servers and workers are waited for before a run starts without them.
 const GATHER_FOR: Duration = Duration::from_secs(5);
+/// The same before it starts again from a checkpoint: a process that is started anew is there
+/// within half a second.
+const GATHER_AGAIN_FOR: Duration = Duration::from_secs(1);
 
 /// Distinguishes the lives of a process on one machine: milliseconds since 1970, with room for
 /// 65,536 restarts of an actor in each.

@@ -130,8 +130,6 @@ impl Shard {
         self.view = self.view.max(view);
         if has_followers && self.last.is_some() {
             self.committed = self.applied().saturating_sub(1).min(self.committed);
-        } else {
-            self.committed = self.applied();
         }
     }
 

@@ -71,8 +71,10 @@ impl Training {
         self.held_up = None;
         self.count_moves(recovery, &holders);
         // Those who hold nothing any more are told too.
+        let there = self.members.copies();
+        let before = placement::copies(&self.holders).filter(|copy| there.contains(copy));
         let mut copies: BTreeMap<ShardCopy, Asked> =
-            placement::copies(&self.holders).map(|copy| (copy, Asked::Again)).collect();
+            before.map(|copy| (copy, Asked::Again)).collect();
         (self.holders, self.leases) = (holders, leases);
         copies.extend(placement::copies(&self.holders).map(|copy| (copy, Asked::Again)));
         self.synced.clear();
@@ -229,6 +231,10 @@ impl Training {
     /// Sends what was not answered yet and isn't under way.
     pub(super) fn ask_again(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
+        let there = self.members.copies();
+        if let Phase::Running { copies, .. } = &mut self.phase {
+            copies.retain(|copy, _| there.contains(copy));
+        }
         if let Phase::Assigning { copies } | Phase::Running { copies, .. } = &self.phase {
             commands.extend(due(copies).into_iter().filter_map(|copy| self.assign(copy)));
         }
