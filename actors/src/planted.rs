@@ -75,8 +75,8 @@ pub enum Bug {
     ReportsUnreplicated,
     /// A new first shard waits for norms that the others have forgotten.
     NormForgotten,
-    /// A worker that is leased the same slots anew computes the step again, residuals included.
-    LeaseRecomputes,
+    /// A worker goes on from residuals of another version than its parameters.
+    ResidualsUnchecked,
 }
 
 impl Bug {
@@ -115,7 +115,7 @@ impl Bug {
         Self::FilledWithoutState,
         Self::ReportsUnreplicated,
         Self::NormForgotten,
-        Self::LeaseRecomputes,
+        Self::ResidualsUnchecked,
     ];
 }
 

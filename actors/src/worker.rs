@@ -61,6 +61,8 @@ pub struct Worker {
     /// What was computed last, and on which version, until a later version is here: a step is
     /// computed once, for residuals go on with it.
     computed: Option<(Version, StepWork)>,
+    /// The version that the residuals in `work` are of.
+    residuals_of: Version,
     /// Residuals that the lease's checkpoint holds have not been read yet.
     residuals_due: Option<Version>,
     /// The whole flat space at one version.
@@ -92,6 +94,7 @@ impl Worker {
             lease: None,
             work: None,
             computed: None,
+            residuals_of: Version(0),
             residuals_due: None,
             parameters: None,
             under_way: None,
@@ -206,8 +209,17 @@ impl Worker {
         let last = work.plan().last_version();
         let again = matches!(&self.computed, Some((of, _)) if *of == version);
         if !again {
+            let stale = work.keeps_residuals() && self.residuals_of != version && version != last;
+            if stale && !planted::is(Bug::ResidualsUnchecked) && !planted::is(Bug::ComputesAgain) {
+                let (kind, of) = (FailureKind::Residuals, self.residuals_of);
+                let cause = format!("residuals are of {of}, the shards are at {version}");
+                return self.report(lease.view, kind, cause, ctx);
+            }
             match work.compute(version, parameters) {
-                Ok(computed) => self.computed = Some((version, computed)),
+                Ok(computed) => {
+                    self.computed = Some((version, computed));
+                    self.residuals_of = version.next();
+                }
                 Err(error) => return self.fail(lease.view, error.to_string(), ctx),
             }
         }
@@ -290,6 +302,9 @@ impl Worker {
             Halt::Stale => debug!(worker = %self.id, view = %lease.view, "waiting for a new lease"),
             Halt::Resync => {
                 self.parameters = None;
+                if planted::is(Bug::ComputesAgain) {
+                    self.computed = None;
+                }
                 ctx.notify(Proceed(lease.view));
             }
             Halt::Failed(cause) => self.fail(lease.view, cause, ctx),
@@ -349,13 +364,14 @@ impl Handler<LeaseSlots> for Worker {
             ctx.cancel_future(handle);
         }
         let held = self.lease.as_ref();
-        if held.is_none_or(|held| held.slots != lease.slots) || planted::is(Bug::LeaseRecomputes) {
+        if held.is_none_or(|held| held.slots != lease.slots) {
             self.computed = None;
         }
         if held.is_none_or(|held| held.lineage != lease.lineage) {
             let version = lease.rolled_back_to;
             self.parameters = None;
             self.computed = None;
+            self.residuals_of = version;
             // Residuals of slots that stay here are of steps that didn't happen.
             if !(version == Version(0) && planted::is(Bug::ResidualsKept)) {
                 self.work = None;

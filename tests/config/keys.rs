@@ -49,6 +49,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("job.gradient.codec", &["16", "'fp8'"]),
     ("job.gradient.top_k", &["0", "1.1", "'1%'"]),
     ("servers.shards", &["0", "1025", "'two'"]),
+    ("servers.replicas", &["-1", "9", "'two'"]),
     ("workers.count", &["0", "4097", "'two'"]),
     ("checkpoint.store", &["1", "''", "\"a\\u0000b\""]),
     ("checkpoint.every_steps", &["0", "1000000001", "'often'"]),

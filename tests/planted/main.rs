@@ -51,19 +51,26 @@ const GRADIENTS: [&[&str]; 2] = [
 /// More of them, and nobody comes to an end: nothing of these runs needs more than a few.
 const ROLLBACKS_MAX: u64 = 100;
 
-fn cluster(gradient: &[&str]) -> Sim {
+/// Servers, and copies of each shard beside its primary: with them a loss costs nothing, without
+/// them everyone goes back to a checkpoint.
+const SERVERS: [(usize, &str); 2] = [(3, "servers.replicas=1"), (2, "servers.replicas=0")];
+
+fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
     let sets: Vec<String> = JOB.iter().chain(gradient).map(|&set| set.to_owned()).collect();
+    let sets = [sets, vec![replicas.to_owned()]].concat();
     let mut config = Config::load(&file, &sets, std::iter::empty()).unwrap();
     let roles = [
         ("main", Role::Coordinator),
         ("registry", Role::Registry),
-        ("ps-0", Role::Server),
-        ("ps-1", Role::Server),
         ("worker-0", Role::Worker),
         ("worker-1", Role::Worker),
         ("worker-2", Role::Worker),
+        ("ps-0", Role::Server),
+        ("ps-1", Role::Server),
+        ("ps-2", Role::Server),
     ];
+    let roles = roles.into_iter().take(5 + servers);
     let node = |(port, (name, role)): (u16, (&str, Role))| NodeConfig {
         name: name.to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -85,23 +92,24 @@ fn cluster(gradient: &[&str]) -> Sim {
         })
 }
 
-/// Both clusters, and the digests of their calm runs.
+/// All clusters, and the digests of their calm runs.
 fn clusters() -> &'static [(Sim, String)] {
     static CLUSTERS: OnceLock<Vec<(Sim, String)>> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
-        let calm = |gradient| {
-            let sim = cluster(gradient);
+        let calm = |(gradient, servers)| {
+            let sim = cluster(gradient, servers);
             let report = sim.clone().faults([]).run(Seed(0));
             let digest = report.digest().map(str::to_owned);
             (sim, digest.unwrap_or_else(|| panic!("a calm run failed: {report}")))
         };
-        GRADIENTS.map(calm).into()
+        let all = SERVERS.iter().flat_map(|servers| GRADIENTS.map(|gradient| (gradient, *servers)));
+        all.map(calm).collect()
     })
 }
 
 /// Runs a seed, on the cluster that it draws; what went wrong.
 fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
-    let (sim, calm) = &clusters()[(seed % 2) as usize];
+    let (sim, calm) = &clusters()[(seed % 4) as usize];
     let mut sim = sim.clone();
     if let Some(bug) = bug {
         sim = sim.plant(bug);
@@ -212,7 +220,7 @@ fn the_same_seeds_pass_without_a_bug() {
 /// exchange, and the worker computed a step more on its restored residuals.
 #[test]
 fn an_answer_that_comes_with_a_new_lease_does_not_count() {
-    let (sim, calm) = &clusters()[0];
+    let (sim, calm) = &clusters()[2];
     let late = delay("worker-0", "main", 215).at("359ms").for_("841ms");
     let report = sim.clone().faults([late]).run(Seed(974));
     assert!(report.passed(), "{report}");

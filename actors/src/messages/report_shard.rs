@@ -65,6 +65,9 @@ pub struct ReportFailure {
 pub enum FailureKind {
     /// The checkpoint that this view began with can't be read any more: another one may do.
     Checkpoint,
+    /// The shards are at a version of which this worker has no residuals: a lease of its life before
+    /// reached it.
+    Residuals,
     /// The same would happen again.
     Lasting,
 }

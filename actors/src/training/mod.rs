@@ -271,8 +271,11 @@ impl Training {
                 self.passed_over.insert(self.rollback_to);
                 return (Ok(()), self.roll_back());
             }
+            FailureKind::Residuals if matches!(self.phase, Phase::Running { .. }) => {
+                return (Ok(()), self.roll_back());
+            }
             // Another recovery has begun, which reads the checkpoint itself.
-            FailureKind::Checkpoint => {}
+            FailureKind::Checkpoint | FailureKind::Residuals => {}
         }
         (Ok(()), Vec::new())
     }

@@ -11,7 +11,7 @@ use crate::messages::checkpoint_store::{OpenCheckpoints, Opened};
 use crate::messages::{
     AdoptView, Appointment, Duty, LeaseError, LeaseSlots, RestoreError, RestoreShard,
 };
-use crate::placement::{self, Holders, place};
+use crate::placement::{self, Holders, by_shard, place};
 use crate::reduction::Span;
 
 impl Training {
@@ -192,11 +192,13 @@ impl Training {
             Recovery::Rollback => self.recoveries.rollbacks += u64::from(self.view_before()),
             Recovery::Continue => {
                 self.recoveries.new_leases += 1;
-                for (before, next) in self.holders.iter().zip(next) {
+                let there = self.members.copies();
+                for ((shard, before), next) in by_shard(&self.holders).zip(next) {
+                    let copy = ShardCopy { shard, server: before.primary };
+                    let lost = !there.contains(&copy) || self.stateless.contains(&copy);
                     let moved = before.primary != next.primary;
-                    let stays = next.servers().any(|server| server == before.primary);
-                    self.recoveries.handovers += u64::from(moved && stays);
-                    self.recoveries.promotions += u64::from(moved && !stays);
+                    self.recoveries.handovers += u64::from(moved && !lost);
+                    self.recoveries.promotions += u64::from(moved && lost);
                 }
             }
         }
