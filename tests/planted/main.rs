@@ -226,3 +226,11 @@ fn an_answer_that_comes_with_a_new_lease_does_not_count() {
     assert!(report.passed(), "{report}");
     assert_eq!(report.digest(), Some(calm.as_str()), "{report}");
 }
+
+#[test]
+fn one_seed() {
+    let Ok(seed) = std::env::var("ONE") else { return };
+    let (sim, _) = &clusters()[(seed.parse::<u64>().unwrap() % 4) as usize];
+    let report = sim.clone().limit(Duration::from_secs(5)).keep_events().run(Seed(seed.parse().unwrap()));
+    println!("{report}\n{}", report.timeline());
+}

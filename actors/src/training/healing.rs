@@ -107,10 +107,12 @@ impl Training {
         there.retain(|copy| !self.stateless.contains(copy));
         let Some(left) = promote(&self.with_synced(), &there) else { return self.roll_back() };
         let holders = improve(&left, &self.servers(), self.config.replicas);
-        let leases = if self.keeps_residuals() && !planted::is(Bug::ResidualsLost) {
-            self.leases.clone()
-        } else {
-            self.even_leases()
+        let even = self.even_leases();
+        let leases = match self.keeps_residuals() && !planted::is(Bug::ResidualsLost) {
+            // Nobody was there when slots were leased, so no checkpoint will come to move them at.
+            true if self.leases.is_empty() && !even.is_empty() => return self.roll_back(),
+            true => self.leases.clone(),
+            false => even,
         };
         if !anew && holders == self.holders && leases == self.leases {
             return Vec::new();
