@@ -55,6 +55,10 @@ impl Training {
         self.resumed_from.get_or_insert(self.rollback_to);
         self.checkpoint = newest;
         let servers = self.servers();
+        // They may have gone while the store was searched.
+        if servers.is_empty() {
+            return self.roll_back();
+        }
         let holders = place(self.config.shards, &servers, self.config.replicas);
         let leases = self.even_leases();
         self.raise(Assignment { recovery: Recovery::Rollback, holders, leases })
