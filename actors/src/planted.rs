@@ -57,10 +57,16 @@ pub enum Bug {
     PublishedTwice,
     /// Nobody hears that an actor was restarted.
     RestartUnheard,
+    /// An entry of the registry's log is put whether there is one or not.
+    EntryOverwritten,
+    /// A publication that lost its entry is tried again without a look for its run.
+    RunUnseen,
+    /// An entry that was checked against an older log is appended to the newer one.
+    StaleCatalog,
 }
 
 impl Bug {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -86,7 +92,13 @@ impl Bug {
         Self::NoSync,
         Self::PublishedTwice,
         Self::RestartUnheard,
+        Self::EntryOverwritten,
+        Self::RunUnseen,
+        Self::StaleCatalog,
     ];
+    /// Those of two registries over one store, which training alone does not show.
+    pub const OF_REGISTRIES: [Self; 3] =
+        [Self::EntryOverwritten, Self::RunUnseen, Self::StaleCatalog];
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -53,7 +53,7 @@ pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
 pub use registry_error::{ChangeError, FindError};
 pub use registry_store::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
-    RemoveArtifact, WriteArtifact, ask_store,
+    RemoveArtifact, Sealed, WriteArtifact, ask_store,
 };
 pub use remove_alias::RemoveAlias;
 pub use report_shard::{
