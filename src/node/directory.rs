@@ -31,6 +31,26 @@ impl Plan {
         with_role.get((index % count) as usize).copied()
     }
 
+    /// Names of the nodes with a role, in the order of its numbers; empty where there are no nodes.
+    pub(super) fn names(&self, role: Role) -> Vec<String> {
+        let nodes = self.nodes.iter().filter(|node| node.roles.contains(&role));
+        nodes.map(|node| node.name.clone()).collect()
+    }
+
+    /// Number of this process among those with a role, if it has the role. 0 where there are no
+    /// nodes.
+    pub(super) fn own_index(&self, role: Role) -> Option<u32> {
+        let Some(own) = &self.own else { return self.nodes.is_empty().then_some(0) };
+        let at = self.names(role).iter().position(|name| name == own)?;
+        u32::try_from(at).ok()
+    }
+
+    /// Place of this process among all nodes.
+    pub(super) fn place(&self) -> usize {
+        let own = |node: &NodeConfig| self.own.as_ref() == Some(&node.name);
+        self.nodes.iter().position(own).unwrap_or(0)
+    }
+
     /// Whether this process runs number `index` of a role.
     pub(super) fn is_here(&self, role: Role, index: u32) -> bool {
         match (&self.own, self.node(role, index)) {

@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod heartbeat;
 mod placement;
+mod registries;
 mod roles;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 pub use context::{NodeContext, OperatingSystem};
 pub use error::NodeError;
+pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;

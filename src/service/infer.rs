@@ -71,6 +71,7 @@ async fn answer(
     let json = serde_json::to_vec(&response)
         .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     state.requests.count_rows(&prediction.model, prediction.rows);
+    state.requests.count_resolved(prediction.resolved);
     Ok(HttpResponse::Ok().content_type("application/json").body(json))
 }
 

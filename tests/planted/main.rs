@@ -68,6 +68,7 @@ fn cluster(gradient: &[&str]) -> Sim {
         name: name.to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         roles: vec![role],
+        listen: None,
     };
     config.nodes = (7000..).zip(roles).map(node).collect();
     Sim::cluster(config)
