@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 #![allow(clippy::print_stdout, reason = "a table for the documentation")]
 
+#[path = "../simulation/registries.rs"]
+mod registries;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -118,8 +121,30 @@ fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     Some((broken, report))
 }
 
+/// The same with two registries and no training.
+fn broken_registries(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
+    let mut sim = registries::two_registries();
+    if let Some(bug) = bug {
+        sim = sim.plant(bug);
+    }
+    let report = sim.run(Seed(seed));
+    let broken = report.broken.as_ref()?.to_string();
+    Some((broken, report))
+}
+
+type Hunt = fn(u64, Option<Bug>) -> Option<(String, Report)>;
+
+/// Where a bug shows.
+fn hunt(bug: Bug) -> Hunt {
+    if Bug::OF_REGISTRIES.contains(&bug) { broken_registries } else { broken }
+}
+
 /// The first of these seeds that breaks, on all cores.
-fn first_broken(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Option<(u64, String, Report)> {
+fn first_broken(
+    seeds: std::ops::Range<u64>,
+    bug: Option<Bug>,
+    broken: Hunt,
+) -> Option<(u64, String, Report)> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let mut from = seeds.start;
     while from < seeds.end {
@@ -171,7 +196,7 @@ fn each_planted_bug_is_found() {
         let (mut seeds, mut seconds, mut by) = (Vec::new(), Vec::new(), BTreeMap::new());
         for base in (0..bases()).map(|base| base * BASE) {
             let before = cpu_seconds();
-            let found = first_broken(base..base + SEEDS_MAX, Some(bug));
+            let found = first_broken(base..base + SEEDS_MAX, Some(bug), hunt(bug));
             seconds.push(cpu_seconds() - before);
             match found {
                 Some((seed, broken, report)) => {
@@ -202,8 +227,10 @@ fn the_same_seeds_pass_without_a_bug() {
     let before = cpu_seconds();
     let seeds = std::env::var("PLANTED_CALM").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
     for base in (0..bases()).map(|base| base * BASE) {
-        if let Some((_, broken, report)) = first_broken(base..base + seeds, None) {
-            panic!("{broken}\n{report}\n{}", report.timeline());
+        for hunt in [broken as Hunt, broken_registries] {
+            if let Some((_, broken, report)) = first_broken(base..base + seeds, None, hunt) {
+                panic!("{broken}\n{report}\n{}", report.timeline());
+            }
         }
     }
     println!("{seeds} seeds without a bug: {:.1} CPU s", cpu_seconds() - before);
