@@ -55,6 +55,7 @@ pub struct Node {
     config: Config,
     status: Option<watch::Receiver<TrainingStatus>>,
     serving: Serving,
+    registries: RegistryLinks,
     service: Option<Service>,
     /// Threads of the node's actors; joined by nobody, stopped by [`Node::stop`].
     arbiters: Vec<Arbiter>,
@@ -178,6 +179,11 @@ impl Node {
 
     pub fn serving(&self) -> &Serving {
         &self.serving
+    }
+
+    /// Any of the registries, for changes too.
+    pub fn registries(&self) -> &RegistryLinks {
+        &self.registries
     }
 
     /// Where HTTP is answered.

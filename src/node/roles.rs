@@ -139,7 +139,8 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         None
     };
     let config = builder.config;
-    Ok(Node { config, status, serving, service, arbiters: threads.arbiters })
+    let registries = cast.registry;
+    Ok(Node { config, status, serving, registries, service, arbiters: threads.arbiters })
 }
 
 /// The model and the rows of this node's workers.

@@ -326,3 +326,24 @@ fn without_any_registry_a_service_answers_with_what_it_has_and_says_so() {
     nodes.run("b");
     assert_eq!(nodes.get("c", "/v2/health/ready").0, 200);
 }
+
+#[test]
+fn models_are_asked_of_any_registry_that_answers_and_of_the_store_where_none_does() {
+    let mut nodes = Nodes::start(&["a", "b"]);
+    let versions = |nodes: &Nodes, elsewhere: bool| {
+        // A machine that doesn't have the store.
+        let store = format!("registry.store={}", nodes.job.path("elsewhere").display());
+        let set = if elsewhere { vec!["--set", store.as_str()] } else { vec![] };
+        let asked = nodes.job.run(&[&["models", "list", "--json"][..], &set].concat());
+        assert_eq!(asked.status.code(), Some(0), "{asked}");
+        let list: Value = serde_json::from_str(&asked.stdout).unwrap();
+        list[0]["versions"].clone()
+    };
+    assert_eq!(versions(&nodes, true), json!([1]));
+    nodes.kill("a");
+    assert_eq!(versions(&nodes, true), json!([1]));
+    let named = nodes.job.run(&["models", "alias", MODEL, "production", "1"]);
+    assert!(named.stdout.contains("production of digits is version 1 now"), "{named}");
+    nodes.kill("b");
+    assert_eq!(versions(&nodes, false), json!([1]));
+}
