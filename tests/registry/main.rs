@@ -1,8 +1,9 @@
 //! The model registry over a real folder: what was published stays published, whatever happens
 //! around it.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of a test fail with it")]
 
+mod any_of;
 mod chain;
 mod rivals;
 

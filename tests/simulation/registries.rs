@@ -2,6 +2,8 @@
 //! aliases and deletes, and somebody who serves. Under whatever faults: each run is published once,
 //! numbers are never given again, and what is served was published.
 
+#![allow(clippy::print_stderr, reason = "says what was seen where a check fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::path::Path;
