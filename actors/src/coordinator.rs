@@ -20,8 +20,7 @@ use crate::messages::checkpoint_store::{
 use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
     PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreError, RestoreShard,
-    StatusError,
-    ask,
+    StatusError, ask,
 };
 use crate::publication::describe;
 use crate::training::{Command, Published, Training, TrainingConfig, TrainingStatus};

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod coordinator;
 pub mod dataset;
 mod exchange;
+pub mod failover;
 mod finite;
 pub mod ids;
 pub mod job;

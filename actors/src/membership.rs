@@ -121,8 +121,7 @@ mod tests {
     use crate::ids::ShardId;
 
     const WORKER: Member = Member::Worker(WorkerId(1));
-    const SHARD: Member =
-        Member::Copy(ShardCopy { shard: ShardId(0), server: ServerId(0) });
+    const SHARD: Member = Member::Copy(ShardCopy { shard: ShardId(0), server: ServerId(0) });
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)

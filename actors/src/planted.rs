@@ -77,10 +77,16 @@ pub enum Bug {
     NormForgotten,
     /// A worker goes on from residuals of another version than its parameters.
     ResidualsUnchecked,
+    /// An entry of the registry's log is put whether there is one or not.
+    EntryOverwritten,
+    /// A publication that lost its entry is tried again without a look for its run.
+    RunUnseen,
+    /// An entry that was checked against an older log is appended to the newer one.
+    StaleCatalog,
 }
 
 impl Bug {
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -116,7 +122,13 @@ impl Bug {
         Self::ReportsUnreplicated,
         Self::NormForgotten,
         Self::ResidualsUnchecked,
+        Self::EntryOverwritten,
+        Self::RunUnseen,
+        Self::StaleCatalog,
     ];
+    /// Those of two registries over one store, which training alone does not show.
+    pub const OF_REGISTRIES: [Self; 3] =
+        [Self::EntryOverwritten, Self::RunUnseen, Self::StaleCatalog];
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -147,8 +147,8 @@ impl Worker {
         let shards = lease.primaries.len();
         if cut != Some(shards) {
             let shards = u32::try_from(shards).unwrap_or(u32::MAX);
-            let plan = JobPlan::new(self.task.offer.clone(), shards)
-                .map_err(|error| error.to_string())?;
+            let plan =
+                JobPlan::new(self.task.offer.clone(), shards).map_err(|error| error.to_string())?;
             self.work = Some(SlotWork::new(Arc::new(plan), Arc::clone(&self.task.model)));
         }
         let Some(work) = &mut self.work else { return Ok(()) };
@@ -403,9 +403,8 @@ where
     M: Message + Send,
     M::Result: Send,
 {
-    let of_shard = |(shard, server): (usize, &ServerId)| {
-        links.get(server.0 as usize)?.get(shard).cloned()
-    };
+    let of_shard =
+        |(shard, server): (usize, &ServerId)| links.get(server.0 as usize)?.get(shard).cloned();
     primaries.iter().enumerate().filter_map(of_shard).collect()
 }
 

@@ -47,7 +47,13 @@ pub(super) fn check(merged: &Merged, file: &str) -> Result<Json, Vec<Problem>> {
     problems.extend(store_relation(&checked));
     problems.extend(data_relations(&checked, file));
     match serde_json::from_value::<Vec<NodeConfig>>(nodes.clone()) {
-        Ok(typed) => problems.extend(nodes::relations(&typed, file)),
+        Ok(typed) => {
+            problems.extend(nodes::relations(&typed, file));
+            let listen = checked.text("service.listen").and_then(|listen| listen.parse().ok());
+            if let Some(listen) = listen {
+                problems.extend(nodes::service_relations(&typed, listen, file));
+            }
+        }
         Err(error) => problems.push(unreadable(&error, file)),
     }
     if problems.is_empty() { Ok(checked.into_tree(nodes)) } else { Err(problems) }

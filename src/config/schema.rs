@@ -338,6 +338,12 @@ pub(super) const NODE_KEYS: &[Key] = &[
         "where the node listens for the others, no two are the same and no port is 0",
     ),
     key("nodes.roles", Choices(ROLES), Required, "what the node runs"),
+    key(
+        "nodes.listen",
+        Address,
+        Unset,
+        "role service: where this node answers HTTP, if not on service.listen",
+    ),
 ];
 
 const ROLES: &[&str] = &["coordinator", "server", "worker", "registry", "service"];

@@ -38,12 +38,26 @@ impl Plan {
 
     /// Whether the server with this number is this process.
     pub(super) fn is_server(&self, server: ServerId) -> bool {
-        match &self.own {
-            None => true,
-            Some(own) => {
-                self.nodes_of(Role::Server).nth(server.0 as usize).is_some_and(|n| n.name == *own)
-            }
-        }
+        self.own.is_none() || self.own_index(Role::Server) == Some(server.0)
+    }
+
+    /// Names of the nodes with a role, in the order of its numbers; empty where there are no nodes.
+    pub(super) fn names(&self, role: Role) -> Vec<String> {
+        self.nodes_of(role).map(|node| node.name.clone()).collect()
+    }
+
+    /// Number of this process among those with a role, if it has the role. 0 where there are no
+    /// nodes.
+    pub(super) fn own_index(&self, role: Role) -> Option<u32> {
+        let Some(own) = &self.own else { return self.nodes.is_empty().then_some(0) };
+        let at = self.names(role).iter().position(|name| name == own)?;
+        u32::try_from(at).ok()
+    }
+
+    /// Place of this process among all nodes.
+    pub(super) fn place(&self) -> usize {
+        let own = |node: &NodeConfig| self.own.as_ref() == Some(&node.name);
+        self.nodes.iter().position(own).unwrap_or(0)
     }
 
     /// Whether this process runs number `index` of a role.

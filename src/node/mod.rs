@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod heartbeat;
 mod placement;
+mod registries;
 mod roles;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 pub use context::{NodeContext, OperatingSystem};
 pub use error::NodeError;
+pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
@@ -53,6 +55,7 @@ pub struct Node {
     config: Config,
     status: Option<watch::Receiver<TrainingStatus>>,
     serving: Serving,
+    registries: RegistryLinks,
     service: Option<Service>,
     /// Threads of the node's actors; joined by nobody, stopped by [`Node::stop`].
     arbiters: Vec<Arbiter>,
@@ -176,6 +179,11 @@ impl Node {
 
     pub fn serving(&self) -> &Serving {
         &self.serving
+    }
+
+    /// Any of the registries, for changes too.
+    pub fn registries(&self) -> &RegistryLinks {
+        &self.registries
     }
 
     /// Where HTTP is answered.

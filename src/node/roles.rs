@@ -24,8 +24,10 @@ use super::context::NodeContext;
 use super::directory::{Directory, Place, Plan};
 use super::heartbeat::Pulse;
 use super::placement::{Placed, Supervision, Thread, Threads, place};
+use super::registries::RegistryLinks;
 use super::{
-    GATHER_AGAIN_FOR, GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles,
+    GATHER_AGAIN_FOR, GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, has_ended,
+    incarnation, own_roles,
 };
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
@@ -44,7 +46,10 @@ struct Cast {
     /// By server, then by shard.
     servers: Vec<Vec<Place<ParameterServer>>>,
     workers: Vec<Place<Worker>>,
-    registry: Place<ModelRegistry>,
+    /// Those of all nodes.
+    registry: RegistryLinks,
+    /// The one that runs here, with its number.
+    own_registry: Option<(u32, Addr<ModelRegistry>)>,
     checkpoints: Addr<CheckpointStore>,
 }
 
@@ -128,12 +133,16 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     }
     let service = if builder.serve && roles.contains(&Role::Service) {
         let state = serving.state(ServiceLimits::default());
-        Some(Service::start(config.service.listen, state, HTTP_THREADS)?)
+        let own = config.nodes.iter().find(|node| builder.name.as_ref() == Some(&node.name));
+        let listen = config.service.listen;
+        let listen = own.map_or(listen, |node| node.listens_on(listen));
+        Some(Service::start(listen, state, HTTP_THREADS)?)
     } else {
         None
     };
     let config = builder.config;
-    Ok(Node { config, status, serving, service, arbiters: threads.arbiters })
+    let registries = cast.registry;
+    Ok(Node { config, status, serving, registries, service, arbiters: threads.arbiters })
 }
 
 /// The model and the rows of this node's workers.
@@ -220,14 +229,15 @@ async fn cast(
     } else {
         Place::There(there(directory, Role::Coordinator, coordinator_target())?)
     };
-    let registry = if plan.is_here(Role::Registry, 0) {
+    let mut own_registry = None;
+    if let Some(index) = plan.own_index(Role::Registry) {
         let placed = place(&here).await?;
-        let address = placed.address.clone();
+        own_registry = Some((index, placed.address.clone()));
         waiting.registry = Some(placed);
-        Place::Here(address)
-    } else {
-        Place::There(there(directory, Role::Registry, registry_target())?)
-    };
+    }
+    let home = own_registry.as_ref().map(|(index, address)| (*index, address));
+    let registry = RegistryLinks::connect(plan, directory, home, plan.place())
+        .ok_or_else(|| NodeError::RoleMissing { role: Role::Registry.to_string() })?;
     let mut servers = Vec::new();
     for server in (0..config.servers()).map(ServerId) {
         let mut copies = Vec::new();
@@ -256,7 +266,7 @@ async fn cast(
             Place::There(there(directory, Role::Worker, worker_target(worker))?)
         });
     }
-    Ok(Cast { coordinator, servers, workers, registry, checkpoints })
+    Ok(Cast { coordinator, servers, workers, registry, own_registry, checkpoints })
 }
 
 fn server_links(cast: &Cast, copy: ShardCopy) -> ServerLinks {
@@ -316,8 +326,8 @@ async fn coordinate(
         restore: cast.all_copies(),
         adopt: cast.all_copies(),
         lease: cast.workers.iter().map(Place::recipient).collect(),
-        publish: cast.registry.recipient(),
-        find: cast.registry.recipient(),
+        publish: cast.registry.publish.clone(),
+        find: cast.registry.find.clone(),
         open: cast.checkpoints.clone().recipient(),
         raise_view: cast.checkpoints.clone().recipient(),
         commit: cast.checkpoints.clone().recipient(),
@@ -387,18 +397,20 @@ async fn serving(
 ) -> Result<Serving, NodeError> {
     let placed: Placed<Predictor> = place(&threads.own()).await?;
     let predict = placed.address.clone().recipient();
-    let (kinds, find, fetch) =
-        (builder.kinds.clone(), cast.registry.recipient(), cast.registry.recipient());
-    let factory = move || Predictor::new(kinds.clone(), find.clone(), fetch.clone());
+    let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, .. } =
+        cast.registry.clone();
+    let kinds = builder.kinds.clone();
+    let (finds, fetches) = (find.clone(), fetch.clone());
+    let factory = move || Predictor::new(kinds.clone(), finds.clone(), fetches.clone());
     placed.run("predictor".into(), supervision, factory).await?;
     Ok(Serving {
         predict,
-        find: cast.registry.recipient(),
-        fetch: cast.registry.recipient(),
-        list: cast.registry.recipient(),
-        set_alias: cast.registry.recipient(),
-        remove_alias: cast.registry.recipient(),
-        delete: cast.registry.recipient(),
+        find,
+        fetch,
+        list,
+        set_alias,
+        remove_alias,
+        delete,
         status: builder.train.then(|| cast.coordinator.recipient()),
         cluster: builder.config.cluster.name.clone(),
         metrics,
@@ -436,27 +448,16 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
             router.route(target, worker.clone().recipient::<messages::LeaseSlots>());
         }
     }
-    if let Place::Here(registry) = &cast.registry {
-        let target = registry_target();
-        router.route(target, registry.clone().recipient::<messages::PublishModel>());
-        router.route(target, registry.clone().recipient::<messages::FindModel>());
-        router.route(target, registry.clone().recipient::<messages::FetchModel>());
-        router.route(target, registry.clone().recipient::<messages::ListModels>());
-        router.route(target, registry.clone().recipient::<messages::SetAlias>());
-        router.route(target, registry.clone().recipient::<messages::RemoveAlias>());
-        router.route(target, registry.clone().recipient::<messages::DeleteVersion>());
+    if let Some((index, registry)) = &cast.own_registry {
+        RegistryLinks::route(router, *index, registry);
     }
-    if plan.is_here(Role::Service, 0) {
-        router.route(Target::new(wire::Role::Predictor, 0), serving.predict.clone());
+    if let Some(index) = plan.own_index(Role::Service) {
+        router.route(Target::new(wire::Role::Predictor, index), serving.predict.clone());
     }
 }
 
 pub(super) fn coordinator_target() -> Target {
     Target::new(wire::Role::Coordinator, 0)
-}
-
-fn registry_target() -> Target {
-    Target::new(wire::Role::Registry, 0)
 }
 
 fn copy_target(shard: ShardId) -> Target {

@@ -1,11 +1,13 @@
 //! The remote side of a `Recipient<M>`: an actor here that stands for one on another node.
 
+mod any_of;
 mod dialer;
 mod link;
 mod pending;
 mod proxy;
 mod session;
 
+pub use any_of::{AnyAnswer, AnyOf, Standing};
 pub use link::{Link, LinkPolicy, Peer};
 pub use proxy::{Answer, Proxy};
 

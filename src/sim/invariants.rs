@@ -157,6 +157,11 @@ fn rows(status: &TrainingStatus) -> Result<(), &'static str> {
 /// As the registry's log has it.
 #[derive(Deserialize)]
 struct Record {
+    value: Value,
+}
+
+#[derive(Deserialize)]
+struct Value {
     entry: LogEntry,
 }
 
@@ -169,7 +174,7 @@ async fn registered(disk: &Disk) -> Vec<(VersionDescription, bool)> {
         for entry in entries {
             let Some(bytes) = read(&*folder, &entry.location).await else { continue };
             let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { continue };
-            if let LogEntry::Published { description } = record.entry {
+            if let LogEntry::Published { description } = record.value.entry {
                 let whole = is_whole(&*folder, &description).await;
                 found.push((description, whole));
             }

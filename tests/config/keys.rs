@@ -63,6 +63,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("supervisor.backoff_ms", &["0", "60001", "'50 ms'"]),
     ("nodes.name", &["1", "''", "'two words'"]),
     ("nodes.address", &["7100", "'main:7100'", "'127.0.0.1'", "'127.0.0.1:0'"]),
+    ("nodes.listen", &["8080", "'localhost:8080'", "'127.0.0.1:80'"]),
     ("nodes.roles", &["'worker'", "[]", "['boss']", "['worker', 'worker']", "[1]"]),
 ];
 

@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 #![allow(clippy::print_stdout, reason = "a table for the documentation")]
 
+#[path = "../simulation/registries.rs"]
+mod registries;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -75,6 +78,7 @@ fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
         name: name.to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         roles: vec![role],
+        listen: None,
     };
     config.nodes = (7000..).zip(roles).map(node).collect();
     Sim::cluster(config)
@@ -125,8 +129,30 @@ fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     Some((broken, report))
 }
 
+/// The same with two registries and no training.
+fn broken_registries(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
+    let mut sim = registries::two_registries();
+    if let Some(bug) = bug {
+        sim = sim.plant(bug);
+    }
+    let report = sim.run(Seed(seed));
+    let broken = report.broken.as_ref()?.to_string();
+    Some((broken, report))
+}
+
+type Hunt = fn(u64, Option<Bug>) -> Option<(String, Report)>;
+
+/// Where a bug shows.
+fn hunt(bug: Bug) -> Hunt {
+    if Bug::OF_REGISTRIES.contains(&bug) { broken_registries } else { broken }
+}
+
 /// The first of these seeds that breaks, on all cores.
-fn first_broken(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Option<(u64, String, Report)> {
+fn first_broken(
+    seeds: std::ops::Range<u64>,
+    bug: Option<Bug>,
+    broken: Hunt,
+) -> Option<(u64, String, Report)> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let mut from = seeds.start;
     while from < seeds.end {
@@ -178,7 +204,7 @@ fn each_planted_bug_is_found() {
         let (mut seeds, mut seconds, mut by) = (Vec::new(), Vec::new(), BTreeMap::new());
         for base in (0..bases()).map(|base| base * BASE) {
             let before = cpu_seconds();
-            let found = first_broken(base..base + SEEDS_MAX, Some(bug));
+            let found = first_broken(base..base + SEEDS_MAX, Some(bug), hunt(bug));
             seconds.push(cpu_seconds() - before);
             match found {
                 Some((seed, broken, report)) => {
@@ -209,8 +235,10 @@ fn the_same_seeds_pass_without_a_bug() {
     let before = cpu_seconds();
     let seeds = std::env::var("PLANTED_CALM").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
     for base in (0..bases()).map(|base| base * BASE) {
-        if let Some((_, broken, report)) = first_broken(base..base + seeds, None) {
-            panic!("{broken}\n{report}\n{}", report.timeline());
+        for hunt in [broken as Hunt, broken_registries] {
+            if let Some((_, broken, report)) = first_broken(base..base + seeds, None, hunt) {
+                panic!("{broken}\n{report}\n{}", report.timeline());
+            }
         }
     }
     println!("{seeds} seeds without a bug: {:.1} CPU s", cpu_seconds() - before);
@@ -231,6 +259,7 @@ fn an_answer_that_comes_with_a_new_lease_does_not_count() {
 fn one_seed() {
     let Ok(seed) = std::env::var("ONE") else { return };
     let (sim, _) = &clusters()[(seed.parse::<u64>().unwrap() % 4) as usize];
-    let report = sim.clone().limit(Duration::from_secs(5)).keep_events().run(Seed(seed.parse().unwrap()));
+    let report =
+        sim.clone().limit(Duration::from_secs(5)).keep_events().run(Seed(seed.parse().unwrap()));
     println!("{report}\n{}", report.timeline());
 }

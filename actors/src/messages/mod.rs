@@ -48,14 +48,14 @@ pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
-pub use predict::{Predict, PredictError, Prediction};
+pub use predict::{Predict, PredictError, Prediction, Resolved};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};
 pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
-pub use registry_error::{ChangeError, FindError};
+pub use registry_error::{ChangeError, FindError, TryAnother};
 pub use registry_store::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
-    RemoveArtifact, WriteArtifact, ask_store,
+    RemoveArtifact, Sealed, WriteArtifact, ask_store,
 };
 pub use remove_alias::RemoveAlias;
 pub use replicate::{FillShard, Replicate, ReplicateError, Replicated, Update};

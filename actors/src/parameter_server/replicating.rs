@@ -9,9 +9,7 @@ use tracing::{info, warn};
 
 use super::{ANSWER_MAX, ParameterServer};
 use crate::ids::{ServerId, ShardCopy, View};
-use crate::messages::{
-    Duty, FillShard, LinkError, Replicate, ReplicateError, Replicated, ask,
-};
+use crate::messages::{Duty, FillShard, LinkError, Replicate, ReplicateError, Replicated, ask};
 use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::replication::{Followers, Next};

@@ -94,4 +94,3 @@ pub(super) async fn load_shard(
     };
     Ok(Shard::new(id, Arc::new(plan), restore.checkpoint_every, view, state))
 }
-

@@ -74,11 +74,8 @@ fn a_lost_primary_is_followed_by_its_replica_and_a_lost_replica_by_nobody() {
 
 #[test]
 fn a_shard_whose_only_other_copy_is_being_filled_can_not_go_on() {
-    let holders = vec![Holders {
-        primary: ServerId(0),
-        replicas: Vec::new(),
-        learners: vec![ServerId(1)],
-    }];
+    let holders =
+        vec![Holders { primary: ServerId(0), replicas: Vec::new(), learners: vec![ServerId(1)] }];
     let there = BTreeSet::from([ShardCopy { shard: ShardId(0), server: ServerId(1) }]);
     assert_eq!(promote(&holders, &there), None);
 }

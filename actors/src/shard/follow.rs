@@ -16,7 +16,10 @@ impl Shard {
     ///
     /// # Panics
     /// As [`Shard::new`] where the shard isn't one of the plan's.
-    pub fn filled(plan: Arc<crate::plan::JobPlan>, fill: FillShard) -> Result<Self, ReplicateError> {
+    pub fn filled(
+        plan: Arc<crate::plan::JobPlan>,
+        fill: FillShard,
+    ) -> Result<Self, ReplicateError> {
         let FillShard { view, to, lineage, version, ledger, checkpoint_every, vectors, .. } = fill;
         let wrong = |cause: String| ReplicateError::Wrong { to, cause };
         let len = plan.shards.range(to.shard).len();

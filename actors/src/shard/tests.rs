@@ -4,16 +4,16 @@ mod follow;
 mod overflow;
 
 use super::*;
+use crate::codec::codec;
 use crate::ids::WorkerId;
 use crate::job::{CodecKind, JobSpec};
-use crate::codec::codec;
+use crate::messages::NormPart;
 use crate::messages::{PartHeader, Payload, PushGradient};
 use crate::model::Score;
-use crate::messages::NormPart;
 use crate::norm::NormRounds;
-use crate::reduction::Span;
 use crate::plan::JobOffer;
 use crate::plan::tests::{job, offer};
+use crate::reduction::Span;
 
 impl Shard {
     /// Applies the step where nobody follows.
@@ -105,7 +105,9 @@ fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRo
     // The last shard first: who asks first must not matter.
     for (id, asked) in asked.iter().enumerate().rev() {
         if let Aggregated::NeedsNorm(sums) = asked {
-            sum = rounds.add(Version(step), ShardId(id as u32), NormPart::Sums(sums.clone())).unwrap();
+            sum = rounds
+                .add(Version(step), ShardId(id as u32), NormPart::Sums(sums.clone()))
+                .unwrap();
         }
     }
     shards.iter_mut().for_each(|shard| drop(shard.finish(sum).unwrap()));

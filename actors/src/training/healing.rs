@@ -166,8 +166,8 @@ impl Training {
             return Vec::new();
         }
         let began = *since.get_or_insert(now);
-        let all = workers >= self.config.workers as usize
-            && servers >= self.config.servers as usize;
+        let all =
+            workers >= self.config.workers as usize && servers >= self.config.servers as usize;
         let patience = match self.view {
             View(0) => self.config.gather_for,
             _ => self.config.gather_again_for,

@@ -13,8 +13,8 @@
 //! ```
 
 mod beliefs;
-mod phase;
 mod healing;
+mod phase;
 mod recovery;
 mod status;
 
@@ -35,8 +35,8 @@ use crate::messages::{
     BytesMoved, FailureKind, Heartbeat, HeartbeatAck, HeartbeatError, Member, ReportError,
     ReportFailure, ReportPart, ReportShard,
 };
-use crate::plan::{JobOffer, JobPlan};
 use crate::placement::Holders;
+use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
 use beliefs::overlap;
@@ -187,10 +187,7 @@ impl Training {
     ///
     /// # Errors
     /// It is of a view that is over, or says what can't be.
-    pub fn report_shard(
-        &mut self,
-        report: ReportShard,
-    ) -> (Result<(), ReportError>, Vec<Command>) {
+    pub fn report_shard(&mut self, report: ReportShard) -> (Result<(), ReportError>, Vec<Command>) {
         if let Err(refused) = self.check_shard(&report) {
             return (Err(refused), Vec::new());
         }

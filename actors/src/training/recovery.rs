@@ -160,7 +160,8 @@ impl Training {
                 | LeaseError::WrongShards { .. }
                 | LeaseError::NoSuchServer { .. }),
             ) => {
-                let same = "give every node the same [[nodes]], servers.shards and job.virtual_workers";
+                let same =
+                    "give every node the same [[nodes]], servers.shards and job.virtual_workers";
                 self.fail(format!("{worker} can't take its lease: {error}; {same}"));
             }
             Err(_) => {

@@ -55,6 +55,9 @@ impl Cluster {
         let mut config = stores_in(config, &stores);
         for node in &mut config.nodes {
             node.address = ports.take()?;
+            if node.roles.contains(&Role::Service) {
+                node.listen = Some(ports.take()?);
+            }
         }
         config.service.listen = ports.take()?;
         let (faults, active) = watch::channel(Vec::new());
