@@ -194,11 +194,19 @@ impl Candidacy {
             // An answer that was overtaken: the log never gets shorter.
             return;
         }
-        let own = |beat: &&Beat| {
-            newest.as_ref().is_some_and(|(_, term, who)| beat.term == *term && beat.leader == *who)
-        };
-        let beat = observed.beat.as_ref().filter(own).map(|beat| beat.count);
         let same = self.seen.as_ref().filter(|seen| seen.newest == newest);
+        let beat = match &observed.beat {
+            Some(beat)
+                if newest
+                    .as_ref()
+                    .is_some_and(|(_, t, who)| beat.term == *t && beat.leader == *who) =>
+            {
+                Some(beat.count)
+            }
+            // A zombie's last one, which says nothing of the leader.
+            Some(_) => same.and_then(|seen| seen.beat),
+            None => None,
+        };
         // Who could not look for so long can't say that nothing happened meanwhile.
         let same = same.filter(|seen| now.saturating_sub(seen.at) <= self.timing.ttl);
         let (since, gone) = match same {

@@ -83,6 +83,16 @@ fn a_beat_of_a_zombie_is_no_sign_of_the_leaders_life() {
 }
 
 #[test]
+fn a_beat_that_a_zombie_overwrote_is_not_one_that_was_taken_away() {
+    let mut c = candidacy("c", 0);
+    look(&mut c, &seen(entry(4, 2, "b"), Some(1)), ms(0));
+    let zombie = Beat { term: Term(1), leader: "a".into(), count: 7 };
+    let overwritten = Observed { newest: Some(entry(4, 2, "b")), beat: Some(zombie) };
+    assert_eq!(look(&mut c, &overwritten, ms(10)), follow("b", 2));
+    assert_eq!(look(&mut c, &overwritten, ms(999)), follow("b", 2));
+}
+
+#[test]
 fn a_leader_whose_process_is_gone_is_waited_for_one_beat_only() {
     let mut b = candidacy("b", 0);
     let silent = seen(entry(4, 2, "a"), Some(9));
