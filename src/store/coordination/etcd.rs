@@ -8,8 +8,9 @@
 //! An append is one transaction: the number is free, the number before it is there (or, for the
 //! first, none is), then it is written and old ones go. So no removed number comes back.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,8 +36,10 @@ pub(super) struct EtcdLog {
     /// For people.
     name: String,
     patience: Duration,
-    /// Connects to its members when it is first used, and again whenever a connection breaks.
-    client: Arc<Mutex<Option<Client>>>,
+    /// By the member's place in the list.
+    clients: Mutex<BTreeMap<usize, Client>>,
+    /// The member that answered last.
+    answered: AtomicUsize,
 }
 
 impl fmt::Debug for EtcdLog {
@@ -49,40 +52,54 @@ impl EtcdLog {
     pub(super) fn new(cluster: EtcdCluster, patience: Duration) -> Self {
         let name = format!("etcd://{}/{}", cluster.endpoints.join(","), cluster.prefix);
         let patience = patience.max(PATIENCE_MIN);
-        Self { cluster, name, patience, client: Arc::default() }
+        Self { cluster, name, patience, clients: Mutex::default(), answered: AtomicUsize::new(0) }
     }
 
-    async fn client(&self) -> Result<Client, Error> {
-        let mut client = self.client.lock().await;
-        if let Some(client) = &*client {
+    /// A client of one member. It connects when it is first used, and again when that breaks.
+    async fn client(&self, member: usize) -> Result<Client, Error> {
+        let mut clients = self.clients.lock().await;
+        if let Some(client) = clients.get(&member) {
             return Ok(client.clone());
         }
         let options = ConnectOptions::new()
             .with_connect_timeout(self.patience)
             .with_timeout(self.patience)
             .with_keep_alive(KEEP_ALIVE, self.patience)
+            // A member that was cut off from the others says so instead of waiting for them.
             .with_require_leader(true);
-        let made = Client::connect(&self.cluster.endpoints, Some(options)).await?;
-        *client = Some(made.clone());
-        Ok(made)
+        let client =
+            Client::connect(&self.cluster.endpoints[member..=member], Some(options)).await?;
+        clients.insert(member, client.clone());
+        Ok(client)
     }
 
-    /// Whatever is asked of etcd, within this store's patience.
-    async fn ask<T, F>(&self, request: impl FnOnce(Client) -> F) -> Result<T, CoordinationError>
+    /// Asks the member that answered last, then each of the others: all within this store's
+    /// patience. Every request is safe to repeat.
+    async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, CoordinationError>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let asked = async { request(self.client().await?).await };
-        match timeout(self.patience, asked).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.no_answer(&error)),
-            Err(_) => Err(self.no_answer(&format!("none within {} ms", self.patience.as_millis()))),
+        let members = self.cluster.endpoints.len();
+        let each = self.patience / u32::try_from(members).unwrap_or(1).max(1);
+        let first = self.answered.load(Ordering::Relaxed);
+        let mut causes = Vec::new();
+        for member in (0..members).map(|after| (first + after) % members) {
+            let asked = async { request(self.client(member).await?).await };
+            let cause = match timeout(each, asked).await {
+                Ok(Ok(answer)) => {
+                    self.answered.store(member, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("none within {} ms", each.as_millis()),
+            };
+            causes.push(format!("{}: {cause}", self.cluster.endpoints[member]));
         }
+        Err(self.no_answer(causes.join("; ")))
     }
 
     /// Where etcd refused, too, nothing is known of what another member has done.
-    fn no_answer(&self, cause: &dyn ToString) -> CoordinationError {
-        let cause = cause.to_string();
+    fn no_answer(&self, cause: String) -> CoordinationError {
         let full = cause.contains("database space exceeded");
         let what_to_do =
             if full { "; compact and defragment etcd, then disarm its alarm" } else { "" };
@@ -153,7 +170,12 @@ impl ViewLog for EtcdLog {
 
     async fn newest(&self) -> Result<Option<Entry>, CoordinationError> {
         let txn = Txn::new().and_then([self.get_newest()]);
-        let found = self.ask(|mut client| async move { client.txn(txn).await }).await?;
+        let found = self
+            .ask(|mut client| {
+                let txn = txn.clone();
+                async move { client.txn(txn).await }
+            })
+            .await?;
         self.first_of(found.op_responses())
     }
 
@@ -166,7 +188,12 @@ impl ViewLog for EtcdLog {
         }
         let txn =
             Txn::new().when(self.is_next(entry.view)).and_then(then).or_else([self.get_newest()]);
-        let done = self.ask(|mut client| async move { client.txn(txn).await }).await?;
+        let done = self
+            .ask(|mut client| {
+                let txn = txn.clone();
+                async move { client.txn(txn).await }
+            })
+            .await?;
         if done.succeeded() {
             return Ok(Appended::Won);
         }
@@ -183,7 +210,12 @@ impl ViewLog for EtcdLog {
 
     async fn beat(&self) -> Result<Option<Beat>, CoordinationError> {
         let key = self.beat_key();
-        let found = self.ask(|mut client| async move { client.get(key, None).await }).await?;
+        let found = self
+            .ask(|mut client| {
+                let key = key.clone();
+                async move { client.get(key, None).await }
+            })
+            .await?;
         let Some(found) = found.kvs().first() else { return Ok(None) };
         let beat = record::read_beat(found.value());
         if let Err(cause) = &beat {
@@ -202,12 +234,20 @@ impl ViewLog for EtcdLog {
         // has lost its key, ends alone.
         let lease = self.ask(|mut c| async move { c.lease_grant(seconds, None).await }).await?;
         let with_lease = PutOptions::new().with_lease(lease.id());
-        let put = self.ask(|mut c| async move { c.put(key, bytes, Some(with_lease)).await });
+        let put = self.ask(|mut client| {
+            let (key, bytes, with_lease) = (key.clone(), bytes.clone(), with_lease.clone());
+            async move { client.put(key, bytes, Some(with_lease)).await }
+        });
         put.await.map(drop)
     }
 
     async fn remove_beat(&self) -> Result<(), CoordinationError> {
         let key = self.beat_key();
-        self.ask(|mut client| async move { client.delete(key, None).await }).await.map(drop)
+        self.ask(|mut client| {
+            let key = key.clone();
+            async move { client.delete(key, None).await }
+        })
+        .await
+        .map(drop)
     }
 }

@@ -83,8 +83,11 @@ impl FolderLog {
                 again.map_err(|error| self.unknown(&error))?;
                 Ok(Appended::Won)
             }
-            Some(newest) => Ok(Appended::Taken(newest)),
-            None => Err(self.vanished()),
+            Some(newest) if newest.view >= entry.view => Ok(Appended::Taken(newest)),
+            _ => {
+                let cause = "something that is no file has its name".to_owned();
+                Err(self.damaged(&path(entry.view), cause))
+            }
         }
     }
 
@@ -122,8 +125,8 @@ impl FolderLog {
 
     /// Whether a failed put has left its file: the link may have been made and the sync have failed.
     async fn not_written(&self, view: View, error: &Error) -> CoordinationError {
-        match self.store.head(&path(view)).await {
-            Err(Error::NotFound { .. }) => self.unusable(error),
+        match self.views().await {
+            Ok(views) if !views.contains(&view) => self.unusable(error),
             _ => self.unknown(error),
         }
     }
