@@ -2,7 +2,7 @@
 //!
 //! Etcd's part needs `--features etcd` and Debian's `etcd-server`; it starts servers of its own.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
 mod conformance;
 #[cfg(feature = "etcd")]

@@ -97,7 +97,7 @@ async fn candidate(node: SimNode) -> Result<(), String> {
 }
 
 fn candidates() -> Sim {
-    let sim = NAMES.iter().fold(Sim::new(), |sim, name| sim.node(*name, candidate));
+    let sim = NAMES.iter().fold(Sim::new(), |sim, name| sim.node(name, candidate));
     sim.until(|world| {
         let leaders = NAMES.iter().filter(|name| world.value(name, "leads") == Some(1)).count();
         let views: Vec<_> = NAMES.iter().filter_map(|name| world.value(name, "view")).collect();
@@ -123,7 +123,7 @@ fn a_leader_that_is_killed_or_paused_is_succeeded_within_two_leases() {
             "another one leads within two leases",
             |world| {
                 let led = |name: &&str| world.value(name, "leads") == Some(1);
-                world.now() < Duration::from_secs(4) && ["b", "c"].iter().any(|name| led(&name))
+                world.now() < Duration::from_secs(4) && ["b", "c"].iter().any(led)
             },
         );
         let report = sim.run(Seed(1));

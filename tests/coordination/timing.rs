@@ -1,6 +1,6 @@
 //! How long the store takes; printed for `docs/coordination.md`, compared with nothing.
 //!
-//! `cargo test --release --features etcd --test coordination timing -- --ignored --nocapture`
+//! `cargo test --features etcd --test coordination timing -- --ignored --nocapture`
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::support::{Place, beat, observe, renew, won};
 
 const TIMES: u64 = 500;
 
+#[allow(clippy::print_stdout, reason = "it shows times")]
 fn show(what: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let at = |part: usize| took[took.len() * part / 100].as_secs_f64() * 1000.0;
