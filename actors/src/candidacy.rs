@@ -195,14 +195,11 @@ impl Candidacy {
             return;
         }
         let same = self.seen.as_ref().filter(|seen| seen.newest == newest);
+        let leads = |beat: &Beat| {
+            newest.as_ref().is_some_and(|(_, term, who)| beat.term == *term && beat.leader == *who)
+        };
         let beat = match &observed.beat {
-            Some(beat)
-                if newest
-                    .as_ref()
-                    .is_some_and(|(_, t, who)| beat.term == *t && beat.leader == *who) =>
-            {
-                Some(beat.count)
-            }
+            Some(beat) if leads(beat) => Some(beat.count),
             // A zombie's last one, which says nothing of the leader.
             Some(_) => same.and_then(|seen| seen.beat),
             None => None,
