@@ -48,7 +48,7 @@ fn etcd_is_written_as_a_url_and_needs_its_feature() {
         assert_eq!(parse(&whole).err(), None);
     } else {
         let problem = problem(&whole);
-        assert!(problem.what_to_do.contains("--features etcd"), "{problem}");
+        assert!(problem.what_to_do.contains("cargo's feature etcd"), "{problem}");
     }
 }
 

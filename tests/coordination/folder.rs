@@ -201,6 +201,6 @@ async fn a_folder_that_is_none_and_etcd_without_its_feature_are_refused_when_ope
     if cfg!(feature = "etcd") {
         etcd.unwrap();
     } else {
-        assert!(etcd.unwrap_err().to_string().contains("--features etcd"));
+        assert!(etcd.unwrap_err().to_string().contains("cargo's feature etcd"));
     }
 }

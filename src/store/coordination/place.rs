@@ -39,7 +39,7 @@ impl PlaceError {
         match self {
             Self::Etcd { .. } => "write it as \"etcd://host:2379,host:2379/prefix\"",
             Self::NoEtcd { .. } => {
-                "build it with --features etcd, or set coordination.store to a folder"
+                "build it with cargo's feature etcd, or set coordination.store to a folder"
             }
         }
     }
@@ -147,7 +147,7 @@ mod tests {
         if cfg!(feature = "etcd") {
             assert_eq!(known, Ok(()));
         } else {
-            assert!(known.unwrap_err().to_string().contains("build it with --features etcd"));
+            assert!(known.unwrap_err().to_string().contains("build it with cargo's feature etcd"));
         }
     }
 }
