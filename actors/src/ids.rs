@@ -53,6 +53,11 @@ id!(
     "view "
 );
 id!(
+    /// Counts leaderships of the coordination store: whoever leads next has the next one.
+    Term(u64),
+    "term "
+);
+id!(
     /// Distinguishes the lives of one actor: a restarted one has a higher number.
     Incarnation(u64),
     "incarnation "
@@ -88,6 +93,13 @@ impl Version {
 
 impl View {
     /// The view after this one; `None` after the last, which only a file can name.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl Term {
+    /// The term after this one; `None` after the last, which only a store can name.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }

@@ -2,6 +2,7 @@
 
 pub mod allocation;
 pub mod assignment;
+pub mod candidacy;
 pub mod catalog;
 pub mod checkpoint;
 pub mod codec;

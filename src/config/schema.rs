@@ -284,6 +284,19 @@ pub(super) const KEYS: &[Key] = &[
         "newest checkpoints that are kept, 2 survive one that is damaged",
     ),
     key(
+        "coordination.store",
+        Path,
+        Default("gradmesh-data/coordination"),
+        "who leads and which view holds: a folder that all coordinators reach, or etcd://host:port,host:port/prefix",
+    ),
+    // Below, a busy disk would look like a dead leader; above, nobody would wait for a successor.
+    key(
+        "coordination.lease_ms",
+        Integer { min: 100, max: 60_000 },
+        Default("1000"),
+        "milliseconds that a coordinator leads without a renewal, of which there are four in it",
+    ),
+    key(
         "registry.store",
         Path,
         Default("gradmesh-data/registry"),

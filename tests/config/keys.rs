@@ -54,6 +54,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("checkpoint.store", &["1", "''", "\"a\\u0000b\""]),
     ("checkpoint.every_steps", &["0", "1000000001", "'often'"]),
     ("checkpoint.keep", &["0", "1001", "'all'"]),
+    ("coordination.store", &["1", "''", "\"a\\u0000b\""]),
+    ("coordination.lease_ms", &["99", "60001", "'1 s'"]),
     ("registry.store", &["1", "''", "\"a\\u0000b\""]),
     ("service.listen", &["8080", "'localhost:8080'", "'127.0.0.1'", "'127.0.0.1:65536'"]),
     ("detector.heartbeat_ms", &["9", "60001", "'250 ms'"]),

@@ -30,6 +30,29 @@ fn checkpoints_and_versions_have_folders_of_their_own() {
 }
 
 #[test]
+fn coordination_has_a_folder_of_its_own() {
+    for other in ["checkpoint.store", "registry.store"] {
+        let problem = problem(&toml(&[("coordination.store", "'data'"), (other, "'./data'")]));
+        assert_eq!(problem.key, "coordination.store");
+        assert_eq!(problem.problem, format!("the same folder as {other}"));
+    }
+}
+
+#[test]
+fn etcd_is_written_as_a_url_and_needs_its_feature() {
+    let broken = problem(&toml(&[("coordination.store", "'etcd://host/prefix'")]));
+    assert_eq!(broken.key, "coordination.store");
+    assert!(broken.what_to_do.contains("etcd://host:2379,host:2379/prefix"), "{broken}");
+    let whole = toml(&[("coordination.store", "'etcd://host:2379/prefix'")]);
+    if cfg!(feature = "etcd") {
+        assert_eq!(parse(&whole).err(), None);
+    } else {
+        let problem = problem(&whole);
+        assert!(problem.what_to_do.contains("cargo's feature etcd"), "{problem}");
+    }
+}
+
+#[test]
 fn labels_go_with_idx_and_with_its_rows() {
     let idx = [("job.data.format", "'idx'"), ("job.data.train_labels", "'labels'")];
     assert_eq!(parse(&toml(&idx)).err(), None);
@@ -152,6 +175,7 @@ fn digest_is_that_of_what_all_nodes_agree_on() {
         ("service.listen", "'0.0.0.0:80'"),
         ("checkpoint.store", "'elsewhere'"),
         ("checkpoint.keep", "9"),
+        ("coordination.store", "'elsewhere'"),
         ("registry.store", "'elsewhere'"),
         ("detector.heartbeat_ms", "100"),
         ("supervisor.restarts_max", "1"),
@@ -169,6 +193,7 @@ fn digest_is_that_of_what_all_nodes_agree_on() {
         ("servers.shards", "2"),
         ("workers.count", "3"),
         ("checkpoint.every_steps", "100"),
+        ("coordination.lease_ms", "2000"),
     ] {
         assert_ne!(digest(&[change]), same, "{change:?}");
     }

@@ -13,12 +13,14 @@
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
+//! | [`coordination`] | Coordinator → the node's own store | local: who leads, in which view, with what state |
 //! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
 //! | [`FindModel`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
 //! | [`Predict`] | service → Predictor | answer a request |
 
 pub mod checkpoint_store;
 mod combine_norm;
+pub mod coordination;
 mod delete_version;
 mod fetch_model;
 mod find_model;

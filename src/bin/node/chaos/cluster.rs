@@ -226,6 +226,7 @@ impl Node {
 pub(super) fn stores_in(config: &Config, folder: &Path) -> Config {
     let mut config = config.clone();
     config.checkpoint.store = folder.join("checkpoints").to_string_lossy().into_owned();
+    config.coordination.store = folder.join("coordination").to_string_lossy().into_owned();
     config.registry.store = folder.join("registry").to_string_lossy().into_owned();
     config
 }
