@@ -65,8 +65,6 @@ pub enum Bug {
     LastStepUnsent,
     /// A copy that is being filled is called in sync before commits wait for it.
     SyncedTooEarly,
-    /// A primary of a view that is over is obeyed.
-    OldPrimaryObeyed,
     /// A copy keeps what it had before a rollback that it has not heard of.
     RollbackUnheard,
     /// A copy is filled without the optimizer's state.
@@ -86,7 +84,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 37] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -116,7 +114,6 @@ impl Bug {
         Self::ReplicaNotAwaited,
         Self::LastStepUnsent,
         Self::SyncedTooEarly,
-        Self::OldPrimaryObeyed,
         Self::RollbackUnheard,
         Self::FilledWithoutState,
         Self::ReportsUnreplicated,

@@ -11,7 +11,6 @@ use super::{ANSWER_MAX, ParameterServer};
 use crate::ids::{ServerId, ShardCopy, View};
 use crate::messages::{Duty, FillShard, LinkError, Replicate, ReplicateError, Replicated, ask};
 use crate::plan::JobPlan;
-use crate::planted::{self, Bug};
 use crate::replication::{Followers, Next};
 use crate::shard::Shard;
 
@@ -122,7 +121,7 @@ impl ParameterServer {
             return Err(ReplicateError::WrongShard { expected: to, got: self.copy });
         }
         let (got, current) = (view, self.view);
-        if got < current && !planted::is(Bug::OldPrimaryObeyed) {
+        if got < current {
             return Err(ReplicateError::StaleView { got, current });
         }
         if got > current {
@@ -130,7 +129,6 @@ impl ParameterServer {
         }
         match self.duty {
             Some(Duty::Replica | Duty::Learner) => Ok(()),
-            _ if planted::is(Bug::OldPrimaryObeyed) => Ok(()),
             // Being restored.
             None => Err(ReplicateError::EarlyView { got, current }),
             _ => Err(ReplicateError::NoFollower(self.copy)),
