@@ -12,14 +12,15 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::checkpoint::{Finished, Manifest};
+use crate::ids::ShardCopy;
 use crate::job::JobSpec;
 use crate::messages::checkpoint_store::{
     CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, RaiseView,
 };
 use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
-    PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
-    ask,
+    PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreError, RestoreShard,
+    StatusError, ask,
 };
 use crate::publication::describe;
 use crate::training::{Command, Published, Training, TrainingConfig, TrainingStatus};
@@ -29,18 +30,16 @@ use crate::version::VersionRef;
 const MAILBOX_CAPACITY: usize = 256;
 /// How often deadlines are looked at: a tenth of the shortest sensible one.
 const TICK: Duration = Duration::from_millis(100);
-/// Reading a checkpoint is part of restoring a shard.
-const RESTORE_MAX: Duration = Duration::from_secs(60);
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 const PUBLISH_MAX: Duration = Duration::from_secs(60);
 /// Before a store or the registry is asked again: a full disk or a restart takes longer.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Whom a Coordinator speaks to; shards and workers by number.
+/// Whom a Coordinator speaks to; copies by server, then by shard, and workers by number.
 #[derive(Clone)]
 pub struct CoordinatorLinks {
-    pub restore: Vec<Recipient<RestoreShard>>,
-    pub adopt: Vec<Recipient<AdoptView>>,
+    pub restore: Vec<Vec<Recipient<RestoreShard>>>,
+    pub adopt: Vec<Vec<Recipient<AdoptView>>>,
     pub lease: Vec<Recipient<LeaseSlots>>,
     pub publish: Recipient<PublishModel>,
     pub find: Recipient<FindModel>,
@@ -179,24 +178,27 @@ impl Coordinator {
     }
 
     fn restore(&self, restore: RestoreShard, ctx: &mut Context<Self>) {
-        let (shard, view) = (restore.shard, restore.view);
-        let Some(server) = self.links.restore.get(shard.0 as usize).cloned() else { return };
-        let asked = async move { ask(&server, restore, RESTORE_MAX).await };
+        let (copy, view) = (restore.appointment.copy, restore.appointment.view);
+        let Some(server) = of_copy(&self.links.restore, copy) else { return };
+        // A checkpoint may take longer to read: then it is asked again, and says that it is at it.
+        let asked = async move { ask(&server, restore, ANSWER_MAX).await };
         ctx.spawn(asked.into_actor(self).map(move |answer, coordinator, ctx| {
-            if let Err(error) = &answer {
-                warn!(%shard, %view, %error, "shard not restored");
+            if let Err(error) = &answer
+                && !matches!(error, RestoreError::Link(_) | RestoreError::NotReady(_))
+            {
+                warn!(%copy, %view, %error, "shard not restored");
             }
-            let commands = coordinator.training.shard_answered(shard, view, &answer);
+            let commands = coordinator.training.copy_answered(copy, view, &answer);
             coordinator.carry_out(commands, ctx);
         }));
     }
 
     fn adopt(&self, adopt: AdoptView, ctx: &mut Context<Self>) {
-        let (shard, view) = (adopt.shard, adopt.view);
-        let Some(server) = self.links.adopt.get(shard.0 as usize).cloned() else { return };
+        let (copy, view) = (adopt.appointment.copy, adopt.appointment.view);
+        let Some(server) = of_copy(&self.links.adopt, copy) else { return };
         let asked = async move { ask(&server, adopt, ANSWER_MAX).await };
         ctx.spawn(asked.into_actor(self).map(move |answer, coordinator, ctx| {
-            let commands = coordinator.training.shard_answered(shard, view, &answer);
+            let commands = coordinator.training.copy_answered(copy, view, &answer);
             coordinator.carry_out(commands, ctx);
         }));
     }
@@ -289,8 +291,8 @@ impl Handler<ReportShard> for Coordinator {
     type Result = Result<(), ReportError>;
 
     fn handle(&mut self, report: ReportShard, ctx: &mut Self::Context) -> Self::Result {
-        let answer = self.training.report_shard(report);
-        self.carry_out(Vec::new(), ctx);
+        let (answer, commands) = self.training.report_shard(report);
+        self.carry_out(commands, ctx);
         answer
     }
 }
@@ -321,6 +323,14 @@ impl Handler<GetStatus> for Coordinator {
     fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
         Ok(self.training.status())
     }
+}
+
+fn of_copy<M>(links: &[Vec<Recipient<M>>], copy: ShardCopy) -> Option<Recipient<M>>
+where
+    M: actix::Message + Send,
+    M::Result: Send,
+{
+    links.get(copy.server.0 as usize)?.get(copy.shard.0 as usize).cloned()
 }
 
 /// Why a trained model was not published.

@@ -36,9 +36,11 @@ pub(crate) fn pushes(
     worker: WorkerId,
     lease: &LeaseSlots,
     step: Version,
-    computed: StepWork,
+    computed: &StepWork,
 ) -> Vec<PushGradient> {
-    let StepWork { parts, mut payloads, mut reports } = computed;
+    let StepWork { parts, payloads, reports } = computed;
+    let mut reports = reports.clone();
+    let mut payloads = payloads.clone();
     if payloads.is_empty() {
         payloads.push(Vec::new());
     }

@@ -27,6 +27,11 @@ id!(
     "shard-"
 );
 id!(
+    /// One node with the role server, in the order of `[[nodes]]`; the first is 0.
+    ServerId(u32),
+    "server-"
+);
+id!(
     /// One Worker actor of the cluster; the first is 0.
     WorkerId(u32),
     "worker-"
@@ -48,10 +53,30 @@ id!(
     "view "
 );
 id!(
+    /// Counts leaderships of the coordination store: whoever leads next has the next one.
+    Term(u64),
+    "term "
+);
+id!(
     /// Distinguishes the lives of one actor: a restarted one has a higher number.
     Incarnation(u64),
     "incarnation "
 );
+
+/// One server's copy of a shard, whatever it is there for.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ShardCopy {
+    pub shard: ShardId,
+    pub server: ServerId,
+}
+
+impl fmt::Display for ShardCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.shard, self.server)
+    }
+}
 
 impl Version {
     /// The version that the step on this one makes.
@@ -68,6 +93,13 @@ impl Version {
 
 impl View {
     /// The view after this one; `None` after the last, which only a file can name.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl Term {
+    /// The term after this one; `None` after the last, which only a store can name.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }

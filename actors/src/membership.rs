@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::ids::{Incarnation, ShardId, WorkerId};
+use crate::ids::{Incarnation, ServerId, ShardCopy, WorkerId};
 use crate::messages::Member;
 
 /// The members that were heard of within the deadline.
@@ -91,26 +91,37 @@ impl Membership {
     pub fn workers(&self) -> Vec<WorkerId> {
         let worker = |member: &Member| match member {
             Member::Worker(worker) => Some(*worker),
-            Member::Shard(_) => None,
+            Member::Copy(_) => None,
         };
         self.alive.keys().filter_map(worker).collect()
     }
 
-    pub fn shards(&self) -> Vec<ShardId> {
-        let shard = |member: &Member| match member {
-            Member::Shard(shard) => Some(*shard),
+    pub fn copies(&self) -> BTreeSet<ShardCopy> {
+        let copy = |member: &Member| match member {
+            Member::Copy(copy) => Some(*copy),
             Member::Worker(_) => None,
         };
-        self.alive.keys().filter_map(shard).collect()
+        self.alive.keys().filter_map(copy).collect()
+    }
+
+    /// Servers that can hold a copy of each of `shards`; one whose actor gave up is of no use.
+    pub fn servers(&self, shards: u32) -> Vec<ServerId> {
+        let mut count: BTreeMap<ServerId, u32> = BTreeMap::new();
+        for copy in self.copies() {
+            *count.entry(copy.server).or_default() += 1;
+        }
+        count.retain(|_, copies| *copies == shards);
+        count.into_keys().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ShardId;
 
     const WORKER: Member = Member::Worker(WorkerId(1));
-    const SHARD: Member = Member::Shard(ShardId(0));
+    const SHARD: Member = Member::Copy(ShardCopy { shard: ShardId(0), server: ServerId(0) });
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -129,6 +140,16 @@ mod tests {
         assert_eq!(members.expire(at(1000)), []);
         assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
         assert_eq!(members.workers(), []);
+    }
+
+    #[test]
+    fn a_server_of_which_one_actor_gave_up_can_hold_nothing_new() {
+        let mut members = members();
+        assert_eq!(members.servers(1), [ServerId(0)]);
+        assert_eq!(members.servers(2), []);
+        let other = Member::Copy(ShardCopy { shard: ShardId(1), server: ServerId(0) });
+        members.heard("a", &[(SHARD, Incarnation(1)), (other, Incarnation(1))], at(1));
+        assert_eq!(members.servers(2), [ServerId(0)]);
     }
 
     #[test]

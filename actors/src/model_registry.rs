@@ -17,12 +17,20 @@ use crate::messages::{
     ListModels, ModelList, PublishModel, Published, ReadArtifact, RegistryStoreError,
     RegistryStoreLink, Remove, RemoveAlias, RemoveArtifact, SetAlias, WriteArtifact, ask_store,
 };
+use crate::planted::{self, Bug};
 use crate::registry_log::RegistryLog;
-use crate::version::{Artifact, VersionRef, check_alias};
+use crate::version::{Artifact, VersionDescription, VersionRef, check_alias};
 
-/// How long a version that another registry of the same store published may stay unseen here. One
-/// look costs one request to the store.
-const FOLLOW: Duration = Duration::from_secs(1);
+/// How often it looks for what other registries of the same store did: so long a new version of
+/// theirs may not be the latest one here. A look costs two small requests to the store.
+const FOLLOW: Duration = Duration::from_millis(100);
+
+/// A question is answered from a catalog that is older than this only where the store can't be read:
+/// ten turns of following were missed, so this process was stopped, and others were not.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a question waits for the log to be read again. Whoever asks waits a second.
+const LOOK_MAX: Duration = Duration::from_millis(250);
 
 /// Entries of other registries that may come between one change and its own entry. Each of them
 /// is somebody's progress; 32 in a row mean that something writes in a loop.
@@ -86,12 +94,7 @@ impl Handler<FindModel> for ModelRegistry {
 
     fn handle(&mut self, message: FindModel, _ctx: &mut Self::Context) -> Self::Result {
         let shared = self.shared.clone();
-        Box::pin(async move {
-            let find = shared.log.read(|known| {
-                known.find(&message.model, &message.version).cloned().map_err(FindError::from)
-            });
-            find.await?
-        })
+        Box::pin(async move { shared.find(&message.model, &message.version).await })
     }
 }
 
@@ -101,6 +104,7 @@ impl Handler<ListModels> for ModelRegistry {
     fn handle(&mut self, _list: ListModels, _ctx: &mut Self::Context) -> Self::Result {
         let shared = self.shared.clone();
         Box::pin(async move {
+            shared.refresh().await;
             let models = shared.log.read(|known| known.list()).await?;
             Ok(ModelList { models })
         })
@@ -181,15 +185,55 @@ impl Shared {
         self.following.set(false);
     }
 
+    /// Reads the log before a question where following it has stopped. A store that can't be read
+    /// is waited for once; then the catalog as it is has to do.
+    async fn refresh(&self) {
+        if !self.behind.get()
+            && self.log.is_older_than(AGE_MAX)
+            && !matches!(tokio::time::timeout(LOOK_MAX, self.log.catch_up()).await, Ok(Ok(())))
+        {
+            self.behind.set(true);
+            warn!("the registry can't read its log and answers from what it has");
+        }
+    }
+
+    /// The version that a name means. That there is none is said only after a look: another
+    /// registry may have published it a moment ago.
+    async fn find(
+        &self,
+        model: &str,
+        version: &VersionRef,
+    ) -> Result<VersionDescription, FindError> {
+        self.refresh().await;
+        let find = || self.log.read(|known| known.find(model, version).cloned());
+        match find().await? {
+            Err(error) if error.is_not_found() => {
+                self.log.catch_up().await?;
+                Ok(find().await??)
+            }
+            found => Ok(found?),
+        }
+    }
+
     async fn fetch(&self, message: FetchModel) -> Result<FetchedModel, FindError> {
         let Ok(_reading) = self.reads.try_acquire() else {
             return Err(FindError::Busy { limit: READS_MAX });
         };
-        let description =
-            self.log.read(|known| known.find(&message.model, &message.version).cloned()).await??;
+        let description = self.find(&message.model, &message.version).await?;
         let read = ReadArtifact { description: description.clone() };
-        let tensors = ask_store(&self.store.read_artifact, read).await?;
-        Ok(FetchedModel { description, tensors })
+        match ask_store(&self.store.read_artifact, read).await {
+            Err(error @ RegistryStoreError::Missing { .. }) => {
+                // Another registry may have deleted the version since.
+                self.log.catch_up().await?;
+                let (model, version) = (&description.model, description.version);
+                let published = self
+                    .log
+                    .read(|known| known.find(model, &VersionRef::Number(version)).map(drop));
+                published.await??;
+                Err(error.into())
+            }
+            read => Ok(FetchedModel { description, tensors: read? }),
+        }
     }
 
     async fn publish(&self, message: PublishModel) -> Result<Published, ChangeError> {
@@ -200,7 +244,13 @@ impl Shared {
         // Numbers below it have folders that the log doesn't know.
         let mut free = 0;
         for _ in 0..ATTEMPTS_MAX {
-            let version = match self.log.read(|known| known.publication(&new)).await?? {
+            let unseen = planted::is(Bug::RunUnseen) && attempt.is_some();
+            let look = self.log.read_at(|known| match unseen {
+                true => Ok(Publication::New(known.next_version(&new.model))),
+                false => known.publication(&new),
+            });
+            let (publication, place) = look.await?;
+            let version = match publication? {
                 Publication::New(version) => version.max(free),
                 Publication::Already(version) => {
                     self.discard(&new.model, attempt).await;
@@ -224,7 +274,8 @@ impl Shared {
                 }
             };
             let description = new.clone().numbered(version, artifact.clone());
-            if self.log.append(&LogEntry::Published { description }).await? == Appended::Written {
+            let entry = LogEntry::Published { description };
+            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
                 info!(model = new.model, version, run = new.run, "version published");
                 return Ok(Published { version, already: false });
             }
@@ -239,16 +290,18 @@ impl Shared {
         check_alias(&alias).map_err(CatalogError::from)?;
         let _turn = self.turn().await?;
         for _ in 0..ATTEMPTS_MAX {
-            let (number, named) = self
-                .log
-                .read(|known| {
-                    let number = known.find(&model, &version)?.version;
-                    Ok::<_, ChangeError>((number, known.aliased(&model, &alias)))
-                })
-                .await??;
+            let look = self.log.read_at(|known| {
+                let number = known.find(&model, &version)?.version;
+                Ok::<_, ChangeError>((number, known.aliased(&model, &alias)))
+            });
+            let (found, place) = look.await?;
+            let (number, named) = found?;
             let (model, alias) = (model.clone(), alias.clone());
             let entry = LogEntry::Aliased { model, alias, version: number };
-            if named == Some(number) || self.log.append(&entry).await? == Appended::Written {
+            if named == Some(number) {
+                return Ok(AliasSet { version: number });
+            }
+            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
                 return Ok(AliasSet { version: number });
             }
         }
@@ -259,15 +312,16 @@ impl Shared {
         let RemoveAlias { model, alias } = message;
         let _turn = self.turn().await?;
         for _ in 0..ATTEMPTS_MAX {
-            let named = self.log.read(|known| {
+            let look = self.log.read_at(|known| {
                 known.versions(&model).map(drop)?;
                 Ok::<_, ChangeError>(known.aliased(&model, &alias))
             });
-            if named.await??.is_none() {
+            let (named, place) = look.await?;
+            if named?.is_none() {
                 return Ok(());
             }
             let entry = LogEntry::AliasRemoved { model: model.clone(), alias: alias.clone() };
-            if self.log.append(&entry).await? == Appended::Written {
+            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
                 return Ok(());
             }
         }
@@ -279,13 +333,12 @@ impl Shared {
         let entry = LogEntry::Deleted { model: model.clone(), version };
         let _turn = self.turn().await?;
         for _ in 0..ATTEMPTS_MAX {
-            let (gone, allowed) = self
-                .log
-                .read(|known| (known.was_deleted(&model, version), known.check(&entry)))
-                .await?;
+            let look =
+                self.log.read_at(|known| (known.was_deleted(&model, version), known.check(&entry)));
+            let ((gone, allowed), place) = look.await?;
             if !gone {
                 allowed?;
-                if self.log.append(&entry).await? == Appended::Taken {
+                if self.log.append(&entry, place).await? == Appended::Taken {
                     continue;
                 }
                 info!(model, version, "version deleted");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{ShardId, Version};
 use crate::layout::BLOCK;
-use crate::messages::NormError;
+use crate::messages::{NormError, NormPart};
 
 /// Sums of squares of each block of a shard's values; f64, so that no gradient overflows it.
 pub fn block_sums(values: &[f32]) -> Vec<f64> {
@@ -37,7 +37,15 @@ pub struct NormRounds {
     /// Blocks of each shard.
     blocks: Vec<usize>,
     /// Sums by step, shard by shard. At most [`ROUNDS_KEPT`].
-    rounds: BTreeMap<Version, Vec<Option<Vec<f64>>>>,
+    rounds: BTreeMap<Version, Round>,
+}
+
+/// One step's sums.
+#[derive(Clone, Debug)]
+struct Round {
+    /// Shard by shard.
+    parts: Vec<Option<Vec<f64>>>,
+    whole: Option<f64>,
 }
 
 /// A shard may ask for the step before the one that others are in, never for an older one.
@@ -52,7 +60,8 @@ impl NormRounds {
         Self { blocks, rounds: BTreeMap::new() }
     }
 
-    /// Takes one shard's block sums of a step; returns the sum over all blocks once all are here.
+    /// Takes what one shard knows of a step; returns the sum over all blocks once all are here, or
+    /// one shard knew it.
     ///
     /// Blocks are added in block order. Repeating a shard's sums changes nothing.
     ///
@@ -62,24 +71,28 @@ impl NormRounds {
         &mut self,
         step: Version,
         shard: ShardId,
-        sums: Vec<f64>,
+        part: NormPart,
     ) -> Result<Option<f64>, NormError> {
         let place = shard.0 as usize;
         let expected = self.blocks.get(place).copied().unwrap_or(0);
-        let possible = sums.iter().all(|sum| (0.0..=BLOCK_SUM_MAX).contains(sum));
-        if expected == 0 || sums.len() != expected || !possible {
+        let blocks: usize = self.blocks.iter().sum();
+        let (sums, count, most) = match &part {
+            NormPart::Sums(sums) => (sums.as_slice(), expected, BLOCK_SUM_MAX),
+            NormPart::Whole(sum) => (std::slice::from_ref(sum), 1, BLOCK_SUM_MAX * blocks as f64),
+        };
+        let possible = sums.iter().all(|sum| (0.0..=most).contains(sum));
+        if expected == 0 || sums.len() != count || !possible {
             return Err(NormError::WrongSums { shard, step, expected, got: sums.len() });
         }
-        let shards = self.blocks.len();
-        let round = self.rounds.entry(step).or_insert_with(|| vec![None; shards]);
-        if let Some(of_shard) = round.get_mut(place) {
-            *of_shard = Some(sums);
+        let none = || Round { parts: vec![None; self.blocks.len()], whole: None };
+        let round = self.rounds.entry(step).or_insert_with(none);
+        match (part, round.parts.get_mut(place)) {
+            (NormPart::Whole(sum), _) => round.whole = Some(sum),
+            (NormPart::Sums(sums), Some(of_shard)) => *of_shard = Some(sums),
+            (NormPart::Sums(_), None) => {}
         }
-        let total = round
-            .iter()
-            .map(Option::as_deref)
-            .collect::<Option<Vec<_>>>()
-            .map(|shards| shards.into_iter().flatten().sum());
+        let parts = round.parts.iter().map(Option::as_deref).collect::<Option<Vec<_>>>();
+        let total = round.whole.or_else(|| Some(parts?.into_iter().flatten().sum()));
         while self.rounds.len() > ROUNDS_KEPT {
             // After a rollback, requests of abandoned steps may come late: never forget the round
             // of the step that was asked for.
@@ -96,6 +109,10 @@ impl NormRounds {
 mod tests {
     use super::*;
 
+    fn sums(values: &[f32]) -> NormPart {
+        NormPart::Sums(block_sums(values))
+    }
+
     fn gradient(len: usize) -> Vec<f32> {
         (0..len).map(|i| ((i * 7919) as f32).sin() * 10f32.powi(i as i32 % 9 - 4)).collect()
     }
@@ -103,14 +120,14 @@ mod tests {
     #[test]
     fn the_norm_does_not_depend_on_the_cut_or_on_who_comes_first() {
         let values = gradient(10 * BLOCK + 17);
-        let whole = NormRounds::new(vec![11]).add(Version(0), ShardId(0), block_sums(&values));
+        let whole = NormRounds::new(vec![11]).add(Version(0), ShardId(0), sums(&values));
         assert!(matches!(whole, Ok(Some(_))));
         for cut in [1, 4, 9] {
             let (left, right) = values.split_at(cut * BLOCK);
             let mut rounds = NormRounds::new(vec![cut, 11 - cut]);
-            assert_eq!(rounds.add(Version(0), ShardId(1), block_sums(right)), Ok(None));
-            assert_eq!(rounds.add(Version(0), ShardId(0), block_sums(left)), whole);
-            assert_eq!(rounds.add(Version(0), ShardId(1), block_sums(right)), whole);
+            assert_eq!(rounds.add(Version(0), ShardId(1), sums(right)), Ok(None));
+            assert_eq!(rounds.add(Version(0), ShardId(0), sums(left)), whole);
+            assert_eq!(rounds.add(Version(0), ShardId(1), sums(right)), whole);
         }
     }
 
@@ -125,17 +142,17 @@ mod tests {
     fn late_requests_of_abandoned_steps_do_not_displace_the_step_in_flight() {
         let mut rounds = NormRounds::new(vec![1; 2]);
         for step in 100..110 {
-            rounds.add(Version(step), ShardId(1), vec![1.0]).unwrap();
+            rounds.add(Version(step), ShardId(1), NormPart::Sums(vec![1.0])).unwrap();
         }
-        assert_eq!(rounds.add(Version(50), ShardId(0), vec![2.0]), Ok(None));
-        assert_eq!(rounds.add(Version(50), ShardId(1), vec![3.0]), Ok(Some(5.0)));
+        assert_eq!(rounds.add(Version(50), ShardId(0), NormPart::Sums(vec![2.0])), Ok(None));
+        assert_eq!(rounds.add(Version(50), ShardId(1), NormPart::Sums(vec![3.0])), Ok(Some(5.0)));
     }
 
     #[test]
     fn old_rounds_are_forgotten() {
         let mut rounds = NormRounds::new(vec![1; 2]);
         for step in 0..100 {
-            rounds.add(Version(step), ShardId(0), vec![1.0]).unwrap();
+            rounds.add(Version(step), ShardId(0), NormPart::Sums(vec![1.0])).unwrap();
         }
         assert_eq!(rounds.rounds.len(), ROUNDS_KEPT);
     }
@@ -146,19 +163,31 @@ mod tests {
         let sums = [vec![], vec![1.0], vec![1.0; 3], vec![1.0, f64::NAN], vec![1.0, -1.0]];
         for sums in sums.into_iter().chain([vec![1.0, f64::INFINITY]]) {
             let (shard, step, expected, got) = (ShardId(0), Version(4), 2, sums.len());
-            let refused = rounds.add(step, shard, sums);
+            let refused = rounds.add(step, shard, NormPart::Sums(sums));
             assert_eq!(refused, Err(NormError::WrongSums { shard, step, expected, got }));
         }
         for shard in [2, u32::MAX] {
-            let refused = rounds.add(Version(4), ShardId(shard), vec![]);
+            let refused = rounds.add(Version(4), ShardId(shard), NormPart::Sums(vec![]));
             assert!(matches!(refused, Err(NormError::WrongSums { expected: 0, .. })));
         }
         assert!(rounds.rounds.is_empty());
     }
 
     #[test]
+    fn one_shard_that_knows_the_whole_sum_answers_for_those_that_have_forgotten() {
+        let mut rounds = NormRounds::new(vec![1; 3]);
+        rounds.add(Version(7), ShardId(0), NormPart::Sums(vec![1.0])).unwrap();
+        let whole = rounds.add(Version(7), ShardId(2), NormPart::Whole(9.0));
+        assert_eq!(whole, Ok(Some(9.0)));
+        let again = rounds.add(Version(7), ShardId(0), NormPart::Sums(vec![1.0]));
+        assert_eq!(again, Ok(Some(9.0)));
+        let refused = rounds.add(Version(8), ShardId(2), NormPart::Whole(f64::NAN));
+        assert!(matches!(refused, Err(NormError::WrongSums { .. })));
+    }
+
+    #[test]
     fn the_largest_gradient_that_is_finite_has_a_norm() {
-        let sums = block_sums(&[f32::MAX; BLOCK]);
+        let sums = sums(&[f32::MAX; BLOCK]);
         assert!(matches!(NormRounds::new(vec![1]).add(Version(0), ShardId(0), sums), Ok(Some(_))));
     }
 }

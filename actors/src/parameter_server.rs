@@ -1,7 +1,12 @@
-//! ParameterServer: the only writer of one shard of the model.
+//! ParameterServer: one copy of one shard of the model.
 //!
-//! Connects a mailbox to a [`Shard`]; which gradient counts is decided in `shard.rs`. Requests that
-//! wait for a step are answered when it commits.
+//! Connects a mailbox to a [`Shard`]; which gradient counts is decided in `shard.rs`, who must have
+//! a step before it counts in `replication.rs`. Requests that wait for a step are answered when it
+//! commits.
+
+mod replicating;
+mod restoring;
+mod saving;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,23 +21,20 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{info, trace, warn};
 
-use crate::allocation::{NoMemory, with_room};
-use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::later::{Later, Owed};
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
-    AdoptView, CombineNorm, CombinedNorm, LinkError, NormError, Parameters, PullError,
-    PullParameters, PushError, PushGradient, Pushed, ReportError, ReportPart, ReportShard,
-    RestoreError, RestoreShard, ask,
+    AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FillShard, LinkError, NormError,
+    NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed, Replicate,
+    ReportPart, ReportShard, RestoreError, RestoreShard, Update, ask,
 };
-use crate::model::initialise;
 use crate::norm::NormRounds;
-use crate::optimizer::Optimizer;
-use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
-use crate::saving::save_until_written;
-use crate::shard::{Accepted, Aggregated, COMMITS, Save, Shard, ShardState};
+use crate::replication::Followers;
+use crate::shard::{Accepted, Aggregated, COMMITS, Shard};
+use restoring::{load_shard, planned};
 
 /// Two requests a worker at 64 workers; senders beyond it are held back.
 const MAILBOX_CAPACITY: usize = 128;
@@ -45,13 +47,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often progress is reported: often enough for a bar, rare beside the steps.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
-/// How often the ledger goes with it, which has a record of each epoch: it is long.
-const LEDGER_EVERY: Duration = Duration::from_secs(1);
-/// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
-const SAVES_MAX: usize = 2;
-/// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
-/// and the parameters of three versions.
-const STEP_VECTORS: usize = 4;
+
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
 pub struct ServerLinks {
@@ -59,8 +55,11 @@ pub struct ServerLinks {
     pub report_part: Recipient<ReportPart>,
     pub save: Recipient<SavePart>,
     pub load: Recipient<LoadRange>,
-    /// The owner of the first shard, which may be this actor.
-    pub norm: Recipient<CombineNorm>,
+    /// The copies of the first shard by server, of which one may be this actor.
+    pub norm: Vec<Recipient<CombineNorm>>,
+    /// The copies of this shard by server, of which one is this actor.
+    pub replicate: Vec<Recipient<Replicate>>,
+    pub fill: Vec<Recipient<FillShard>>,
 }
 
 impl std::fmt::Debug for ServerLinks {
@@ -69,20 +68,26 @@ impl std::fmt::Debug for ServerLinks {
     }
 }
 
-/// Owns one shard from its restoration on.
+/// One copy of a shard, from its first appointment on.
 pub struct ParameterServer {
-    id: ShardId,
+    copy: ShardCopy,
     links: ServerLinks,
     view: View,
+    /// What this copy is in `view`; `None` before its first, and after it was found out to be over.
+    duty: Option<Duty>,
+    /// The primary of the first shard.
+    first: ServerId,
     shard: Option<Shard>,
+    followers: Followers,
     restoring: bool,
-    waiting: BTreeMap<WorkerId, Owed<Result<Pushed, PushError>>>,
+    /// Pushes that wait, and for which step to be committed.
+    waiting: BTreeMap<WorkerId, (Version, Owed<Result<Pushed, PushError>>)>,
     norms: Option<NormRounds>,
     norm_waiting: BTreeMap<ShardId, (Version, oneshot::Sender<Result<CombinedNorm, NormError>>)>,
-    /// The request for the norm of the step in flight.
+    /// The request for the norm of the step in flight, or the word of the one before.
     combining: Option<SpawnHandle>,
     saving: usize,
-    reported: Option<(View, Version, bool)>,
+    reported: Option<(View, Version, bool, Vec<ServerId>)>,
     ledger_due: Instant,
     reporting: bool,
 }
@@ -90,20 +95,24 @@ pub struct ParameterServer {
 impl std::fmt::Debug for ParameterServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ParameterServer")
-            .field("id", &self.id)
+            .field("copy", &self.copy)
             .field("view", &self.view)
+            .field("duty", &self.duty)
             .field("shard", &self.shard)
             .finish_non_exhaustive()
     }
 }
 
 impl ParameterServer {
-    pub fn new(id: ShardId, links: ServerLinks) -> Self {
+    pub fn new(copy: ShardCopy, links: ServerLinks) -> Self {
         Self {
-            id,
+            copy,
             links,
             view: View(0),
+            duty: None,
+            first: ServerId(0),
             shard: None,
+            followers: Followers::default(),
             restoring: false,
             waiting: BTreeMap::new(),
             norms: None,
@@ -116,52 +125,153 @@ impl ParameterServer {
         }
     }
 
-    fn install(&mut self, shard: Shard) {
-        info!(shard = %self.id, view = %shard.view(), version = %shard.version(), "shard restored");
-        let first = self.id == ShardId(0);
-        self.norms = first.then(|| NormRounds::new(shard.plan().shards.blocks()));
-        self.shard = Some(shard);
+    fn is_primary(&self) -> bool {
+        matches!(self.duty, Some(Duty::Primary { .. }))
+    }
+
+    /// Begins a view with the state that is here.
+    fn appoint(&mut self, appointment: Appointment, ctx: &mut Context<Self>) {
+        let Appointment { view, duty, first, .. } = appointment;
+        let was_primary = self.is_primary();
+        info!(copy = %self.copy, %view, %duty, "appointed");
+        (self.view, self.first) = (view, first);
+        self.duty = Some(duty.clone());
+        self.stop_combining(ctx);
+        let Duty::Primary { replicas, learners } = duty else { return self.step_down(&duty) };
+        let Some(shard) = &mut self.shard else { return };
+        shard.lead(view, !replicas.is_empty());
+        let last = shard.last_update();
+        self.followers = Followers::new(&replicas, &learners, shard.applied(), last.as_ref());
+        if self.followers.is_empty() {
+            shard.forget_last();
+        }
+        let saved = if was_primary { None } else { shard.saved() };
+        if self.copy.shard == ShardId(0) {
+            let mut norms = NormRounds::new(shard.plan().shards.blocks());
+            if let Some((step, sum)) = shard.norm() {
+                // Its own sum is one that it can have.
+                let _ = norms.add(step, self.copy.shard, NormPart::Whole(sum));
+            }
+            self.norms = Some(norms);
+        }
+        self.tell_norm(ctx);
+        if let Some(save) = saved {
+            self.save(save, ctx);
+        }
+        self.settle(ctx);
+        self.follow_up(ctx);
+    }
+
+    /// Another copy is the primary, or none that this one knows.
+    fn step_down(&mut self, duty: &Duty) {
+        self.abandon();
+        self.norm_waiting.clear();
+        self.norms = None;
+        self.followers = Followers::default();
+        match (&mut self.shard, duty) {
+            (_, Duty::Released) => self.shard = None,
+            (Some(shard), _) => shard.stand_by(self.view),
+            (None, _) => {}
+        }
+    }
+
+    /// Whoever waits for a step asks again, perhaps the next primary.
+    fn abandon(&mut self) {
+        for (_, (_, waiting)) in std::mem::take(&mut self.waiting) {
+            waiting.answer(Err(PushError::Link(LinkError::Closed)));
+        }
+    }
+
+    fn stop_combining(&mut self, ctx: &mut Context<Self>) {
+        if let Some(combining) = self.combining.take() {
+            ctx.cancel_future(combining);
+        }
     }
 
     /// Applies a complete step, at once or when the global norm is known.
     fn complete(&mut self, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
-        let step = shard.version();
         match shard.aggregate() {
             Err(overflow) => self.refuse(&overflow),
-            Ok(Aggregated::Ready) => self.commit(None, ctx),
-            Ok(Aggregated::NeedsNorm(sums)) => {
-                let request = CombineNorm { step, shard: self.id, sums };
-                let (norm, view) = (self.links.norm.clone(), self.view);
-                let answer = combine(norm, request).into_actor(self);
-                let combining = ctx.spawn(answer.map(move |sum, server, ctx| {
-                    let current = server.shard.as_ref().map(Shard::version);
-                    // A rollback may have come between.
-                    if server.view >= view && current == Some(step) && server.restored_in(view) {
-                        server.commit(Some(sum), ctx);
-                    }
-                }));
-                self.combining = Some(combining);
-            }
+            Ok(Aggregated::Ready) => self.apply(None, ctx),
+            Ok(Aggregated::NeedsNorm(_)) => self.tell_norm(ctx),
         }
     }
 
-    /// Whether the shard's state is the one of `view`, or of leases that changed since.
-    fn restored_in(&self, view: View) -> bool {
-        self.shard.as_ref().is_some_and(|shard| shard.awaits_norm() && shard.view() >= view)
+    /// Asks for the norm of the step in flight, or tells that of the step before to a first shard
+    /// that may have taken another one's place.
+    fn tell_norm(&mut self, ctx: &mut Context<Self>) {
+        let Some(shard) = &self.shard else { return };
+        // Of two steps only the later one can still be wanted.
+        let (step, part, asks) = match (shard.block_sums(), shard.norm()) {
+            (Some(sums), _) => (shard.version(), NormPart::Sums(sums), true),
+            (None, Some((step, sum))) if !planted::is(Bug::NormForgotten) => {
+                (step, NormPart::Whole(sum), false)
+            }
+            (None, _) => return,
+        };
+        let Some(norm) = self.links.norm.get(self.first.0 as usize).cloned() else { return };
+        let request = CombineNorm { step, shard: self.copy.shard, part };
+        self.stop_combining(ctx);
+        let view = self.view;
+        let answer = combine(norm, request).into_actor(self);
+        let combining = ctx.spawn(answer.map(move |sum, server, ctx| {
+            if asks && server.view == view && server.awaits_norm(step) {
+                server.apply(Some(sum), ctx);
+            }
+        }));
+        self.combining = Some(combining);
     }
 
-    fn commit(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
+    /// A rollback may have come between.
+    fn awaits_norm(&self, step: Version) -> bool {
+        let awaits = |shard: &Shard| shard.version() == step && shard.block_sums().is_some();
+        self.is_primary() && self.shard.as_ref().is_some_and(awaits)
+    }
+
+    fn apply(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
-        let save = match shard.commit(sum_of_squares) {
-            Ok(save) => save,
+        let update: Arc<Update> = match shard.apply(sum_of_squares) {
+            Ok(update) => update,
             Err(overflow) => return self.refuse(&overflow),
         };
+        if self.followers.is_empty() {
+            shard.forget_last();
+        } else {
+            self.followers.push(&update);
+        }
+        self.settle(ctx);
+        self.follow_up(ctx);
+    }
+
+    /// Commits what everyone has who must have it, and goes on with the next step where it is
+    /// complete already.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        let Some(shard) = &mut self.shard else { return };
+        if !self.followers.have(shard.applied()) {
+            return;
+        }
+        if !shard.is_settled() {
+            self.commit(ctx);
+        }
+        if self.shard.as_ref().is_some_and(Shard::is_complete) {
+            self.complete(ctx);
+        }
+    }
+
+    fn commit(&mut self, ctx: &mut Context<Self>) {
+        let Some(shard) = &mut self.shard else { return };
+        let save = shard.commit();
         trace!(
-            target: COMMITS, shard = self.id.0, view = shard.view().0, version = shard.version().0,
-            digest = shard.digest()
+            target: COMMITS, shard = self.copy.shard.0, server = self.copy.server.0,
+            view = shard.view().0, version = shard.version().0, digest = shard.digest()
         );
-        for (_, waiting) in std::mem::take(&mut self.waiting) {
+        let applied = shard.applied();
+        for (worker, (step, waiting)) in std::mem::take(&mut self.waiting) {
+            if step.0 >= applied {
+                self.waiting.insert(worker, (step, waiting));
+                continue;
+            }
             let Parameters { version, values } = shard.newest();
             waiting.answer(Ok(Pushed { version, values }));
         }
@@ -172,53 +282,24 @@ impl ParameterServer {
 
     /// Tells everyone who waits for the step that it can't be applied; their workers end the run.
     fn refuse(&mut self, overflow: &PushError) {
-        warn!(shard = %self.id, error = %overflow, "step refused");
-        for (_, waiting) in std::mem::take(&mut self.waiting) {
+        warn!(copy = %self.copy, error = %overflow, "step refused");
+        for (_, (_, waiting)) in std::mem::take(&mut self.waiting) {
             waiting.answer(Err(overflow.clone()));
         }
     }
 
-    /// Writes a version without holding up the next step, and tells the coordinator.
-    fn save(&mut self, save: Save, ctx: &mut Context<Self>) {
-        let Some(shard) = &self.shard else { return };
-        if self.saving >= SAVES_MAX && !shard.is_done() {
-            warn!(
-                shard = %self.id, version = %save.version,
-                "checkpoint skipped, earlier ones are still being written; raise checkpoint.every_steps"
-            );
-            return;
+    /// # Errors
+    /// The appointment is another copy's, or of a view that is over.
+    fn check(&self, appointment: &Appointment) -> Result<(), RestoreError> {
+        let (expected, got) = (appointment.copy, self.copy);
+        if expected != got {
+            return Err(RestoreError::WrongShard { expected, got });
         }
-        self.saving += 1;
-        let (links, report) = (self.links.clone(), snapshot(self.id, shard));
-        let written = write_and_report(links, report, save).into_actor(self);
-        ctx.spawn(written.map(|(), server, _| server.saving -= 1));
-    }
-
-    fn report(&mut self, ctx: &mut Context<Self>) {
-        let Some(shard) = &self.shard else { return };
-        let closed = shard.ledger().is_some_and(|ledger| ledger.closed);
-        let state = (shard.view(), shard.version(), closed);
-        if self.reporting || self.reported == Some(state) {
-            return;
+        let (got, current) = (appointment.view, self.view);
+        if got < current && !planted::is(Bug::StaleRestore) {
+            return Err(RestoreError::StaleView { got, current });
         }
-        self.reporting = true;
-        let mut report = snapshot(self.id, shard);
-        let now = Instant::now();
-        let with_ledger = closed || now >= self.ledger_due;
-        if !with_ledger {
-            report.ledger = None;
-        }
-        let coordinator = self.links.report_shard.clone();
-        let sent = async move { ask(&coordinator, report, ANSWER_MAX).await }.into_actor(self);
-        ctx.spawn(sent.map(move |answer, server, _| {
-            server.reporting = false;
-            if answer.is_ok() {
-                server.reported = Some(state);
-                if with_ledger {
-                    server.ledger_due = now + LEDGER_EVERY;
-                }
-            }
-        }));
+        Ok(())
     }
 }
 
@@ -242,44 +323,37 @@ impl Handler<RestoreShard> for ParameterServer {
 
     fn handle(&mut self, restore: RestoreShard, ctx: &mut Self::Context) -> Self::Result {
         let done = |answer| Box::pin(actix::fut::ready(answer)) as Self::Result;
-        if restore.shard != self.id {
-            return done(Err(RestoreError::WrongShard { expected: restore.shard, got: self.id }));
+        let appointment = restore.appointment.clone();
+        if let Err(refused) = self.check(&appointment) {
+            return done(Err(refused));
         }
-        if restore.view < self.view && !planted::is(Bug::StaleRestore) {
-            let current = self.view;
-            return done(Err(RestoreError::StaleView { got: restore.view, current }));
-        }
-        if restore.view == self.view && self.shard.is_some() {
+        let view = appointment.view;
+        if view == self.view && self.shard.is_some() {
             return done(Ok(()));
         }
-        if restore.view == self.view && self.restoring {
-            return done(Err(RestoreError::NotReady(self.id)));
+        if view == self.view && self.restoring {
+            return done(Err(RestoreError::NotReady(self.copy)));
         }
         // Before anything is forgotten: a restoration that can't be done must not cost the state.
         let plan = match planned(&restore) {
             Ok(plan) => plan,
             Err(refused) => return done(Err(refused)),
         };
-        self.view = restore.view;
         self.restoring = true;
-        self.shard = None;
-        // Whoever waits for the abandoned steps asks again.
-        for (_, waiting) in std::mem::take(&mut self.waiting) {
-            waiting.answer(Err(PushError::Link(LinkError::Closed)));
-        }
-        self.norm_waiting.clear();
+        (self.view, self.duty, self.shard) = (view, None, None);
+        self.step_down(&Duty::Learner);
         // Else it would go on asking for a step that may be far ahead now.
-        if let Some(combining) = self.combining.take() {
-            ctx.cancel_future(combining);
-        }
-        let view = restore.view;
+        self.stop_combining(ctx);
         let load = load_shard(plan, self.links.load.clone(), restore).into_actor(self);
-        Box::pin(load.map(move |loaded, server, _| {
+        Box::pin(load.map(move |loaded, server, ctx| {
             if server.view != view {
                 return Err(RestoreError::StaleView { got: view, current: server.view });
             }
             server.restoring = false;
-            server.install(loaded?);
+            let shard = loaded?;
+            info!(shard = %server.copy.shard, %view, version = %shard.version(), "shard restored");
+            server.shard = Some(shard);
+            server.appoint(appointment, ctx);
             Ok(())
         }))
     }
@@ -288,16 +362,24 @@ impl Handler<RestoreShard> for ParameterServer {
 impl Handler<AdoptView> for ParameterServer {
     type Result = Result<(), RestoreError>;
 
-    fn handle(&mut self, adopt: AdoptView, _ctx: &mut Self::Context) -> Self::Result {
-        if adopt.shard != self.id {
-            return Err(RestoreError::WrongShard { expected: adopt.shard, got: self.id });
+    fn handle(&mut self, adopt: AdoptView, ctx: &mut Self::Context) -> Self::Result {
+        let AdoptView { appointment, lineage } = adopt;
+        self.check(&appointment)?;
+        let of_lineage = |shard: &Shard| shard.lineage() == lineage;
+        let unheard = planted::is(Bug::RollbackUnheard) && self.shard.is_some();
+        let has_state = self.shard.as_ref().is_some_and(of_lineage) || unheard;
+        let needs_state = matches!(appointment.duty, Duty::Primary { .. } | Duty::Replica);
+        if needs_state && !has_state {
+            return Err(RestoreError::NotReady(self.copy));
         }
-        if adopt.view < self.view {
-            return Err(RestoreError::StaleView { got: adopt.view, current: self.view });
+        if appointment.view == self.view && self.duty.as_ref() == Some(&appointment.duty) {
+            return Ok(());
         }
-        let Some(shard) = &mut self.shard else { return Err(RestoreError::NotReady(self.id)) };
-        self.view = adopt.view;
-        shard.adopt(adopt.view);
+        if !has_state {
+            self.shard = None;
+        }
+        self.restoring = false;
+        self.appoint(appointment, ctx);
         Ok(())
     }
 }
@@ -306,26 +388,33 @@ impl Handler<PushGradient> for ParameterServer {
     type Result = Later<Result<Pushed, PushError>>;
 
     fn handle(&mut self, push: PushGradient, ctx: &mut Self::Context) -> Self::Result {
-        let done = Later::now;
-        let Some(shard) = &mut self.shard else { return done(Err(PushError::NotReady(self.id))) };
+        if push.view < self.view {
+            return Later::now(Err(PushError::StaleView { got: push.view, current: self.view }));
+        }
+        let is_primary = self.is_primary();
+        let shard = match &mut self.shard {
+            Some(shard) if is_primary => shard,
+            _ => return Later::now(Err(PushError::NotReady(self.copy.shard))),
+        };
         if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&push.worker) {
-            return done(Err(PushError::Busy { waiting: WAITING_MAX }));
+            return Later::now(Err(PushError::Busy { waiting: WAITING_MAX }));
         }
         match shard.accept(&push) {
-            Err(refused) => done(Err(refused)),
+            Err(refused) => Later::now(Err(refused)),
             Ok(Accepted::Applied) => {
                 let Parameters { version, values } = shard.newest();
-                done(Ok(Pushed { version, values }))
+                Later::now(Ok(Pushed { version, values }))
             }
             Ok(Accepted::Waiting)
                 if planted::is(Bug::EarlyReply) && self.waiting.contains_key(&push.worker) =>
             {
                 let Parameters { version, values } = shard.newest();
-                done(Ok(Pushed { version, values }))
+                Later::now(Ok(Pushed { version, values }))
             }
             Ok(accepted) => {
                 let (owed, later) = Later::owed();
-                if let Some(earlier) = self.waiting.insert(push.worker, owed) {
+                let waits = (push.step, owed);
+                if let Some((_, earlier)) = self.waiting.insert(push.worker, waits) {
                     earlier.answer(Err(PushError::Superseded));
                 }
                 if accepted == Accepted::Complete {
@@ -341,8 +430,14 @@ impl Handler<PullParameters> for ParameterServer {
     type Result = Result<Parameters, PullError>;
 
     fn handle(&mut self, pull: PullParameters, _ctx: &mut Self::Context) -> Self::Result {
-        let Some(shard) = &mut self.shard else { return Err(PullError::NotReady(self.id)) };
-        shard.pull(&pull)
+        if pull.view < self.view {
+            return Err(PullError::StaleView { got: pull.view, current: self.view });
+        }
+        let is_primary = self.is_primary();
+        match &mut self.shard {
+            Some(shard) if is_primary => shard.pull(&pull),
+            _ => Err(PullError::NotReady(self.copy.shard)),
+        }
     }
 }
 
@@ -352,8 +447,8 @@ impl Handler<CombineNorm> for ParameterServer {
     fn handle(&mut self, combine: CombineNorm, _ctx: &mut Self::Context) -> Self::Result {
         let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
         let Some(norms) = &mut self.norms else { return done(Err(NormError::NotReady)) };
-        let CombineNorm { step, shard, sums } = combine;
-        let sum = match norms.add(step, shard, sums) {
+        let CombineNorm { step, shard, part } = combine;
+        let sum = match norms.add(step, shard, part) {
             Ok(sum) => sum,
             Err(refused) => return done(Err(refused)),
         };
@@ -381,113 +476,18 @@ impl Handler<CombineNorm> for ParameterServer {
     }
 }
 
-/// How far the shard is.
-fn snapshot(id: ShardId, shard: &Shard) -> ReportShard {
-    ReportShard {
-        view: shard.view(),
-        shard: id,
-        version: shard.version(),
-        ledger: shard.ledger().cloned(),
-        bytes: shard.bytes(),
-    }
-}
-
 /// Asks for the norm until it is there. Ends with the actor, or is ignored after a rollback.
 async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
     loop {
         match ask(&norm, request.clone(), ANSWER_MAX).await {
             Ok(combined) => return combined.sum_of_squares,
-            Err(_) if planted::is(Bug::OwnNorm) => return request.sums.iter().sum(),
+            Err(_) if planted::is(Bug::OwnNorm) => {
+                return match request.part {
+                    NormPart::Sums(sums) => sums.iter().sum(),
+                    NormPart::Whole(sum) => sum,
+                };
+            }
             Err(_) => tokio::time::sleep(RETRY_AFTER).await,
-        }
-    }
-}
-
-/// The plan of a restoration that can be done.
-fn planned(restore: &RestoreShard) -> Result<JobPlan, RestoreError> {
-    let refused = |cause: String| RestoreError::Plan { cause };
-    let RestoreShard { shard, shards, version, .. } = *restore;
-    let plan =
-        JobPlan::new(restore.offer.clone(), shards).map_err(|error| refused(error.to_string()))?;
-    if shard.0 >= shards {
-        return Err(refused(format!("{shard} is not one of {shards} shards")));
-    }
-    if restore.checkpoint_every == 0 {
-        return Err(refused("checkpoint.every_steps is 0; set it to 1 or more".to_owned()));
-    }
-    let last = plan.last_version();
-    if version > last {
-        return Err(refused(format!("{version} is beyond the last one, {last}")));
-    }
-    Ok(plan)
-}
-
-async fn load_shard(
-    plan: JobPlan,
-    load: Recipient<LoadRange>,
-    restore: RestoreShard,
-) -> Result<Shard, RestoreError> {
-    let id = restore.shard;
-    let range = plan.shards.range(id);
-    let job = &plan.offer.job;
-    let optimizer = Optimizer::new(&job.optimizer, plan.last_version().0);
-    let no_memory = |error: NoMemory| RestoreError::Plan { cause: error.to_string() };
-    // Asked for at once and given back untouched: a system that grants each piece and can't keep
-    // its word would end the process later.
-    let vectors = STEP_VECTORS + optimizer.state_names().len();
-    drop(with_room(range.len().saturating_mul(vectors)).map_err(no_memory)?);
-    let state = if restore.version == Version(0) {
-        ShardState {
-            version: restore.version,
-            parameters: initialise(&plan.layout, job.seed, range.clone()).map_err(no_memory)?,
-            optimizer: optimizer.new_state(range.len()).map_err(no_memory)?,
-            ledger: crate::ledger::Ledger::default(),
-        }
-    } else {
-        let state: Vec<String> =
-            optimizer.state_names().iter().map(|name| (*name).to_owned()).collect();
-        let (vectors, expected) = (state.len(), range.len());
-        let loaded = load
-            .send(LoadRange { version: restore.version, range, state })
-            .await
-            .map_err(|_| RestoreError::Link(LinkError::Closed))?
-            .map_err(|error| match error.may_pass() {
-                true => RestoreError::Store { cause: error.to_string() },
-                false => RestoreError::Checkpoint { cause: error.to_string() },
-            })?;
-        let mut lens = std::iter::once(&loaded.parameters).chain(&loaded.state).map(Vec::len);
-        if loaded.state.len() != vectors || lens.any(|len| len != expected) {
-            let cause = format!("it doesn't hold {} vectors of {expected} values", vectors + 1);
-            return Err(RestoreError::Checkpoint { cause });
-        }
-        let mut state = ShardState {
-            version: restore.version,
-            parameters: loaded.parameters,
-            optimizer: loaded.state,
-            ledger: loaded.manifest.ledger,
-        };
-        if planted::is(Bug::OptimizerLost) {
-            state.optimizer = optimizer.new_state(state.parameters.len()).map_err(no_memory)?;
-        }
-        if planted::is(Bug::LedgerLost) {
-            state.ledger = crate::ledger::Ledger::default();
-        }
-        state
-    };
-    Ok(Shard::new(id, Arc::new(plan), restore.checkpoint_every, restore.view, state))
-}
-
-/// Writes a part and reports it until the coordinator has heard, or it is of no use any more.
-async fn write_and_report(links: ServerLinks, shard: ReportShard, save: Save) {
-    let Save { version, content, tensors } = save;
-    let request = SavePart { version, content, tensors };
-    let Some(part) = save_until_written(&links.save, request).await else { return };
-    let report = ReportPart { view: shard.view, version, part, shard: Some(shard) };
-    loop {
-        match ask(&links.report_part, report.clone(), ANSWER_MAX).await {
-            Ok(()) | Err(ReportError::StaleView { .. }) => return,
-            Err(ReportError::Link(_)) => tokio::time::sleep(RETRY_AFTER).await,
-            Err(refused) => return warn!(%version, %refused, "checkpoint part not taken"),
         }
     }
 }

@@ -57,10 +57,34 @@ pub enum Bug {
     PublishedTwice,
     /// Nobody hears that an actor was restarted.
     RestartUnheard,
+    /// A copy that is still being filled is made the primary.
+    LearnerPromoted,
+    /// A primary commits what its replica has not got.
+    ReplicaNotAwaited,
+    /// Whoever lacks the last step when it becomes the primary's replica is taken to have it.
+    LastStepUnsent,
+    /// A copy that is being filled is called in sync before commits wait for it.
+    SyncedTooEarly,
+    /// A copy keeps what it had before a rollback that it has not heard of.
+    RollbackUnheard,
+    /// A copy is filled without the optimizer's state.
+    FilledWithoutState,
+    /// Replicas don't hear what the first shard has counted.
+    ReportsUnreplicated,
+    /// A new first shard waits for norms that the others have forgotten.
+    NormForgotten,
+    /// A worker goes on from residuals of another version than its parameters.
+    ResidualsUnchecked,
+    /// An entry of the registry's log is put whether there is one or not.
+    EntryOverwritten,
+    /// A publication that lost its entry is tried again without a look for its run.
+    RunUnseen,
+    /// An entry that was checked against an older log is appended to the newer one.
+    StaleCatalog,
 }
 
 impl Bug {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 37] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -86,7 +110,22 @@ impl Bug {
         Self::NoSync,
         Self::PublishedTwice,
         Self::RestartUnheard,
+        Self::LearnerPromoted,
+        Self::ReplicaNotAwaited,
+        Self::LastStepUnsent,
+        Self::SyncedTooEarly,
+        Self::RollbackUnheard,
+        Self::FilledWithoutState,
+        Self::ReportsUnreplicated,
+        Self::NormForgotten,
+        Self::ResidualsUnchecked,
+        Self::EntryOverwritten,
+        Self::RunUnseen,
+        Self::StaleCatalog,
     ];
+    /// Those of two registries over one store, which training alone does not show.
+    pub const OF_REGISTRIES: [Self; 3] =
+        [Self::EntryOverwritten, Self::RunUnseen, Self::StaleCatalog];
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -11,7 +11,9 @@ use actix::{Actor, Context, Handler, Recipient, ResponseFuture, Supervised};
 use tokio::sync::{OnceCell, Semaphore};
 use tracing::{info, warn};
 
-use crate::messages::{FetchModel, FindError, FindModel, Predict, PredictError, Prediction, ask};
+use crate::messages::{
+    FetchModel, FindError, FindModel, Predict, PredictError, Prediction, Resolved, ask,
+};
 use crate::model::ModelKinds;
 use crate::recent::Recent;
 use crate::serving::ServedModel;
@@ -52,8 +54,10 @@ struct Shared {
     /// What a name meant when the registry was asked last: the number of a version.
     resolved: RefCell<Recent<(String, VersionRef), u64>>,
     places: Semaphore,
-    /// Whether the registry failed to answer last time; it is reported once.
+    /// Whether no registry answered last time; it is reported once, and nobody waits for one then.
     away: Cell<bool>,
+    /// Whether somebody is finding out if it is back.
+    asking: Cell<bool>,
 }
 
 type Loaded = Rc<OnceCell<ServedModel>>;
@@ -98,19 +102,21 @@ impl Shared {
             resolved: RefCell::new(Recent::new(RESOLVED_MAX)),
             places: Semaphore::new(PREDICTIONS_MAX),
             away: Cell::new(false),
+            asking: Cell::new(false),
         }
     }
 
-    async fn predict(&self, request: Predict) -> Result<Prediction, PredictError> {
+    async fn predict(self: &Rc<Self>, request: Predict) -> Result<Prediction, PredictError> {
         let Ok(_place) = self.places.try_acquire() else {
             return Err(PredictError::Busy { limit: PREDICTIONS_MAX });
         };
-        let version = self.resolve(&request).await?;
+        let (version, resolved) = self.resolve(&request).await?;
         let key = (request.model.clone(), version);
         let cell: Loaded =
             self.loaded.borrow_mut().get_or_insert_with(key.clone(), Loaded::default).clone();
         let served = cell.get_or_try_init(|| self.load(&key.0, version)).await?;
         let answer = served.predict(&request);
+        let answer = answer.map(|prediction| Prediction { resolved, ..prediction });
         if let Err(error @ PredictError::Model { .. }) = &answer {
             // Whatever state a model keeps may be broken after it failed.
             warn!(%error, "a model failed; it is loaded again for the next request");
@@ -119,28 +125,71 @@ impl Shared {
         answer
     }
 
-    /// The version that the request names now; if the registry does not answer, the one that the
-    /// name meant last, so that a lost registry stops no service.
-    async fn resolve(&self, request: &Predict) -> Result<u64, PredictError> {
+    /// The version that the request names now. Where no registry answers it is the one that the
+    /// name meant last, for as long as that lasts: whoever can't reach a registry can't publish or
+    /// delete either, so an old answer is worth more than none. Nobody waits for a registry that
+    /// was silent last time; one request at a time finds out whether it is back.
+    async fn resolve(self: &Rc<Self>, request: &Predict) -> Result<(u64, Resolved), PredictError> {
         let key = (request.model.clone(), request.version.clone());
+        let known = self.remembered(&key);
+        if let (true, Some(version)) = (self.away.get(), known) {
+            if !self.asking.replace(true) {
+                let shared = self.clone();
+                tokio::task::spawn_local(async move {
+                    // Whatever it says is remembered for those who come next.
+                    let _ = shared.ask(key).await;
+                    shared.asking.set(false);
+                });
+            }
+            return Ok((version, Resolved::Before));
+        }
+        match self.ask(key).await {
+            Err(error) if !matches!(error, FindError::Catalog(_)) => {
+                known.map(|version| (version, Resolved::Before)).ok_or(error.into())
+            }
+            found => Ok((found?, Resolved::Now)),
+        }
+    }
+
+    /// What a name meant last. A version in memory needs nobody to say that its number means it.
+    fn remembered(&self, key: &(String, VersionRef)) -> Option<u64> {
+        if let Some(version) = self.resolved.borrow().get(key) {
+            return Some(*version);
+        }
+        let VersionRef::Number(number) = key.1 else { return None };
+        let loaded = self.loaded.borrow();
+        let cell = loaded.get(&(key.0.clone(), number))?;
+        cell.get().map(|_| number)
+    }
+
+    async fn ask(&self, key: (String, VersionRef)) -> Result<u64, FindError> {
         let find = FindModel { model: key.0.clone(), version: key.1.clone() };
         match ask(&self.find, find, FIND_LIMIT).await {
             Ok(found) => {
-                self.away.set(false);
+                self.back();
                 self.resolved.borrow_mut().insert(key, found.version);
                 Ok(found.version)
             }
             Err(error @ FindError::Catalog(_)) => {
-                self.away.set(false);
+                self.back();
+                if let VersionRef::Number(number) = key.1 {
+                    self.loaded.borrow_mut().remove(&(key.0.clone(), number));
+                }
                 self.resolved.borrow_mut().remove(&key);
-                Err(error.into())
+                Err(error)
             }
             Err(error) => {
                 if !self.away.replace(true) {
-                    warn!(%error, "the registry does not answer; names mean what they meant last");
+                    warn!(%error, "no registry answers; names mean what they meant last");
                 }
-                self.resolved.borrow().get(&key).copied().ok_or(error.into())
+                Err(error)
             }
+        }
+    }
+
+    fn back(&self) {
+        if self.away.replace(false) {
+            info!("a registry answers again");
         }
     }
 
@@ -262,6 +311,29 @@ mod tests {
         assert_eq!(latest(&predictor).await, (1, 3.0));
         let unknown = predictor.send(predict(VersionRef::Number(2))).await.unwrap();
         assert_eq!(unknown, Err(FindError::Store(RegistryStoreError::Gone).into()));
+    }
+
+    #[actix_rt::test]
+    async fn an_answer_says_whether_a_registry_has_resolved_its_name() {
+        let (registry, predictor) = start();
+        let resolved =
+            async || predictor.send(predict(VersionRef::Latest)).await.unwrap().unwrap().resolved;
+        assert_eq!(resolved().await, Resolved::Now);
+        registry.send(Change(1, true)).await.unwrap();
+        assert_eq!(resolved().await, Resolved::Before);
+        assert_eq!(resolved().await, Resolved::Before);
+        registry.send(Change(1, false)).await.unwrap();
+        let back = async { while resolved().await == Resolved::Before {} };
+        tokio::time::timeout(Duration::from_secs(20), back).await.expect("it is asked again");
+    }
+
+    #[actix_rt::test]
+    async fn a_loaded_version_answers_to_its_number_while_the_registry_is_away() {
+        let (registry, predictor) = start();
+        latest(&predictor).await;
+        registry.send(Change(1, true)).await.unwrap();
+        let answer = predictor.send(predict(VersionRef::Number(1))).await.unwrap().unwrap();
+        assert_eq!((answer.version, answer.resolved), (1, Resolved::Before));
     }
 
     #[actix_rt::test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use crate::layout::Layout;
-use crate::messages::{FetchedModel, Predict, PredictError, Prediction};
+use crate::messages::{FetchedModel, Predict, PredictError, Prediction, Resolved};
 use crate::model::Model;
 use crate::model::ModelKinds;
 use crate::version::VersionDescription;
@@ -92,6 +92,7 @@ impl ServedModel {
             classes: self.description.classes,
             rows: request.rows,
             outputs: self.description.outputs,
+            resolved: Resolved::Now,
             // `iter` goes in row-major order, whatever order the model left its answer in.
             values: Arc::new(values.iter().copied().collect()),
         })

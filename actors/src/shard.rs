@@ -1,34 +1,32 @@
-//! One shard: a range of the parameters, the step that is being summed, and the update.
+//! One copy of a shard: a range of the parameters, the step that is being summed, and the update.
 //!
-//! Which gradient counts is decided here and nowhere else.
+//! Which gradient counts is decided here and nowhere else. What is applied is not yet seen: a
+//! primary answers with a version when its replicas have it too.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod follow;
+mod pushes;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::{PartContent, is_saved};
-use crate::codec::{Codec, DecodeError, codec};
+use crate::codec::{Codec, codec};
 use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version, View};
 use crate::job::GradientSpec;
 use crate::ledger::{Ledger, SlotReport};
 use crate::messages::{
-    BytesMoved, Parameters, PartHeader, Payload, PullError, PullParameters, PushError,
-    PushGradient, Values,
+    BytesMoved, Parameters, PullError, PullParameters, PushError, Update, Values,
 };
 use crate::norm::{block_sums, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
-use crate::planted::{self, Bug};
-use crate::reduction::{Part, Reduction, Span};
+use crate::reduction::Reduction;
 
 /// Target of the event of each applied step. Only who listens to it, as the failure simulation
 /// does, pays for its digest.
 pub const COMMITS: &str = "gradmesh::commits";
-
-/// Largest sum of losses of one slot that is counted: a job of 10⁹ steps and 4,096 slots of these
-/// still adds up to a number, and no model that learns comes near.
-const LOSS_MAX: f64 = 1e290;
 
 /// A shard's state at one version, as it was initialised or read from a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,9 +38,10 @@ pub struct ShardState {
     pub ledger: Ledger,
 }
 
-/// The owner's view of one shard.
+/// One copy of a shard.
 ///
-/// Invariant: `reduction` and `reports` hold parts of step `version` only.
+/// Invariants: `reduction` and `reports` hold parts of step `version` only; `committed` is as high
+/// as `applied`, or one lower.
 #[derive(Debug)]
 pub struct Shard {
     id: ShardId,
@@ -52,7 +51,11 @@ pub struct Shard {
     optimizer: Optimizer,
     codec: Option<Box<dyn Codec>>,
     view: View,
+    /// The view in which this state was restored.
+    lineage: View,
     version: Version,
+    /// Updates that everyone has who must have them.
+    committed: u64,
     current: Values,
     /// The version before: a worker that lost a race with a dying one computes on it again.
     previous: Option<Values>,
@@ -65,14 +68,18 @@ pub struct Shard {
     overflow: Option<PushError>,
     ledger: Ledger,
     bytes: BytesMoved,
+    /// The newest update, for a copy that lacks it.
+    last: Option<Arc<Update>>,
+    /// The whole sum of squares of the newest step that has one.
+    norm: Option<(Version, f64)>,
 }
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
-    /// Other slots are missing: answer when the step is applied.
+    /// Answer when the step is committed.
     Waiting,
-    /// The step had been applied: answer now.
+    /// The step had been committed: answer now.
     Applied,
     /// This push completed the sum: [`Shard::aggregate`] is next.
     Complete,
@@ -81,7 +88,7 @@ pub enum Accepted {
 /// What is needed to apply a complete step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Aggregated {
-    /// Nothing: [`Shard::commit`] is next.
+    /// Nothing: [`Shard::apply`] is next.
     Ready,
     /// The sum of squares over all shards, for which these are this shard's block sums.
     NeedsNorm(Vec<f64>),
@@ -117,7 +124,9 @@ impl Shard {
             optimizer,
             codec,
             view,
+            lineage: view,
             version: state.version,
+            committed: state.version.0 + u64::from(state.ledger.closed && id == ShardId(0)),
             current: Arc::new(state.parameters),
             previous: None,
             state: state.optimizer,
@@ -127,6 +136,8 @@ impl Shard {
             overflow: None,
             ledger: state.ledger,
             bytes: BytesMoved::default(),
+            last: None,
+            norm: None,
             plan,
         }
     }
@@ -141,6 +152,31 @@ impl Shard {
 
     pub fn view(&self) -> View {
         self.view
+    }
+
+    pub fn lineage(&self) -> View {
+        self.lineage
+    }
+
+    /// Updates that this copy has applied: its version, and one more where the first shard's last
+    /// version has been evaluated.
+    pub fn applied(&self) -> u64 {
+        self.version.0 + u64::from(self.ledger.closed && self.is_first())
+    }
+
+    /// The newest version that may be seen.
+    pub fn committed(&self) -> Version {
+        Version(self.committed.min(self.version.0))
+    }
+
+    /// Whether what is applied is committed.
+    pub fn is_settled(&self) -> bool {
+        self.committed == self.applied()
+    }
+
+    /// The sum of squares of the newest step that had one.
+    pub fn norm(&self) -> Option<(Version, f64)> {
+        self.norm
     }
 
     pub fn bytes(&self) -> BytesMoved {
@@ -161,15 +197,15 @@ impl Shard {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Raises the view; parts of the step in flight stay, for they are the same in every view.
-    pub fn adopt(&mut self, view: View) {
-        self.view = self.view.max(view);
-    }
-
-    /// The newest parameters, as a reply.
+    /// The newest parameters that may be seen, as a reply.
     pub fn newest(&mut self) -> Parameters {
-        self.bytes.pulled += size_of_val(self.current.as_slice()) as u64;
-        Parameters { version: self.version, values: Arc::clone(&self.current) }
+        let version = self.committed();
+        let values = match &self.previous {
+            Some(previous) if version < self.version => previous,
+            _ => &self.current,
+        };
+        self.bytes.pulled += size_of_val(values.as_slice()) as u64;
+        Parameters { version, values: Arc::clone(values) }
     }
 
     /// # Errors
@@ -181,8 +217,9 @@ impl Shard {
         if pull.view < self.view {
             return Err(PullError::StaleView { got: pull.view, current: self.view });
         }
-        let wanted = pull.version.unwrap_or(self.version);
-        if wanted == self.version {
+        let newest = self.committed();
+        let wanted = pull.version.unwrap_or(newest);
+        if wanted == newest {
             return Ok(self.newest());
         }
         match &self.previous {
@@ -190,53 +227,8 @@ impl Shard {
                 self.bytes.pulled += size_of_val(values.as_slice()) as u64;
                 Ok(Parameters { version: wanted, values: Arc::clone(values) })
             }
-            _ => Err(PullError::OutOfWindow { wanted, version: self.version }),
+            _ => Err(PullError::OutOfWindow { wanted, version: newest }),
         }
-    }
-
-    /// Adds the parts of a push to the step in flight: all of them, or none where one is refused.
-    ///
-    /// # Errors
-    /// See [`PushError`].
-    pub fn accept(&mut self, push: &PushGradient) -> Result<Accepted, PushError> {
-        self.check_sender(push)?;
-        let closing = push.step == self.version && self.version == self.plan.last_version();
-        let counts = push.step == self.version
-            || (planted::is(Bug::StaleStep) && push.step.comes_before(self.version));
-        if (push.step.comes_before(self.version) && !counts) || (closing && self.ledger.closed) {
-            return Ok(Accepted::Applied);
-        }
-        if !counts || (closing && !self.is_first()) {
-            return Err(PushError::OutOfWindow { got: push.step, version: self.version });
-        }
-        if let Some(overflow) = &self.overflow {
-            return Err(overflow.clone());
-        }
-        self.check_spans(push)?;
-        self.check_reports(push)?;
-        let parts = if closing { Vec::new() } else { self.read_parts(push)? };
-        for (span, part) in parts {
-            if planted::is(Bug::ArrivalOrder) {
-                self.reduction.insert_as_it_comes(span, part);
-                continue;
-            }
-            // `check_spans` has asked the tree already.
-            self.reduction.insert(span, part).map_err(|_| PushError::WrongSpan { span })?;
-        }
-        // Only the first shard counts rows; the others would keep what a peer sends for ever.
-        if self.is_first() {
-            if planted::is(Bug::RowsTwice) {
-                let again = push.reports.iter().filter(|r| self.reports.contains_key(&r.slot));
-                self.ledger.rows += again.map(|report| report.rows).sum::<u64>();
-            }
-            self.reports.extend(push.reports.iter().map(|report| (report.slot, *report)));
-        }
-        let complete = if closing {
-            self.reports.len() == self.plan.offer.job.virtual_workers as usize
-        } else {
-            self.reduction.is_complete() && self.mean.is_none()
-        };
-        Ok(if complete { Accepted::Complete } else { Accepted::Waiting })
     }
 
     /// Turns the complete sum into the mean gradient, clipped by value.
@@ -269,43 +261,72 @@ impl Shard {
         Ok(sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm))
     }
 
-    /// Applies the step: the next version is what later pulls see. Returns what must be saved.
+    /// Applies the step, and returns it for the other copies. Nobody sees the next version before
+    /// [`Shard::commit`].
     ///
     /// # Errors
     /// [`PushError::Overflow`]: the next version would not be finite. As for [`Shard::aggregate`].
     ///
     /// # Panics
     /// If [`Shard::aggregate`] didn't come before.
-    pub fn commit(&mut self, sum_of_squares: Option<f64>) -> Result<Option<Save>, PushError> {
-        let step = self.version;
-        if step < self.plan.last_version() {
-            self.update(sum_of_squares)?;
-        }
-        if self.is_first() {
-            let reports = std::mem::take(&mut self.reports);
-            self.ledger.commit(&self.plan, step, &reports);
-        }
-        Ok(self.save())
+    pub fn apply(&mut self, sum_of_squares: Option<f64>) -> Result<Arc<Update>, PushError> {
+        let gradient = match self.mean.take() {
+            Some(mut mean) => {
+                if let Some(sum) = sum_of_squares {
+                    let factor = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
+                    mean.iter_mut().for_each(|value| *value *= factor);
+                }
+                mean
+            }
+            None if self.version == self.plan.last_version() => Vec::new(),
+            None => panic!("{} applies no gradient", self.id),
+        };
+        let update = Arc::new(Update {
+            step: self.version,
+            sum_of_squares,
+            reports: self.reports.values().copied().collect(),
+            gradient: Arc::new(gradient),
+        });
+        self.update(&update)?;
+        Ok(update)
     }
 
-    fn update(&mut self, sum_of_squares: Option<f64>) -> Result<(), PushError> {
-        let Some(mut mean) = self.mean.take() else { panic!("{} commits no gradient", self.id) };
-        if let Some(sum) = sum_of_squares {
-            let factor = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
-            mean.iter_mut().for_each(|value| *value *= factor);
+    /// Whoever must have what is applied has it: it may be seen. Returns what must be saved.
+    pub fn commit(&mut self) -> Option<Save> {
+        self.committed = self.applied();
+        self.save()
+    }
+
+    fn update(&mut self, update: &Arc<Update>) -> Result<(), PushError> {
+        let step = self.version;
+        if step < self.plan.last_version() {
+            let mut next = vec![0.0; self.range.len()];
+            let gradient = &update.gradient;
+            self.optimizer.apply(step, gradient, &self.current, &mut next, &mut self.state);
+            self.check_finite("new parameters", &next)?;
+            let state = std::mem::take(&mut self.state);
+            for (name, values) in self.optimizer.state_names().iter().zip(&state) {
+                self.check_finite(&format!("{name} values of the optimizer"), values)?;
+            }
+            self.state = state;
+            self.previous = Some(std::mem::replace(&mut self.current, Arc::new(next)));
+            self.version = self.version.next();
         }
-        let mut next = vec![0.0; mean.len()];
-        self.optimizer.apply(self.version, &mean, &self.current, &mut next, &mut self.state);
-        self.check_finite("new parameters", &next)?;
-        let state = std::mem::take(&mut self.state);
-        for (name, values) in self.optimizer.state_names().iter().zip(&state) {
-            self.check_finite(&format!("{name} values of the optimizer"), values)?;
+        if self.is_first() {
+            let reports = update.reports.iter().map(|report| (report.slot, *report)).collect();
+            self.ledger.commit(&self.plan, step, &reports);
         }
-        self.state = state;
-        self.previous = Some(std::mem::replace(&mut self.current, Arc::new(next)));
-        self.version = self.version.next();
-        self.reduction = Reduction::new(self.plan.offer.job.virtual_workers);
+        self.norm = update.sum_of_squares.map(|sum| (step, sum)).or(self.norm);
+        self.last = Some(Arc::clone(update));
+        self.forget_step();
         Ok(())
+    }
+
+    /// Nothing of the step in flight is here any more.
+    fn forget_step(&mut self) {
+        self.reduction = Reduction::new(self.plan.offer.job.virtual_workers);
+        self.reports.clear();
+        self.mean = None;
     }
 
     /// Ends the step where a value of it is not finite.
@@ -322,6 +343,10 @@ impl Shard {
 
     /// The state to save, if this version is one that is saved. The first shard's last version is
     /// saved only when it has been evaluated.
+    pub fn saved(&self) -> Option<Save> {
+        if self.is_settled() { self.save() } else { None }
+    }
+
     fn save(&self) -> Option<Save> {
         let last = self.plan.last_version();
         let closed = self.ledger.closed || !self.is_first();
@@ -340,9 +365,10 @@ impl Shard {
         })
     }
 
-    /// Whether the gradient of a step is complete, but for the global norm.
-    pub fn awaits_norm(&self) -> bool {
-        self.mean.is_some()
+    /// What this shard hands in for the global norm, while the step in flight waits for it.
+    pub fn block_sums(&self) -> Option<Vec<f64>> {
+        let clips = self.plan.offer.job.gradient.clip_norm > 0.0;
+        self.mean.as_deref().filter(|_| clips).map(block_sums)
     }
 
     /// Whether the job's last version is here.
@@ -352,144 +378,6 @@ impl Shard {
 
     fn is_first(&self) -> bool {
         self.id == ShardId(0)
-    }
-
-    fn check_sender(&self, push: &PushGradient) -> Result<(), PushError> {
-        if push.shard != self.id {
-            return Err(PushError::WrongShard { expected: self.id, got: push.shard });
-        }
-        if push.view < self.view {
-            return Err(PushError::StaleView { got: push.view, current: self.view });
-        }
-        if push.view > self.view {
-            // Only a restored coordinator's message can be ahead; ours is on its way.
-            return Err(PushError::NotReady(self.id));
-        }
-        Ok(())
-    }
-
-    /// Nodes of the sum's tree in slot order, disjoint: at most one for each slot, then.
-    fn check_spans(&self, push: &PushGradient) -> Result<(), PushError> {
-        let mut end = 0;
-        for &PartHeader { span, .. } in &push.parts {
-            if span.first < end || !self.reduction.is_node(span) {
-                return Err(PushError::WrongSpan { span });
-            }
-            end = span.end;
-        }
-        Ok(())
-    }
-
-    /// Every slot that the push covers has its report, and its evaluation where one is due.
-    fn check_reports(&self, push: &PushGradient) -> Result<(), PushError> {
-        if !self.is_first() {
-            return Ok(());
-        }
-        push.reports.iter().try_for_each(|report| self.check_report(report, push.step))?;
-        let reported: BTreeSet<Slot> = push.reports.iter().map(|report| report.slot).collect();
-        let mut covered = push.parts.iter().flat_map(|part| part.span.slots());
-        if covered.all(|slot| reported.contains(&slot)) {
-            return Ok(());
-        }
-        Err(PushError::MissingReport)
-    }
-
-    /// The ledger adds up what it is told: nothing that the plan doesn't have may reach it.
-    fn check_report(&self, report: &SlotReport, step: Version) -> Result<(), PushError> {
-        let SlotReport { slot, rows, loss, score } = *report;
-        let due = self.plan.ends_epoch(step);
-        if slot.0 >= self.plan.offer.job.virtual_workers || (score.is_none() && due) {
-            return Err(PushError::MissingReport);
-        }
-        let closing = step == self.plan.last_version();
-        let trained = if closing { 0 } else { self.plan.batch_rows(slot, step).len() };
-        let score = score.unwrap_or_default();
-        // A score that isn't due is of no rows, or of all.
-        let tested = if report.score.is_some() { self.plan.test_rows(slot).len() } else { 0 };
-        let right = score.correct.unwrap_or(0);
-        for (what, expected, got) in [
-            ("training rows", trained as u64, rows),
-            ("test rows", tested as u64, score.rows),
-            ("right answers", right.min(score.rows), right),
-        ] {
-            if got != expected {
-                let what = what.to_owned();
-                return Err(PushError::WrongReport { slot, step, what, expected, got });
-            }
-        }
-        match [loss, score.loss].into_iter().find(|loss| !loss.is_finite() || loss.abs() > LOSS_MAX)
-        {
-            None => Ok(()),
-            Some(loss) => Err(PushError::WrongLoss { slot, step, loss: format!("{loss:e}") }),
-        }
-    }
-
-    fn read_parts(&mut self, push: &PushGradient) -> Result<Vec<(Span, Part)>, PushError> {
-        let (parts, payloads) = (push.parts.len(), push.payload.len());
-        if parts != payloads {
-            return Err(PushError::WrongPayload { parts, payloads });
-        }
-        let mut read = Vec::with_capacity(parts);
-        for (header, payload) in push.parts.iter().zip(&push.payload) {
-            let (span, step) = (header.span, push.step);
-            let rows = span.slots().map(|slot| self.plan.batch_rows(slot, step).len() as u64);
-            let (expected, got) = (rows.sum(), header.rows);
-            if got != expected {
-                return Err(PushError::WrongRows { span, step, expected, got });
-            }
-            self.count(payload);
-            let again = self.reduction.covers(span) && !planted::is(Bug::DoubleApply);
-            if self.mean.is_some() || again {
-                continue;
-            }
-            let values = self.read_payload(span, payload)?;
-            if first_not_finite(&values).is_some() {
-                return Err(PushError::NotFinite { span, step });
-            }
-            read.push((span, Part { values, rows: header.rows }));
-        }
-        Ok(read)
-    }
-
-    fn read_payload(&self, span: Span, payload: &Payload) -> Result<Values, PushError> {
-        let refused = |cause: String| PushError::Codec { span, cause };
-        match (payload, &self.codec) {
-            (Payload::Dense(values), None) if values.len() == self.range.len() => {
-                Ok(Arc::clone(values))
-            }
-            (Payload::Dense(values), None) => {
-                Err(PushError::WrongLength { span, expected: self.range.len(), got: values.len() })
-            }
-            (Payload::Encoded(_), Some(_)) if span.end - span.first != 1 => {
-                Err(PushError::WrongSpan { span })
-            }
-            (Payload::Encoded(bytes), Some(codec)) => {
-                let mut values = vec![0.0; self.range.len()];
-                codec.decode(bytes, &mut values).map_err(|error| match error {
-                    // For example a residual that has overflowed.
-                    DecodeError::NotFinite { .. } => {
-                        PushError::NotFinite { span, step: self.version }
-                    }
-                    damaged => refused(damaged.to_string()),
-                })?;
-                Ok(Arc::new(values))
-            }
-            (Payload::Dense(_), Some(codec)) => {
-                Err(refused(format!("it is plain, this job uses codec {:?}", codec.kind())))
-            }
-            (Payload::Encoded(_), None) => {
-                Err(refused("it is encoded, this job uses codec none".to_owned()))
-            }
-        }
-    }
-
-    fn count(&mut self, payload: &Payload) {
-        let dense = (self.range.len() * size_of::<f32>()) as u64;
-        self.bytes.pushed_dense += dense;
-        self.bytes.pushed += match payload {
-            Payload::Dense(_) => dense,
-            Payload::Encoded(bytes) => bytes.len() as u64,
-        };
     }
 }
 

@@ -14,7 +14,7 @@ use crate::allocation::with_room;
 use crate::checkpoint::{PartContent, is_saved, residual_name};
 use crate::dataset::Dataset;
 use crate::exchange::{ANSWER_MAX, Halt, RETRY_FIRST, pull_all, push_one, pushes, wait};
-use crate::ids::{Slot, Version, View, WorkerId};
+use crate::ids::{ServerId, Slot, Version, View, WorkerId};
 use crate::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use crate::messages::{
     FailureKind, LeaseError, LeaseSlots, PullParameters, PushGradient, ReportError, ReportFailure,
@@ -24,7 +24,7 @@ use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
-use crate::slot_work::SlotWork;
+use crate::slot_work::{SlotWork, StepWork};
 
 /// What a worker trains.
 #[derive(Clone, Debug)]
@@ -34,11 +34,11 @@ pub struct Task {
     pub data: Arc<dyn Dataset>,
 }
 
-/// Whom a Worker speaks to; the shards in shard order.
+/// Whom a Worker speaks to. Copies of shards by server, then by shard.
 #[derive(Clone)]
 pub struct WorkerLinks {
-    pub push: Vec<Recipient<PushGradient>>,
-    pub pull: Vec<Recipient<PullParameters>>,
+    pub push: Vec<Vec<Recipient<PushGradient>>>,
+    pub pull: Vec<Vec<Recipient<PullParameters>>>,
     pub report_part: Recipient<ReportPart>,
     pub report_failure: Recipient<ReportFailure>,
     pub save: Recipient<SavePart>,
@@ -58,6 +58,11 @@ pub struct Worker {
     links: WorkerLinks,
     lease: Option<LeaseSlots>,
     work: Option<SlotWork>,
+    /// What was computed last, and on which version, until a later version is here: a step is
+    /// computed once, for residuals go on with it.
+    computed: Option<(Version, StepWork)>,
+    /// The version that the residuals in `work` are of.
+    residuals_of: Version,
     /// Residuals that the lease's checkpoint holds have not been read yet.
     residuals_due: Option<Version>,
     /// The whole flat space at one version.
@@ -88,6 +93,8 @@ impl Worker {
             links,
             lease: None,
             work: None,
+            computed: None,
+            residuals_of: Version(0),
             residuals_due: None,
             parameters: None,
             under_way: None,
@@ -100,11 +107,15 @@ impl Worker {
         if got.first > got.end || got.end > slots {
             return Err(LeaseError::WrongSlots { got, slots });
         }
-        let expected = self.links.push.len();
-        if lease.shards as usize != expected || self.links.pull.len() != expected {
-            return Err(LeaseError::WrongShards { expected, got: lease.shards });
+        let (expected, got) = (self.links.push.first().map_or(0, Vec::len), lease.primaries.len());
+        if got != expected {
+            return Err(LeaseError::WrongShards { expected, got });
         }
-        Ok(())
+        let servers = self.links.push.len().min(self.links.pull.len());
+        match lease.primaries.iter().find(|primary| primary.0 as usize >= servers) {
+            Some(&got) => Err(LeaseError::NoSuchServer { servers, got }),
+            None => Ok(()),
+        }
     }
 
     fn proceed(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
@@ -127,15 +138,17 @@ impl Worker {
     /// Whether this lease still counts. A future that was cancelled for a new one ends all the same
     /// where its answer came together with that lease: actix cancels after it has polled.
     fn holds_lease(&self, lease: &LeaseSlots) -> bool {
-        self.lease.is_some_and(|held| held.view == lease.view)
+        self.lease.as_ref().is_some_and(|held| held.view == lease.view)
     }
 
     /// Has the rows of the leased slots loaded. Blocks this worker's thread while it reads.
     fn hold(&mut self, lease: &LeaseSlots) -> Result<(), String> {
         let cut = self.work.as_ref().map(|work| work.plan().shards.len());
-        if cut != Some(lease.shards as usize) {
-            let plan = JobPlan::new(self.task.offer.clone(), lease.shards)
-                .map_err(|error| error.to_string())?;
+        let shards = lease.primaries.len();
+        if cut != Some(shards) {
+            let shards = u32::try_from(shards).unwrap_or(u32::MAX);
+            let plan =
+                JobPlan::new(self.task.offer.clone(), shards).map_err(|error| error.to_string())?;
             self.work = Some(SlotWork::new(Arc::new(plan), Arc::clone(&self.task.model)));
         }
         let Some(work) = &mut self.work else { return Ok(()) };
@@ -168,7 +181,8 @@ impl Worker {
     }
 
     fn pull(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
-        let pull = pull_all(self.links.pull.clone(), lease.view).into_actor(self);
+        let primaries = primaries(&self.links.pull, &lease.primaries);
+        let pull = pull_all(primaries, lease.view).into_actor(self);
         let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
             _ if !worker.holds_lease(&lease) => {}
             Ok((version, shards)) => {
@@ -192,13 +206,27 @@ impl Worker {
         ctx: &mut Context<Self>,
     ) {
         let Some(work) = &mut self.work else { return };
-        let computed = match work.compute(version, parameters) {
-            Ok(computed) => computed,
-            Err(error) => return self.fail(lease.view, error.to_string(), ctx),
-        };
         let last = work.plan().last_version();
+        let again = matches!(&self.computed, Some((of, _)) if *of == version);
+        if !again {
+            let stale = work.keeps_residuals() && self.residuals_of != version && version != last;
+            if stale && !planted::is(Bug::ResidualsUnchecked) && !planted::is(Bug::ComputesAgain) {
+                let (kind, of) = (FailureKind::Residuals, self.residuals_of);
+                let cause = format!("residuals are of {of}, the shards are at {version}");
+                return self.report(lease.view, kind, cause, ctx);
+            }
+            match work.compute(version, parameters) {
+                Ok(computed) => {
+                    self.computed = Some((version, computed));
+                    self.residuals_of = version.next();
+                }
+                Err(error) => return self.fail(lease.view, error.to_string(), ctx),
+            }
+        }
+        let Some((_, computed)) = &self.computed else { return };
         let pushes = pushes(self.id, &lease, version, computed);
-        let receivers: Vec<_> = self.links.push.iter().cloned().zip(pushes).collect();
+        let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
+        let receivers: Vec<_> = receivers.collect();
         let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
         let handle =
             ctx.spawn(exchange.into_actor(self).map(move |pushed, worker, ctx| match pushed {
@@ -274,6 +302,9 @@ impl Worker {
             Halt::Stale => debug!(worker = %self.id, view = %lease.view, "waiting for a new lease"),
             Halt::Resync => {
                 self.parameters = None;
+                if planted::is(Bug::ComputesAgain) {
+                    self.computed = None;
+                }
                 ctx.notify(Proceed(lease.view));
             }
             Halt::Failed(cause) => self.fail(lease.view, cause, ctx),
@@ -332,8 +363,15 @@ impl Handler<LeaseSlots> for Worker {
         if let Some(handle) = self.under_way.take() {
             ctx.cancel_future(handle);
         }
-        if let Some(version) = lease.rolled_back_to {
+        let held = self.lease.as_ref();
+        if held.is_none_or(|held| held.slots != lease.slots) {
+            self.computed = None;
+        }
+        if held.is_none_or(|held| held.lineage != lease.lineage) {
+            let version = lease.rolled_back_to;
             self.parameters = None;
+            self.computed = None;
+            self.residuals_of = version;
             // Residuals of slots that stay here are of steps that didn't happen.
             if !(version == Version(0) && planted::is(Bug::ResidualsKept)) {
                 self.work = None;
@@ -342,8 +380,9 @@ impl Handler<LeaseSlots> for Worker {
                 .is_some_and(|codec| codec.keeps_residual());
             self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
         }
+        let view = lease.view;
         self.lease = Some(lease);
-        ctx.notify(Proceed(lease.view));
+        ctx.notify(Proceed(view));
         Ok(())
     }
 }
@@ -352,10 +391,21 @@ impl Handler<Proceed> for Worker {
     type Result = ();
 
     fn handle(&mut self, Proceed(view): Proceed, ctx: &mut Self::Context) {
-        if let Some(lease) = self.lease.filter(|lease| lease.view == view) {
+        if let Some(lease) = self.lease.clone().filter(|lease| lease.view == view) {
             self.proceed(lease, ctx);
         }
     }
+}
+
+/// The primary of each shard.
+fn primaries<M>(links: &[Vec<Recipient<M>>], primaries: &[ServerId]) -> Vec<Recipient<M>>
+where
+    M: Message + Send,
+    M::Result: Send,
+{
+    let of_shard =
+        |(shard, server): (usize, &ServerId)| links.get(server.0 as usize)?.get(shard).cloned();
+    primaries.iter().enumerate().filter_map(of_shard).collect()
 }
 
 /// Reads residuals, again and again while the store can't be read.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler};
 use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
-use gradmesh_actors::ids::{Incarnation, ShardId, Version, View, WorkerId};
+use gradmesh_actors::ids::{Incarnation, Version, View, WorkerId};
 use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, Opened, RaiseView,
 };
@@ -20,7 +20,7 @@ use gradmesh_actors::messages::{
 use gradmesh_actors::plan::JobOffer;
 use gradmesh_actors::reduction::Span;
 use gradmesh_actors::training::{Progress, Training, TrainingConfig, TrainingStatus};
-use support::{answers, job, offer};
+use support::{COPY, answers, job, offer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
@@ -71,8 +71,8 @@ impl Bench {
         let (sender, leases) = unbounded_channel();
         let others = Others { view: View(0), leases: sender }.start();
         let links = CoordinatorLinks {
-            restore: vec![others.clone().recipient()],
-            adopt: vec![others.clone().recipient()],
+            restore: vec![vec![others.clone().recipient()]],
+            adopt: vec![vec![others.clone().recipient()]],
             lease: vec![others.clone().recipient()],
             publish: others.clone().recipient(),
             open: others.clone().recipient(),
@@ -85,10 +85,13 @@ impl Bench {
         // Nobody dies here, however slow the machine is.
         let config = TrainingConfig {
             shards: 1,
+            servers: 1,
+            replicas: 0,
             workers: 1,
             checkpoint_every: 100,
             dead_after: Duration::from_secs(3600),
             gather_for: Duration::from_secs(3600),
+            gather_again_for: Duration::from_secs(3600),
         };
         let (status, _) = watch::channel(Training::new(job(), config.clone(), "r".into()).status());
         let coordinator = Coordinator::new(job(), config, "run".into(), 0, links, status).start();
@@ -114,7 +117,7 @@ fn heartbeat(offer: Option<JobOffer>) -> Heartbeat {
     Heartbeat {
         node: "n".into(),
         life,
-        members: vec![(Member::Shard(ShardId(0)), life), (Member::Worker(WorkerId(0)), life)],
+        members: vec![(Member::Copy(COPY), life), (Member::Worker(WorkerId(0)), life)],
         offer: offer.map(Box::new),
     }
 }
@@ -122,7 +125,8 @@ fn heartbeat(offer: Option<JobOffer>) -> Heartbeat {
 fn report(view: u64, version: u64) -> ReportShard {
     ReportShard {
         view: View(view),
-        shard: ShardId(0),
+        copy: COPY,
+        synced: Vec::new(),
         version: Version(version),
         ledger: None,
         bytes: BytesMoved::default(),

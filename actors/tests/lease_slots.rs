@@ -10,7 +10,7 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use gradmesh_actors::dataset::{
     Dataset, DatasetError, DatasetShape, RowTargets, Rows, Scaling, Split,
 };
-use gradmesh_actors::ids::{Version, View, WorkerId};
+use gradmesh_actors::ids::{ServerId, Version, View, WorkerId};
 use gradmesh_actors::layout::TensorSpec;
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use gradmesh_actors::messages::{
@@ -137,8 +137,8 @@ impl Bench {
         let others =
             Others { pulled, pushed, pushes: push_sender, failures: failure_sender }.start();
         let links = WorkerLinks {
-            push: vec![others.clone().recipient()],
-            pull: vec![others.clone().recipient()],
+            push: vec![vec![others.clone().recipient()]],
+            pull: vec![vec![others.clone().recipient()]],
             report_part: others.clone().recipient(),
             report_failure: others.clone().recipient(),
             save: others.clone().recipient(),
@@ -164,8 +164,9 @@ fn lease(view: u64, first: u32, end: u32) -> LeaseSlots {
         view: View(view),
         worker: WorkerId(1),
         slots: Span { first, end },
-        rolled_back_to: None,
-        shards: 1,
+        primaries: vec![ServerId(0)],
+        lineage: View(1),
+        rolled_back_to: Version(0),
         checkpoint_every: 100,
     }
 }
@@ -225,10 +226,14 @@ async fn a_lease_that_can_not_be_worked_on_leaves_the_view_to_a_right_one() {
         let got = Span { first, end };
         assert_eq!(refused, Err(LeaseError::WrongSlots { got, slots: 2 }));
     }
-    for shards in [0, 2, u32::MAX] {
-        let refused = bench.lease(LeaseSlots { shards, ..lease(1, 0, 2) }).await;
-        assert_eq!(refused, Err(LeaseError::WrongShards { expected: 1, got: shards }));
+    for got in [0, 2, 1000] {
+        let primaries = vec![ServerId(0); got];
+        let refused = bench.lease(LeaseSlots { primaries, ..lease(1, 0, 2) }).await;
+        assert_eq!(refused, Err(LeaseError::WrongShards { expected: 1, got }));
     }
+    let primaries = vec![ServerId(1)];
+    let refused = bench.lease(LeaseSlots { primaries, ..lease(1, 0, 2) }).await;
+    assert_eq!(refused, Err(LeaseError::NoSuchServer { servers: 1, got: ServerId(1) }));
     bench.lease(lease(1, 0, 2)).await.unwrap();
     assert_eq!(bench.pushes.recv().await.unwrap().view, View(1));
 }

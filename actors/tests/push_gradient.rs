@@ -14,7 +14,7 @@ use gradmesh_actors::messages::{
 };
 use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::reduction::Span;
-use support::{restore, server};
+use support::{primary, restore, server};
 
 /// Worker `slot` pushes its one slot of step `step`: five times one, of five rows.
 fn push(view: u64, step: u64, slot: u32) -> PushGradient {
@@ -105,7 +105,7 @@ async fn a_restoration_forgets_the_parts_of_abandoned_steps() {
 async fn new_leases_keep_the_wait_and_the_parts() {
     let server = restored().await;
     let waiting = server.send(push(1, 0, 0));
-    let adopt = AdoptView { view: View(2), shard: ShardId(0) };
+    let adopt = AdoptView { appointment: primary(2), lineage: View(1) };
     server.send(adopt).await.unwrap().unwrap();
     let completing = server.send(push(2, 0, 1)).await.unwrap();
     assert_eq!(completing, Ok(first_step()));

@@ -6,16 +6,17 @@ mod support;
 
 use actix::{Actor, Context};
 use gradmesh_actors::checkpoint::Manifest;
-use gradmesh_actors::ids::{ShardId, Version, View};
+use gradmesh_actors::ids::{ShardCopy, ShardId, Version, View};
 use gradmesh_actors::ledger::Ledger;
 use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, LoadRange, LoadedRange, SavePart,
 };
 use gradmesh_actors::messages::{
-    CombineNorm, NormError, PullParameters, ReportPart, ReportShard, RestoreError, RestoreShard,
+    Appointment, CombineNorm, FillShard, NormError, NormPart, PullParameters, Replicate,
+    ReplicateError, ReportPart, ReportShard, RestoreError, RestoreShard,
 };
-use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
-use support::{answers, offer, restore, server};
+use gradmesh_actors::parameter_server::ParameterServer;
+use support::{COPY, answers, links, offer, primary, restore, server};
 
 /// The server holds version 0 of view 1; the restoration is refused, and it still does.
 async fn check_refused(spoil: impl FnOnce(&mut RestoreShard), words: &str) {
@@ -52,16 +53,10 @@ async fn a_version_beyond_the_last_is_refused() {
 
 #[actix_rt::test]
 async fn a_shard_that_the_cut_does_not_have_is_refused() {
-    let others = support::Others.start();
-    let links = ServerLinks {
-        report_shard: others.clone().recipient(),
-        report_part: others.clone().recipient(),
-        save: others.clone().recipient(),
-        load: others.clone().recipient(),
-        norm: others.recipient(),
-    };
-    let server = ParameterServer::new(ShardId(1), links).start();
-    let refused = server.send(RestoreShard { shard: ShardId(1), ..restore(1) }).await.unwrap();
+    let copy = ShardCopy { shard: ShardId(1), ..COPY };
+    let server = ParameterServer::new(copy, links(&support::Others.start())).start();
+    let appointment = Appointment { copy, ..primary(1) };
+    let refused = server.send(RestoreShard { appointment, ..restore(1) }).await.unwrap();
     assert_eq!(
         refused.unwrap_err().to_string(),
         "the job can't run: shard-1 is not one of 1 shards"
@@ -79,6 +74,8 @@ answers!(ShortStore, ReportShard, Ok(()));
 answers!(ShortStore, ReportPart, Ok(()));
 answers!(ShortStore, SavePart, Err(CheckpointError::Closed));
 answers!(ShortStore, CombineNorm, Err(NormError::NotReady));
+answers!(ShortStore, Replicate, Err(ReplicateError::Empty(COPY)));
+answers!(ShortStore, FillShard, Err(ReplicateError::Empty(COPY)));
 answers!(
     ShortStore,
     LoadRange,
@@ -99,14 +96,7 @@ answers!(
 #[actix_rt::test]
 async fn a_checkpoint_of_another_length_is_refused() {
     let store = ShortStore.start();
-    let links = ServerLinks {
-        report_shard: store.clone().recipient(),
-        report_part: store.clone().recipient(),
-        save: store.clone().recipient(),
-        load: store.clone().recipient(),
-        norm: store.recipient(),
-    };
-    let server = ParameterServer::new(ShardId(0), links).start();
+    let server = ParameterServer::new(COPY, links(&store)).start();
     let refused = server.send(RestoreShard { version: Version(4), ..restore(1) }).await.unwrap();
     assert!(matches!(refused, Err(RestoreError::Checkpoint { .. })), "{refused:?}");
 }
@@ -115,7 +105,10 @@ async fn a_checkpoint_of_another_length_is_refused() {
 async fn sums_for_the_norm_that_no_shard_has_are_refused() {
     let server = server();
     server.send(restore(1)).await.unwrap().unwrap();
-    let combine = |shard, sums| CombineNorm { step: Version(0), shard: ShardId(shard), sums };
+    let combine = |shard, sums| {
+        let part = NormPart::Sums(sums);
+        CombineNorm { step: Version(0), shard: ShardId(shard), part }
+    };
     for wrong in [combine(1, vec![1.0]), combine(0, vec![f64::NAN]), combine(0, vec![1.0; 2])] {
         let refused = server.send(wrong).await.unwrap();
         assert!(matches!(refused, Err(NormError::WrongSums { .. })), "{refused:?}");

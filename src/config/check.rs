@@ -10,6 +10,7 @@ use super::error::Problem;
 use super::layers::{DEFAULTS, Merged, shown};
 use super::nodes::{self, NodeConfig};
 use super::schema::{Fallback, KEYS, Key};
+use crate::store::coordination::CoordinationPlace;
 
 #[derive(Debug, Default)]
 struct Checked<'a> {
@@ -44,10 +45,19 @@ pub(super) fn check(merged: &Merged, file: &str) -> Result<Json, Vec<Problem>> {
         }
     }
     problems.extend(detector_relation(&checked));
-    problems.extend(store_relation(&checked));
+    problems.extend(store_relation(&checked, "registry.store", "checkpoint.store"));
+    problems.extend(store_relation(&checked, "coordination.store", "checkpoint.store"));
+    problems.extend(store_relation(&checked, "coordination.store", "registry.store"));
+    problems.extend(coordination_place(&checked));
     problems.extend(data_relations(&checked, file));
     match serde_json::from_value::<Vec<NodeConfig>>(nodes.clone()) {
-        Ok(typed) => problems.extend(nodes::relations(&typed, file)),
+        Ok(typed) => {
+            problems.extend(nodes::relations(&typed, file));
+            let listen = checked.text("service.listen").and_then(|listen| listen.parse().ok());
+            if let Some(listen) = listen {
+                problems.extend(nodes::service_relations(&typed, listen, file));
+            }
+        }
         Err(error) => problems.push(unreadable(&error, file)),
     }
     if problems.is_empty() { Ok(checked.into_tree(nodes)) } else { Err(problems) }
@@ -126,15 +136,27 @@ fn detector_relation(checked: &Checked<'_>) -> Option<Problem> {
 }
 
 /// Checkpoints come and go, versions stay: nobody who removes the ones may reach the others.
-fn store_relation(checked: &Checked<'_>) -> Option<Problem> {
-    let checkpoints = checked.text("checkpoint.store")?;
-    let registry = checked.text("registry.store")?;
-    (plain(checkpoints) == plain(registry)).then(|| Problem {
-        key: "registry.store".to_owned(),
-        value: Some(format!("{registry:?}")),
-        problem: "the same folder as checkpoint.store".to_owned(),
-        what_to_do: "give registry.store a folder of its own".to_owned(),
-        source: checked.source("registry.store").to_owned(),
+fn store_relation(checked: &Checked<'_>, key: &str, other: &str) -> Option<Problem> {
+    let folder = checked.text(key)?;
+    (plain(folder) == plain(checked.text(other)?)).then(|| Problem {
+        key: key.to_owned(),
+        value: Some(format!("{folder:?}")),
+        problem: format!("the same folder as {other}"),
+        what_to_do: format!("give {key} a folder of its own"),
+        source: checked.source(key).to_owned(),
+    })
+}
+
+/// Etcd's form, and whether this build has it.
+fn coordination_place(checked: &Checked<'_>) -> Option<Problem> {
+    let place = checked.text("coordination.store")?;
+    let error = CoordinationPlace::read(place).and_then(|read| read.known(place)).err()?;
+    Some(Problem {
+        key: "coordination.store".to_owned(),
+        value: Some(format!("{place:?}")),
+        problem: error.problem(),
+        what_to_do: error.what_to_do().to_owned(),
+        source: checked.source("coordination.store").to_owned(),
     })
 }
 

@@ -36,6 +36,7 @@ pub struct Config {
     pub servers: ServersConfig,
     pub workers: WorkersConfig,
     pub checkpoint: CheckpointConfig,
+    pub coordination: CoordinationConfig,
     pub registry: RegistryConfig,
     pub service: ServiceConfig,
     pub detector: DetectorConfig,
@@ -57,6 +58,8 @@ pub struct ClusterConfig {
 #[serde(deny_unknown_fields)]
 pub struct ServersConfig {
     pub shards: u32,
+    /// See [`Config::replicas`].
+    pub replicas: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,15 @@ pub struct CheckpointConfig {
     pub every_steps: u64,
     /// Newest checkpoints that stay.
     pub keep: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinationConfig {
+    /// See [`CoordinationStore::open`](crate::store::coordination::CoordinationStore::open).
+    pub store: String,
+    /// Four renewals.
+    pub lease_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +145,20 @@ impl Config {
         Self::build(text, "configuration", folder, Vec::new())
     }
 
+    /// Nodes with the role server; 1 where one process runs everything.
+    #[must_use]
+    pub fn servers(&self) -> u32 {
+        let is_server = |node: &&NodeConfig| node.roles.contains(&Role::Server);
+        let count = self.nodes.iter().filter(is_server).count();
+        u32::try_from(count).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Copies of each shard beside its primary: never more than there are other servers.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        self.servers.replicas.min(self.servers() - 1)
+    }
+
     /// Every key, those of one node (`nodes.name`) last.
     pub fn keys() -> impl Iterator<Item = &'static Key> {
         schema::KEYS.iter().chain(schema::NODE_KEYS)
@@ -159,7 +185,11 @@ impl Config {
         for file in [&mut data.train_labels, &mut data.test, &mut data.test_labels] {
             *file = file.as_deref().map(path);
         }
-        for store in [&mut absolute.checkpoint.store, &mut absolute.registry.store] {
+        for store in [
+            &mut absolute.checkpoint.store,
+            &mut absolute.coordination.store,
+            &mut absolute.registry.store,
+        ] {
             if !store.contains("://") {
                 *store = path(store);
             }
@@ -168,8 +198,9 @@ impl Config {
     }
 
     /// BLAKE3 over what all nodes of a cluster must agree on, in hexadecimal: the cluster's name,
-    /// the job, the numbers of shards and workers, the steps between checkpoints, and which node
-    /// has which roles. Not where anything lies: data is compared by its content, and each node
+    /// the job, the numbers of shards and workers, the steps between checkpoints, the lease of who
+    /// coordinates (one with a shorter lease would depose all others), and which node has which
+    /// roles. Not where anything lies: data is compared by its content, and each node
     /// may have a way of its own to another one.
     pub fn digest(&self) -> String {
         #[derive(Serialize)]
@@ -179,6 +210,7 @@ impl Config {
             servers: &'a ServersConfig,
             workers: &'a WorkersConfig,
             checkpoint_every_steps: u64,
+            lease_ms: u64,
             nodes: Vec<(&'a str, &'a [Role])>,
         }
         let agreed = Agreed {
@@ -187,6 +219,7 @@ impl Config {
             servers: &self.servers,
             workers: &self.workers,
             checkpoint_every_steps: self.checkpoint.every_steps,
+            lease_ms: self.coordination.lease_ms,
             nodes: self.nodes.iter().map(|node| (&*node.name, &*node.roles)).collect(),
         };
         // Strings, numbers and enums always serialise; see `JobSpec::digest`.

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::check::refused;
 use super::error::Problem;
 use super::layers::{printable, shown};
-use super::schema::NODE_KEYS;
+use super::schema::{Fallback, NODE_KEYS};
 
 /// As many nodes as a step can have slots: one more would have nothing to do.
 const NODES_MAX: usize = gradmesh_actors::job::MAX_VIRTUAL_WORKERS as usize;
@@ -25,6 +25,10 @@ pub struct NodeConfig {
     pub address: SocketAddr,
     /// At least one, none twice.
     pub roles: Vec<Role>,
+    /// Where this node answers HTTP, if it has the role of a service and `service.listen` is not
+    /// the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// What a node runs.
@@ -36,6 +40,13 @@ pub enum Role {
     Worker,
     Registry,
     Service,
+}
+
+impl NodeConfig {
+    /// Where this node answers HTTP if it serves. `listen`: `service.listen`.
+    pub fn listens_on(&self, listen: SocketAddr) -> SocketAddr {
+        self.listen.unwrap_or(listen)
+    }
 }
 
 impl fmt::Display for Role {
@@ -108,6 +119,7 @@ fn read_entry(
         let given = table.get(name).map(|value| &value.kind);
         match given.and_then(|kind| key.kind.check(kind)) {
             Some(value) => drop(node.insert(name.to_owned(), value)),
+            None if given.is_none() && key.default == Fallback::Unset => {}
             None => problems.push(refused(key, &format!("{path}.{name}"), given, source)),
         }
     }
@@ -143,7 +155,7 @@ pub(super) fn relations(nodes: &[NodeConfig], source: &str) -> Vec<Problem> {
     }
     for role in [Role::Coordinator, Role::Server, Role::Worker, Role::Registry] {
         let count = nodes.iter().filter(|node| node.roles.contains(&role)).count();
-        let single = matches!(role, Role::Coordinator | Role::Registry);
+        let single = role == Role::Coordinator;
         if count == 0 {
             let problem = format!("no node has the role {role}");
             report("nodes".to_owned(), None, problem, format!("add \"{role}\" to a node's roles"));
@@ -154,6 +166,60 @@ pub(super) fn relations(nodes: &[NodeConfig], source: &str) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Service nodes of one machine that would listen where another one does, and addresses of services
+/// that are none. Nodes with one IP address are on one machine. `listen`: `service.listen`.
+pub(super) fn service_relations(
+    nodes: &[NodeConfig],
+    listen: SocketAddr,
+    source: &str,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut report = |at: usize, value: Option<SocketAddr>, problem: String, what_to_do: String| {
+        let (key, source) = (format!("nodes[{at}].listen"), source.to_owned());
+        let value = value.map(|value| format!("\"{value}\""));
+        problems.push(Problem { key, value, problem, what_to_do, source });
+    };
+    let serves = |node: &NodeConfig| node.roles.contains(&Role::Service);
+    for (at, node) in nodes.iter().enumerate() {
+        if !serves(node) {
+            if node.listen.is_some() {
+                let problem = "this node has not the role service".to_owned();
+                let what_to_do = format!("remove it, or add \"service\" to nodes[{at}].roles");
+                report(at, node.listen, problem, what_to_do);
+            }
+            continue;
+        }
+        let own = node.listens_on(listen);
+        let neighbours = nodes.iter().enumerate().filter(|(_, other)| {
+            other.address.ip() == node.address.ip() && collide(own, other.address)
+        });
+        let services = nodes[..at].iter().enumerate().filter(|(_, other)| {
+            serves(other)
+                && other.address.ip() == node.address.ip()
+                && collide(own, other.listens_on(listen))
+        });
+        let taken = neighbours
+            .map(|(other, _)| format!("nodes[{other}].address is the same"))
+            .chain(services.map(|(other, _)| format!("nodes[{other}] answers HTTP there")))
+            .next();
+        if let Some(taken) = taken {
+            let problem = match node.listen {
+                Some(_) => taken,
+                None => format!("is missing, and on service.listen ({listen}) {taken}"),
+            };
+            let what_to_do = format!("set nodes[{at}].listen to an address of its own");
+            report(at, node.listen, problem, what_to_do);
+        }
+    }
+    problems
+}
+
+/// Whether two programs of one machine can't listen on both.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
 }
 
 fn problem(key: &str, value: &ValueKind, problem: &str, what_to_do: &str, source: &str) -> Problem {

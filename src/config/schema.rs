@@ -250,7 +250,13 @@ pub(super) const KEYS: &[Key] = &[
         "servers.shards",
         Integer { min: 1, max: 1024 },
         Default("1"),
-        "parts that the parameters are cut into, one parameter server each",
+        "parts that the parameters are cut into, spread over the servers",
+    ),
+    key(
+        "servers.replicas",
+        Integer { min: 0, max: 8 },
+        Default("1"),
+        "copies of each part beside its primary, each on another server, as far as there are any",
     ),
     // A worker beyond the slots of a step would never have any work.
     key(
@@ -276,6 +282,19 @@ pub(super) const KEYS: &[Key] = &[
         Integer { min: 1, max: 1000 },
         Default("2"),
         "newest checkpoints that are kept, 2 survive one that is damaged",
+    ),
+    key(
+        "coordination.store",
+        Path,
+        Default("gradmesh-data/coordination"),
+        "who leads and which view holds: a folder that all coordinators reach, or etcd://host:port,host:port/prefix",
+    ),
+    // Below, a busy disk would look like a dead leader; above, nobody would wait for a successor.
+    key(
+        "coordination.lease_ms",
+        Integer { min: 100, max: 60_000 },
+        Default("1000"),
+        "milliseconds that a coordinator leads without a renewal, of which there are four in it",
     ),
     key(
         "registry.store",
@@ -332,6 +351,12 @@ pub(super) const NODE_KEYS: &[Key] = &[
         "where the node listens for the others, no two are the same and no port is 0",
     ),
     key("nodes.roles", Choices(ROLES), Required, "what the node runs"),
+    key(
+        "nodes.listen",
+        Address,
+        Unset,
+        "role service: where this node answers HTTP, if not on service.listen",
+    ),
 ];
 
 const ROLES: &[&str] = &["coordinator", "server", "worker", "registry", "service"];

@@ -72,11 +72,18 @@ impl Page<'_> {
     fn cluster(&mut self, status: &TrainingStatus) -> fmt::Result {
         self.gauge("view", "View of the cluster, raised by each recovery", Some(status.view.0))?;
         self.gauge("workers", "Workers alive", Some(status.workers as u64))?;
-        self.gauge("shards", "Parameter servers alive", Some(status.shards as u64))?;
-        self.counter("members_lost", "Workers and parameter servers lost", None, status.lost)?;
+        self.gauge("servers", "Parameter servers alive", Some(status.servers as u64))?;
+        self.gauge("shards", "Shards of which a copy is alive", Some(status.shards as u64))?;
+        let replicas = "Copies beside the primaries that could take their place";
+        self.gauge("replicas", replicas, Some(status.replicas as u64))?;
+        self.counter("members_lost", "Workers and copies of shards lost", None, status.lost)?;
+        let promotions = "Replicas that took a lost primary's place";
+        self.counter("promotions", promotions, None, status.promotions)?;
+        let handovers = "Primaries that handed over to a replica";
+        self.counter("handovers", handovers, None, status.handovers)?;
         let rollbacks = "Recoveries that went back to a checkpoint";
         self.counter("rollbacks", rollbacks, None, status.rollbacks)?;
-        let leases = "Recoveries that only moved slots to other workers";
+        let leases = "Views in which shards went on as they were";
         self.counter("new_leases", leases, None, status.new_leases)
     }
 
@@ -87,7 +94,9 @@ impl Page<'_> {
         bytes(self, "pushed", "Gradients as they were sent", status.bytes.pushed)?;
         let dense = "The same gradients before the codec, as plain f32";
         bytes(self, "pushed_uncompressed", dense, status.bytes.pushed_dense)?;
-        bytes(self, "pulled", "Parameters as they were sent", status.bytes.pulled)
+        bytes(self, "pulled", "Parameters as they were sent", status.bytes.pulled)?;
+        let replicated = "Steps and states as they were sent to other copies of a shard";
+        bytes(self, "replicated", replicated, status.bytes.replicated)
     }
 
     fn phase(&mut self, progress: &Progress) -> fmt::Result {
@@ -181,14 +190,18 @@ mod tests {
             train_rows: Some(100),
             checkpoint: Some(Version(20)),
             shards: 2,
+            servers: 2,
+            replicas: 1,
             workers: 4,
             ledger: Ledger {
                 finished: vec![epoch(1, Some(0.75)), epoch(2, None)],
                 ..Ledger::default()
             },
-            bytes: BytesMoved { pushed: 100, pushed_dense: 400, pulled: 300 },
+            bytes: BytesMoved { pushed: 100, pushed_dense: 400, pulled: 300, replicated: 200 },
             lost: 5,
             new_leases: 6,
+            promotions: 8,
+            handovers: 9,
             rollbacks: 7,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, Recipient};
+use gradmesh_actors::ids::ServerId;
 use gradmesh_actors::messages::WireMessage;
 
 use crate::config::{Config, NodeConfig, Role};
@@ -25,10 +26,38 @@ impl Plan {
 
     /// The node that runs number `index` of a role; `None` where there are no nodes.
     pub(super) fn node(&self, role: Role, index: u32) -> Option<&NodeConfig> {
-        let with_role: Vec<_> =
-            self.nodes.iter().filter(|node| node.roles.contains(&role)).collect();
+        let with_role: Vec<_> = self.nodes_of(role).collect();
         let count = u32::try_from(with_role.len()).ok().filter(|count| *count > 0)?;
         with_role.get((index % count) as usize).copied()
+    }
+
+    /// The nodes of a role, in their order; none where there are no nodes.
+    fn nodes_of(&self, role: Role) -> impl Iterator<Item = &NodeConfig> {
+        self.nodes.iter().filter(move |node| node.roles.contains(&role))
+    }
+
+    /// Whether the server with this number is this process.
+    pub(super) fn is_server(&self, server: ServerId) -> bool {
+        self.own.is_none() || self.own_index(Role::Server) == Some(server.0)
+    }
+
+    /// Names of the nodes with a role, in the order of its numbers; empty where there are no nodes.
+    pub(super) fn names(&self, role: Role) -> Vec<String> {
+        self.nodes_of(role).map(|node| node.name.clone()).collect()
+    }
+
+    /// Number of this process among those with a role, if it has the role. 0 where there are no
+    /// nodes.
+    pub(super) fn own_index(&self, role: Role) -> Option<u32> {
+        let Some(own) = &self.own else { return self.nodes.is_empty().then_some(0) };
+        let at = self.names(role).iter().position(|name| name == own)?;
+        u32::try_from(at).ok()
+    }
+
+    /// Place of this process among all nodes.
+    pub(super) fn place(&self) -> usize {
+        let own = |node: &NodeConfig| self.own.as_ref() == Some(&node.name);
+        self.nodes.iter().position(own).unwrap_or(0)
     }
 
     /// Whether this process runs number `index` of a role.
@@ -57,12 +86,22 @@ impl Directory {
     /// A stand-in for an actor of another node; `None` where nobody has the role.
     pub(super) fn remote(&mut self, role: Role, target: Target) -> Option<Addr<Proxy>> {
         let node = self.plan.node(role, target.index)?.clone();
+        Some(self.proxy(node, target))
+    }
+
+    /// A stand-in for one server's copy of a shard.
+    pub(super) fn remote_copy(&mut self, server: ServerId, target: Target) -> Option<Addr<Proxy>> {
+        let node = self.plan.nodes_of(Role::Server).nth(server.0 as usize)?.clone();
+        Some(self.proxy(node, target))
+    }
+
+    fn proxy(&mut self, node: NodeConfig, target: Target) -> Addr<Proxy> {
         let link = self.links.entry(node.name.clone()).or_insert_with(|| {
             let peer = Peer { node: node.name, address: node.address };
             let (own, transport) = (self.own.clone(), Rc::clone(&self.transport));
             Link::open(peer, own, transport, LinkPolicy::default())
         });
-        Some(Proxy { link: link.clone(), target }.start())
+        Proxy { link: link.clone(), target }.start()
     }
 }
 

@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod heartbeat;
 mod placement;
+mod registries;
 mod roles;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 pub use context::{NodeContext, OperatingSystem};
 pub use error::NodeError;
+pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
@@ -53,6 +55,7 @@ pub struct Node {
     config: Config,
     status: Option<watch::Receiver<TrainingStatus>>,
     serving: Serving,
+    registries: RegistryLinks,
     service: Option<Service>,
     /// Threads of the node's actors; joined by nobody, stopped by [`Node::stop`].
     arbiters: Vec<Arbiter>,
@@ -178,6 +181,11 @@ impl Node {
         &self.serving
     }
 
+    /// Any of the registries, for changes too.
+    pub fn registries(&self) -> &RegistryLinks {
+        &self.registries
+    }
+
     /// Where HTTP is answered.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.service.as_ref().map(Service::address)
@@ -214,8 +222,11 @@ fn has_ended(status: &TrainingStatus) -> bool {
     matches!(status.progress, Progress::Done(_) | Progress::Failed { .. })
 }
 
-/// How long missing workers are waited for before a run starts without them.
+/// How long missing servers and workers are waited for before a run starts without them.
 const GATHER_FOR: Duration = Duration::from_secs(5);
+/// The same before it starts again from a checkpoint: a process that is started anew is there
+/// within half a second.
+const GATHER_AGAIN_FOR: Duration = Duration::from_secs(1);
 
 /// Distinguishes the lives of a process on one machine: milliseconds since 1970, with room for
 /// 65,536 restarts of an actor in each.

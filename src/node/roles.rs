@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Recipient};
 use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
-use gradmesh_actors::ids::{ShardId, WorkerId};
+use gradmesh_actors::ids::{ServerId, ShardCopy, ShardId, WorkerId};
 use gradmesh_actors::job::JobSpec;
-use gradmesh_actors::messages::{self, Member};
+use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
@@ -24,8 +24,10 @@ use super::context::NodeContext;
 use super::directory::{Directory, Place, Plan};
 use super::heartbeat::Pulse;
 use super::placement::{Placed, Supervision, Thread, Threads, place};
+use super::registries::RegistryLinks;
 use super::{
-    GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles,
+    GATHER_AGAIN_FOR, GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, has_ended,
+    incarnation, own_roles,
 };
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
@@ -41,9 +43,13 @@ const HTTP_THREADS: usize = 2;
 /// Mailboxes of everyone, here or elsewhere.
 struct Cast {
     coordinator: Place<Coordinator>,
-    servers: Vec<Place<ParameterServer>>,
+    /// By server, then by shard.
+    servers: Vec<Vec<Place<ParameterServer>>>,
     workers: Vec<Place<Worker>>,
-    registry: Place<ModelRegistry>,
+    /// Those of all nodes.
+    registry: RegistryLinks,
+    /// The one that runs here, with its number.
+    own_registry: Option<(u32, Addr<ModelRegistry>)>,
     checkpoints: Addr<CheckpointStore>,
 }
 
@@ -51,7 +57,7 @@ struct Cast {
 #[derive(Default)]
 struct Waiting {
     coordinator: Option<Placed<Coordinator>>,
-    servers: Vec<(ShardId, Placed<ParameterServer>)>,
+    servers: Vec<(ShardCopy, Placed<ParameterServer>)>,
     workers: Vec<(WorkerId, Placed<Worker>)>,
     registry: Option<Placed<ModelRegistry>>,
 }
@@ -96,11 +102,11 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         registry.run("registry".into(), supervision, factory).await?;
     }
     let mut members = Vec::new();
-    for (shard, placed) in std::mem::take(&mut waiting.servers) {
-        let links = server_links(&cast);
-        let factory = move || ParameterServer::new(shard, links.clone());
-        let vitals = placed.run(shard.to_string(), supervision, factory).await?;
-        members.push((Member::Shard(shard), vitals));
+    for (copy, placed) in std::mem::take(&mut waiting.servers) {
+        let links = server_links(&cast, copy);
+        let factory = move || ParameterServer::new(copy, links.clone());
+        let vitals = placed.run(copy.to_string(), supervision, factory).await?;
+        members.push((Member::Copy(copy), vitals));
     }
     for (worker, placed) in std::mem::take(&mut waiting.workers) {
         let (links, Some(task)) = (worker_links(&cast), task.clone()) else { continue };
@@ -127,12 +133,16 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     }
     let service = if builder.serve && roles.contains(&Role::Service) {
         let state = serving.state(ServiceLimits::default());
-        Some(Service::start(config.service.listen, state, HTTP_THREADS)?)
+        let own = config.nodes.iter().find(|node| builder.name.as_ref() == Some(&node.name));
+        let listen = config.service.listen;
+        let listen = own.map_or(listen, |node| node.listens_on(listen));
+        Some(Service::start(listen, state, HTTP_THREADS)?)
     } else {
         None
     };
     let config = builder.config;
-    Ok(Node { config, status, serving, service, arbiters: threads.arbiters })
+    let registries = cast.registry;
+    Ok(Node { config, status, serving, registries, service, arbiters: threads.arbiters })
 }
 
 /// The model and the rows of this node's workers.
@@ -219,24 +229,31 @@ async fn cast(
     } else {
         Place::There(there(directory, Role::Coordinator, coordinator_target())?)
     };
-    let registry = if plan.is_here(Role::Registry, 0) {
+    let mut own_registry = None;
+    if let Some(index) = plan.own_index(Role::Registry) {
         let placed = place(&here).await?;
-        let address = placed.address.clone();
+        own_registry = Some((index, placed.address.clone()));
         waiting.registry = Some(placed);
-        Place::Here(address)
-    } else {
-        Place::There(there(directory, Role::Registry, registry_target())?)
-    };
+    }
+    let home = own_registry.as_ref().map(|(index, address)| (*index, address));
+    let registry = RegistryLinks::connect(plan, directory, home, plan.place())
+        .ok_or_else(|| NodeError::RoleMissing { role: Role::Registry.to_string() })?;
     let mut servers = Vec::new();
-    for shard in 0..config.servers.shards {
-        servers.push(if plan.is_here(Role::Server, shard) {
-            let placed = place(&threads.own()).await?;
-            let address = placed.address.clone();
-            waiting.servers.push((ShardId(shard), placed));
-            Place::Here(address)
-        } else {
-            Place::There(there(directory, Role::Server, server_target(shard))?)
-        });
+    for server in (0..config.servers()).map(ServerId) {
+        let mut copies = Vec::new();
+        for shard in (0..config.servers.shards).map(ShardId) {
+            copies.push(if plan.is_server(server) {
+                let placed = place(&threads.own()).await?;
+                let address = placed.address.clone();
+                waiting.servers.push((ShardCopy { shard, server }, placed));
+                Place::Here(address)
+            } else {
+                let copy = directory.remote_copy(server, copy_target(shard));
+                let missing = || NodeError::RoleMissing { role: Role::Server.to_string() };
+                Place::There(copy.ok_or_else(missing)?)
+            });
+        }
+        servers.push(copies);
     }
     let mut workers = Vec::new();
     for worker in 0..config.workers.count {
@@ -249,27 +266,52 @@ async fn cast(
             Place::There(there(directory, Role::Worker, worker_target(worker))?)
         });
     }
-    Ok(Cast { coordinator, servers, workers, registry, checkpoints })
+    Ok(Cast { coordinator, servers, workers, registry, own_registry, checkpoints })
 }
 
-fn server_links(cast: &Cast) -> ServerLinks {
+fn server_links(cast: &Cast, copy: ShardCopy) -> ServerLinks {
     ServerLinks {
         report_shard: cast.coordinator.recipient(),
         report_part: cast.coordinator.recipient(),
         save: cast.checkpoints.clone().recipient(),
         load: cast.checkpoints.clone().recipient(),
-        norm: cast.servers[0].recipient(),
+        norm: cast.copies(ShardId(0)),
+        replicate: cast.copies(copy.shard),
+        fill: cast.copies(copy.shard),
     }
 }
 
 fn worker_links(cast: &Cast) -> WorkerLinks {
     WorkerLinks {
-        push: cast.servers.iter().map(Place::recipient).collect(),
-        pull: cast.servers.iter().map(Place::recipient).collect(),
+        push: cast.all_copies(),
+        pull: cast.all_copies(),
         report_part: cast.coordinator.recipient(),
         report_failure: cast.coordinator.recipient(),
         save: cast.checkpoints.clone().recipient(),
         load_residuals: cast.checkpoints.clone().recipient(),
+    }
+}
+
+impl Cast {
+    /// Every server's copy of a shard.
+    fn copies<M>(&self, shard: ShardId) -> Vec<Recipient<M>>
+    where
+        M: WireMessage + Send + 'static,
+        M::Result: Send,
+        ParameterServer: actix::Handler<M>,
+    {
+        let of_shard = |copies: &Vec<Place<_>>| copies.get(shard.0 as usize).map(Place::recipient);
+        self.servers.iter().filter_map(of_shard).collect()
+    }
+
+    fn all_copies<M>(&self) -> Vec<Vec<Recipient<M>>>
+    where
+        M: WireMessage + Send + 'static,
+        M::Result: Send,
+        ParameterServer: actix::Handler<M>,
+    {
+        let of_server = |copies: &Vec<Place<_>>| copies.iter().map(Place::recipient).collect();
+        self.servers.iter().map(of_server).collect()
     }
 }
 
@@ -281,11 +323,11 @@ async fn coordinate(
     start: Start,
 ) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
     let links = CoordinatorLinks {
-        restore: cast.servers.iter().map(Place::recipient).collect(),
-        adopt: cast.servers.iter().map(Place::recipient).collect(),
+        restore: cast.all_copies(),
+        adopt: cast.all_copies(),
         lease: cast.workers.iter().map(Place::recipient).collect(),
-        publish: cast.registry.recipient(),
-        find: cast.registry.recipient(),
+        publish: cast.registry.publish.clone(),
+        find: cast.registry.find.clone(),
         open: cast.checkpoints.clone().recipient(),
         raise_view: cast.checkpoints.clone().recipient(),
         commit: cast.checkpoints.clone().recipient(),
@@ -294,10 +336,13 @@ async fn coordinate(
     };
     let training = TrainingConfig {
         shards: config.servers.shards,
+        servers: config.servers(),
+        replicas: config.replicas(),
         workers: config.workers.count,
         checkpoint_every: config.checkpoint.every_steps,
         dead_after: Duration::from_millis(config.detector.dead_after_ms),
         gather_for: GATHER_FOR,
+        gather_again_for: GATHER_AGAIN_FOR,
     };
     let job = config.job.clone();
     let Start { run, unix_ms } = start;
@@ -352,18 +397,20 @@ async fn serving(
 ) -> Result<Serving, NodeError> {
     let placed: Placed<Predictor> = place(&threads.own()).await?;
     let predict = placed.address.clone().recipient();
-    let (kinds, find, fetch) =
-        (builder.kinds.clone(), cast.registry.recipient(), cast.registry.recipient());
-    let factory = move || Predictor::new(kinds.clone(), find.clone(), fetch.clone());
+    let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, .. } =
+        cast.registry.clone();
+    let kinds = builder.kinds.clone();
+    let (finds, fetches) = (find.clone(), fetch.clone());
+    let factory = move || Predictor::new(kinds.clone(), finds.clone(), fetches.clone());
     placed.run("predictor".into(), supervision, factory).await?;
     Ok(Serving {
         predict,
-        find: cast.registry.recipient(),
-        fetch: cast.registry.recipient(),
-        list: cast.registry.recipient(),
-        set_alias: cast.registry.recipient(),
-        remove_alias: cast.registry.recipient(),
-        delete: cast.registry.recipient(),
+        find,
+        fetch,
+        list,
+        set_alias,
+        remove_alias,
+        delete,
         status: builder.train.then(|| cast.coordinator.recipient()),
         cluster: builder.config.cluster.name.clone(),
         metrics,
@@ -383,14 +430,16 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
         router.route(target, coordinator.clone().recipient::<messages::ReportFailure>());
         router.route(target, coordinator.clone().recipient::<messages::GetStatus>());
     }
-    for (index, server) in (0u32..).zip(&cast.servers) {
-        if let Place::Here(server) = server {
-            let target = server_target(index);
-            router.route(target, server.clone().recipient::<messages::PushGradient>());
-            router.route(target, server.clone().recipient::<messages::PullParameters>());
-            router.route(target, server.clone().recipient::<messages::CombineNorm>());
-            router.route(target, server.clone().recipient::<messages::RestoreShard>());
-            router.route(target, server.clone().recipient::<messages::AdoptView>());
+    for (shard, copy) in cast.servers.iter().flat_map(|copies| (0u32..).zip(copies)) {
+        if let Place::Here(copy) = copy {
+            let target = copy_target(ShardId(shard));
+            router.route(target, copy.clone().recipient::<messages::PushGradient>());
+            router.route(target, copy.clone().recipient::<messages::PullParameters>());
+            router.route(target, copy.clone().recipient::<messages::CombineNorm>());
+            router.route(target, copy.clone().recipient::<messages::RestoreShard>());
+            router.route(target, copy.clone().recipient::<messages::AdoptView>());
+            router.route(target, copy.clone().recipient::<messages::Replicate>());
+            router.route(target, copy.clone().recipient::<messages::FillShard>());
         }
     }
     for (index, worker) in (0u32..).zip(&cast.workers) {
@@ -399,18 +448,11 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
             router.route(target, worker.clone().recipient::<messages::LeaseSlots>());
         }
     }
-    if let Place::Here(registry) = &cast.registry {
-        let target = registry_target();
-        router.route(target, registry.clone().recipient::<messages::PublishModel>());
-        router.route(target, registry.clone().recipient::<messages::FindModel>());
-        router.route(target, registry.clone().recipient::<messages::FetchModel>());
-        router.route(target, registry.clone().recipient::<messages::ListModels>());
-        router.route(target, registry.clone().recipient::<messages::SetAlias>());
-        router.route(target, registry.clone().recipient::<messages::RemoveAlias>());
-        router.route(target, registry.clone().recipient::<messages::DeleteVersion>());
+    if let Some((index, registry)) = &cast.own_registry {
+        RegistryLinks::route(router, *index, registry);
     }
-    if plan.is_here(Role::Service, 0) {
-        router.route(Target::new(wire::Role::Predictor, 0), serving.predict.clone());
+    if let Some(index) = plan.own_index(Role::Service) {
+        router.route(Target::new(wire::Role::Predictor, index), serving.predict.clone());
     }
 }
 
@@ -418,12 +460,8 @@ pub(super) fn coordinator_target() -> Target {
     Target::new(wire::Role::Coordinator, 0)
 }
 
-fn registry_target() -> Target {
-    Target::new(wire::Role::Registry, 0)
-}
-
-fn server_target(index: u32) -> Target {
-    Target::new(wire::Role::ParameterServer, index)
+fn copy_target(shard: ShardId) -> Target {
+    Target::new(wire::Role::ParameterServer, shard.0)
 }
 
 fn worker_target(index: u32) -> Target {

@@ -1,5 +1,6 @@
 //! The remote side of a `Recipient<M>`: an actor here that stands for one on another node.
 
+mod any_of;
 mod asked;
 mod dialer;
 mod link;
@@ -7,6 +8,7 @@ mod pending;
 mod proxy;
 mod session;
 
+pub use any_of::{AnyAnswer, AnyOf, Standing};
 pub use link::{Link, LinkPolicy, Peer};
 pub use proxy::{Forward, Proxy};
 

@@ -1,5 +1,6 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::error::PayloadError;
@@ -71,6 +72,9 @@ async fn answer(
     let json = serde_json::to_vec(&response)
         .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     state.requests.count_rows(&prediction.model, prediction.rows);
+    state.requests.count_resolved(prediction.resolved);
+    // What answers is ready, whoever has asked first.
+    state.ready.store(true, Ordering::Relaxed);
     Ok(HttpResponse::Ok().content_type("application/json").body(json))
 }
 

@@ -139,9 +139,11 @@ pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    #[error("{listen} is in use by another program; change service.listen")]
+    #[error(
+        "{listen} is in use by another program; change service.listen or the listen of its node"
+    )]
     InUse { listen: SocketAddr },
-    #[error("can't listen on {listen}: {source}; change service.listen")]
+    #[error("can't listen on {listen}: {source}; change service.listen or the listen of its node")]
     Listen { listen: SocketAddr, source: io::Error },
 }
 

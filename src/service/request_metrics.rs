@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
+use gradmesh_actors::messages::Resolved;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::metrics::Metrics;
@@ -17,6 +19,9 @@ pub(super) struct RequestMetrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<ModelLabels, Histogram, fn() -> Histogram>,
     rows: Family<ModelLabels, Counter>,
+    remembered: Counter,
+    /// 1 after an answer for which no registry was there, 0 after one for which one was.
+    away: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,13 +45,26 @@ impl RequestMetrics {
             requests: Family::default(),
             seconds: Family::new_with_constructor(buckets),
             rows: Family::default(),
+            remembered: Counter::default(),
+            away: Gauge::default(),
         };
         let requests = "Inference requests by model (empty if unknown) and HTTP status";
         metrics.register("inference_requests", requests, new.requests.clone());
         let seconds = "Time from the first byte of a request's body to its answer, in seconds";
         metrics.register("inference_duration_seconds", seconds, new.seconds.clone());
         metrics.register("predicted_rows", "Rows that were answered", new.rows.clone());
+        let remembered = "Predictions whose version was the one that its name meant before, as no registry answered";
+        metrics.register("predictions_without_registry", remembered, new.remembered.clone());
+        let away = "Whether no registry answered for the newest prediction";
+        metrics.register("registry_away", away, new.away.clone());
         new
+    }
+
+    pub(super) fn count_resolved(&self, resolved: Resolved) {
+        if resolved == Resolved::Before {
+            self.remembered.inc();
+        }
+        self.away.set(i64::from(resolved == Resolved::Before));
     }
 
     pub(super) fn count(&self, model: Option<&str>, code: StatusCode, took: Duration) {

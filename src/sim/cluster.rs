@@ -165,6 +165,7 @@ pub fn one_role_each(config: &Config) -> Vec<NodeConfig> {
         name,
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         roles,
+        listen: None,
     };
     (7000u16..).zip(nodes).map(node).collect()
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::disk::Disk;
 use super::log::{self, Commit};
+use super::trace::NodeIndex;
 use super::world::World;
 
 /// A view that began is higher than any before it, whoever began it.
@@ -21,6 +22,8 @@ const VIEWS_RISE: &str = "a view never falls and is never begun twice";
 const RESTORES_RISE: &str = "a shard is never restored to a view below its own";
 /// A shard applies the steps of a view one after the other.
 const VERSIONS_RISE: &str = "versions of a shard never fall within a view";
+/// A zombie commits nothing.
+const ONE_PRIMARY: &str = "a shard has one primary in a view";
 /// However often a step is computed, and by whom.
 const ONE_CONTENT: &str = "a version of a shard has the same bits whenever it is made";
 /// Where no bit of it flipped, training never goes back further.
@@ -37,10 +40,12 @@ pub(super) struct Invariants {
     view: View,
     view_highest: View,
     committed: Version,
-    /// View and version of each shard.
-    shards: BTreeMap<u64, (u64, u64)>,
+    /// Newest version of each shard in each view.
+    versions: BTreeMap<(u64, u64), u64>,
     /// Newest view that each shard was restored to, in each life of its node.
-    restored: BTreeMap<(String, u64), u64>,
+    restored: BTreeMap<(NodeIndex, String, u64), u64>,
+    /// Who committed in each view of each shard.
+    primaries: BTreeMap<(u64, u64), u64>,
     /// Digest of each version of each shard.
     contents: BTreeMap<(u64, u64), String>,
 }
@@ -56,7 +61,7 @@ impl Invariants {
         }
         for restore in log::take_restores() {
             let life = world.nodes.get(restore.node as usize).map_or(0, |node| node.restarts);
-            let newest = self.restored.entry((restore.shard, life)).or_default();
+            let newest = self.restored.entry((restore.node, restore.shard, life)).or_default();
             if restore.view < *newest {
                 return Err(RESTORES_RISE);
             }
@@ -80,12 +85,16 @@ impl Invariants {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), &'static str> {
-        let Commit { shard, view, version, digest } = commit;
+        let Commit { shard, server, view, version, digest } = commit;
+        if *self.primaries.entry((shard, view)).or_insert(server) != server {
+            return Err(ONE_PRIMARY);
+        }
         // The same again where the last version was evaluated.
-        let before = self.shards.insert(shard, (view, version));
-        if before.is_some_and(|before| before > (view, version)) {
+        let newest = self.versions.entry((shard, view)).or_default();
+        if version < *newest {
             return Err(VERSIONS_RISE);
         }
+        *newest = version;
         let known = self.contents.entry((shard, version)).or_insert_with(|| digest.clone());
         if *known == digest { Ok(()) } else { Err(ONE_CONTENT) }
     }
@@ -148,6 +157,11 @@ fn rows(status: &TrainingStatus) -> Result<(), &'static str> {
 /// As the registry's log has it.
 #[derive(Deserialize)]
 struct Record {
+    value: Value,
+}
+
+#[derive(Deserialize)]
+struct Value {
     entry: LogEntry,
 }
 
@@ -160,7 +174,7 @@ async fn registered(disk: &Disk) -> Vec<(VersionDescription, bool)> {
         for entry in entries {
             let Some(bytes) = read(&*folder, &entry.location).await else { continue };
             let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { continue };
-            if let LogEntry::Published { description } = record.entry {
+            if let LogEntry::Published { description } = record.value.entry {
                 let whole = is_whole(&*folder, &description).await;
                 found.push((description, whole));
             }

@@ -24,6 +24,8 @@ thread_local! {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Commit {
     pub(super) shard: u64,
+    /// Who committed it.
+    pub(super) server: u64,
     pub(super) view: u64,
     /// What the step has made.
     pub(super) version: u64,
@@ -119,6 +121,7 @@ impl Visit for Commit {
     fn record_u64(&mut self, field: &Field, value: u64) {
         match field.name() {
             "shard" => self.shard = value,
+            "server" => self.server = value,
             "view" => self.view = value,
             _ => self.version = value,
         }

@@ -80,6 +80,12 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 impl Report {
+    /// Replicas that took a lost primary's place, as the last coordinator counts them.
+    #[must_use]
+    pub fn promotions(&self) -> u64 {
+        self.training.as_ref().map_or(0, |training| training.promotions)
+    }
+
     /// Digest of the trained state; `None` where nothing was trained to its end.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {
@@ -155,8 +161,11 @@ impl fmt::Display for Report {
             counts.actor_restarts
         )?;
         if let Some(training) = &self.training {
-            let TrainingStatus { view, rollbacks, new_leases, .. } = training;
-            writeln!(f, "{view}, {rollbacks} rollbacks, {new_leases} new leases")?;
+            let TrainingStatus { view, promotions, rollbacks, new_leases, .. } = training;
+            writeln!(
+                f,
+                "{view}, {promotions} promotions, {rollbacks} rollbacks, {new_leases} views that went on"
+            )?;
         }
         write!(f, "faults:\n{}", self.plan)?;
         if self.broken.is_some() {

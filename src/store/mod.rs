@@ -1,6 +1,7 @@
 //! Where artifacts, checkpoints and the registry's log are kept: a folder, by path or URL.
 
 mod checkpoint_store;
+pub mod coordination;
 mod lock;
 mod registry_store;
 mod sealed;
@@ -30,6 +31,8 @@ pub enum StoreError {
     Folder { path: PathBuf, source: std::io::Error },
     #[error("folder {} can't be opened: {source}", path.display())]
     Open { path: PathBuf, source: object_store::Error },
+    #[error(transparent)]
+    Coordination(#[from] coordination::PlaceError),
     #[error("{} is used by a run of {owner}; end it, or change checkpoint.store", path.display())]
     InUse { path: PathBuf, owner: String },
 }

@@ -1,10 +1,16 @@
 //! The files of the model registry.
 //!
 //! ```text
-//! log/00000000000000000001.json          one change of the catalog; written once, never changed
+//! log/00000000000000000001.json          one change of the catalog; written once, never changed;
+//!                                        sealed, with the seal of the one before
 //! models/<model>/<version>/model.safetensors
 //! models/<model>/<version>/description.json
 //! ```
+//!
+//! The seals make a chain: a changed, exchanged or missing entry breaks it at the next one. Nothing
+//! follows the newest ones; that they are gone is noticed by a registry that has read them (it reads
+//! its newest entry again with each look), by the folders of their versions, whose numbers go to no
+//! other run, and by a coordinator whose run is published according to its checkpoint store.
 //!
 //! A version is published by its log entry. What a publication that was cut off left under
 //! `models` is seen by nobody, and the next one takes the same number: it finds the plain names
@@ -20,17 +26,19 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use gradmesh_actors::catalog::LogEntry;
 use gradmesh_actors::messages::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
-    RemoveArtifact, Values, WriteArtifact,
+    RemoveArtifact, Sealed as SealedEntry, Values, WriteArtifact,
 };
+use gradmesh_actors::planted::{self, Bug};
 use gradmesh_actors::version::{Artifact, TensorShape, VersionDescription};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 
+use super::sealed::Sealed;
 use super::tensors::{NamedTensor, TensorFile, read_safetensors, write_safetensors};
 
-/// Of the log's records. A later one may add fields beside `entry` without a new number.
-const FORMAT: u32 = 1;
+/// Of the log's records. 1 had no seals.
+const FORMAT: u32 = 2;
 
 /// Log entries that are read at a time: enough to hide the latency of a remote store.
 const READS: usize = 16;
@@ -53,9 +61,23 @@ pub struct RegistryStore {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Record {
     format: u32,
+    previous: Option<String>,
     entry: LogEntry,
+}
+
+/// What every format has said of itself, at one of two places.
+#[derive(Deserialize)]
+struct Format {
+    format: Option<u32>,
+    value: Option<Inner>,
+}
+
+#[derive(Deserialize)]
+struct Inner {
+    format: u32,
 }
 
 impl RegistryStore {
@@ -74,20 +96,31 @@ impl RegistryStore {
         }
     }
 
-    async fn append(&self, number: u64, entry: LogEntry) -> Result<Appended, RegistryStoreError> {
+    async fn append(&self, message: AppendEntry) -> Result<Appended, RegistryStoreError> {
+        let AppendEntry { number, previous, entry } = message;
         let path = entry_path(number);
-        let record = Record { format: FORMAT, entry };
-        let json = serde_json::to_vec(&record).map_err(|cause| failed("write", &path, &cause))?;
+        let record = Record { format: FORMAT, previous, entry };
+        let json = Sealed::write(record).map_err(|cause| failed("write", &path, &cause))?;
+        // What can't be read back would close the log to all who come after.
+        let (_, seal) = Sealed::<Record>::read_with_seal(&json)
+            .map_err(|cause| failed("write", &path, &cause))?;
         if json.len() as u64 > ENTRY_BYTES_MAX {
             let cause = format!("it has {} bytes, at most {ENTRY_BYTES_MAX} can be", json.len());
             return Err(failed("write", &path, &cause));
         }
-        Ok(if self.create(&path, json.into()).await? { Appended::Written } else { Appended::Taken })
+        if planted::is(Bug::EntryOverwritten) {
+            let put = self.store.put(&path, json.into()).await;
+            return put
+                .map(|_| Appended::Written { seal })
+                .map_err(|cause| failed("write", &path, &cause));
+        }
+        let written = self.create(&path, json.into()).await?;
+        Ok(if written { Appended::Written { seal } } else { Appended::Taken })
     }
 
-    async fn read_log(&self, after: u64) -> Result<Vec<LogEntry>, RegistryStoreError> {
-        let last = self.last_entry(after).await?;
-        let reads = stream::iter(after + 1..=last).map(|number| self.read_entry(number));
+    async fn read_log(&self, known: u64) -> Result<Vec<SealedEntry>, RegistryStoreError> {
+        let last = self.last_entry(known).await?;
+        let reads = stream::iter(known.max(1)..=last).map(|number| self.read_entry(number));
         reads.buffered(READS).try_collect().await
     }
 
@@ -114,7 +147,7 @@ impl RegistryStore {
         Ok(last)
     }
 
-    async fn read_entry(&self, number: u64) -> Result<LogEntry, RegistryStoreError> {
+    async fn read_entry(&self, number: u64) -> Result<SealedEntry, RegistryStoreError> {
         let path = entry_path(number);
         let unreadable =
             |cause: String| RegistryStoreError::Unreadable { path: path.to_string(), cause };
@@ -129,13 +162,15 @@ impl RegistryStore {
             return Err(unreadable(format!("it has {} bytes", file.meta.size)));
         }
         let json = file.bytes().await.map_err(|cause| failed("read", &path, &cause))?;
-        let record: Record =
-            serde_json::from_slice(&json).map_err(|cause| unreadable(cause.to_string()))?;
-        if record.format != FORMAT {
-            let format = record.format;
-            return Err(unreadable(format!("its format is {format}, this build reads {FORMAT}")));
+        if let Some(format) = format(&json).filter(|format| *format != FORMAT) {
+            let cause = format!(
+                "its format is {format}, this build reads {FORMAT}; start with another registry.store, or read this one with the build that wrote it"
+            );
+            return Err(RegistryStoreError::Format { path: path.to_string(), cause });
         }
-        Ok(record.entry)
+        let (Record { previous, entry, .. }, seal) = Sealed::<Record>::read_with_seal(&json)
+            .map_err(|cause| unreadable(cause.to_string()))?;
+        Ok(SealedEntry { seal, previous, entry })
     }
 
     async fn write_artifact(&self, message: WriteArtifact) -> Result<Artifact, RegistryStoreError> {
@@ -292,6 +327,12 @@ impl RegistryStore {
     }
 }
 
+/// The format that a record says it has; `None` where it is none.
+fn format(json: &[u8]) -> Option<u32> {
+    let Format { format, value } = serde_json::from_slice(json).ok()?;
+    format.or(value.map(|inner| inner.format))
+}
+
 fn entry_path(number: u64) -> Path {
     Path::from(format!("log/{number:020}.json"))
 }
@@ -332,7 +373,7 @@ impl Handler<AppendEntry> for RegistryStore {
 
     fn handle(&mut self, message: AppendEntry, _ctx: &mut Self::Context) -> Self::Result {
         let store = self.clone();
-        Box::pin(async move { store.append(message.number, message.entry).await })
+        Box::pin(async move { store.append(message).await })
     }
 }
 
@@ -341,7 +382,7 @@ impl Handler<ReadLog> for RegistryStore {
 
     fn handle(&mut self, message: ReadLog, _ctx: &mut Self::Context) -> Self::Result {
         let store = self.clone();
-        Box::pin(async move { store.read_log(message.after).await })
+        Box::pin(async move { store.read_log(message.known).await })
     }
 }
 

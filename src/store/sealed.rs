@@ -36,12 +36,20 @@ impl<T: Serialize + DeserializeOwned> Sealed<T> {
     /// # Errors
     /// No JSON of this form, or a broken seal.
     pub(super) fn read(text: &[u8]) -> Result<T, SealError> {
+        Self::read_with_seal(text).map(|(value, _)| value)
+    }
+
+    /// The same with the seal, in hexadecimal.
+    ///
+    /// # Errors
+    /// As [`Sealed::read`].
+    pub(super) fn read_with_seal(text: &[u8]) -> Result<(T, String), SealError> {
         let Self { blake3: expected, value } = serde_json::from_slice(text)?;
         let got = digest(&value)?;
         if got != expected {
             return Err(SealError::Broken { expected, got });
         }
-        Ok(value)
+        Ok((value, got))
     }
 }
 

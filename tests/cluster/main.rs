@@ -17,4 +17,5 @@ mod grid;
 mod lasting;
 mod moved_data;
 mod recovery;
+mod registries;
 mod status;

@@ -112,15 +112,17 @@ fn the_death_of_a_worker_with_residuals_rolls_back_and_moves_no_bit() {
 }
 
 #[test]
-fn the_death_of_a_server_rolls_back_and_moves_no_bit() {
+fn the_replica_of_a_dead_server_takes_its_place_and_moves_no_bit() {
     let summary = survives_death_of("ps-1", DENSE);
-    assert!(summary["rollbacks"].as_u64() > Some(0), "{summary}");
+    assert!(summary["promotions"].as_u64() > Some(0), "{summary}");
+    assert_eq!(summary["rollbacks"], 0, "{summary}");
 }
 
 #[test]
 fn the_death_of_the_server_that_combines_norms_moves_no_bit_with_residuals() {
     let summary = survives_death_of("ps-0", SPARSE);
-    assert!(summary["rollbacks"].as_u64() > Some(0), "{summary}");
+    assert!(summary["promotions"].as_u64() > Some(0), "{summary}");
+    assert_eq!(summary["rollbacks"], 0, "{summary}");
 }
 
 #[test]

@@ -76,6 +76,36 @@ impl Job {
         job
     }
 
+    /// One that trains, two that have a registry and a service each, `a` and `b`, and `c`, which has
+    /// a service alone. Services listen on the ports of `http-a`, `http-b` and `http-c`.
+    pub(crate) fn two_registries(sets: &[&str]) -> Self {
+        let mut job = Self::embedded(sets);
+        let mut text = std::fs::read_to_string(job.config()).unwrap();
+        for (name, roles) in [
+            ("main", r#"["coordinator", "server", "worker"]"#),
+            ("a", r#"["registry", "service"]"#),
+            ("b", r#"["registry", "service"]"#),
+            ("c", r#"["service"]"#),
+        ] {
+            let port = free_port();
+            let node = format!("name = \"{name}\"\naddress = \"127.0.0.1:{port}\"");
+            write!(text, "\n[[nodes]]\n{node}\nroles = {roles}\n").unwrap();
+            job.ports.push((name.to_owned(), port));
+            if roles.contains("service") {
+                let listen = free_port();
+                writeln!(text, "listen = \"127.0.0.1:{listen}\"").unwrap();
+                job.ports.push((format!("http-{name}"), listen));
+            }
+        }
+        std::fs::write(job.config(), text).unwrap();
+        job
+    }
+
+    /// As the processes of this job read it.
+    pub(crate) fn load(&self) -> gradmesh::config::Config {
+        gradmesh::config::Config::load(&self.config(), &self.sets, std::iter::empty()).unwrap()
+    }
+
     pub(crate) fn set(&mut self, set: &str) {
         self.sets.push(set.to_owned());
     }

@@ -65,6 +65,9 @@ fn three_nodes_train_the_job_of_cluster_toml() {
     let names: Vec<_> = config.nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["main", "ps-0", "ps-1", "worker-0", "worker-1"]);
     assert_eq!(config.nodes[0].roles, [Role::Coordinator, Role::Registry, Role::Service]);
+    assert_eq!(config.nodes[1].roles, [Role::Server, Role::Registry, Role::Service]);
+    let listens = config.nodes.iter().map(|node| node.listens_on(config.service.listen).port());
+    assert_eq!(listens.take(2).collect::<Vec<_>>(), [8080, 8081]);
     assert_eq!(config.servers.shards, 2);
     let data = &mut config.job.data;
     for path in [

@@ -49,10 +49,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("job.gradient.codec", &["16", "'fp8'"]),
     ("job.gradient.top_k", &["0", "1.1", "'1%'"]),
     ("servers.shards", &["0", "1025", "'two'"]),
+    ("servers.replicas", &["-1", "9", "'two'"]),
     ("workers.count", &["0", "4097", "'two'"]),
     ("checkpoint.store", &["1", "''", "\"a\\u0000b\""]),
     ("checkpoint.every_steps", &["0", "1000000001", "'often'"]),
     ("checkpoint.keep", &["0", "1001", "'all'"]),
+    ("coordination.store", &["1", "''", "\"a\\u0000b\""]),
+    ("coordination.lease_ms", &["99", "60001", "'1 s'"]),
     ("registry.store", &["1", "''", "\"a\\u0000b\""]),
     ("service.listen", &["8080", "'localhost:8080'", "'127.0.0.1'", "'127.0.0.1:65536'"]),
     ("detector.heartbeat_ms", &["9", "60001", "'250 ms'"]),
@@ -62,6 +65,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("supervisor.backoff_ms", &["0", "60001", "'50 ms'"]),
     ("nodes.name", &["1", "''", "'two words'"]),
     ("nodes.address", &["7100", "'main:7100'", "'127.0.0.1'", "'127.0.0.1:0'"]),
+    ("nodes.listen", &["8080", "'localhost:8080'", "'127.0.0.1:80'"]),
     ("nodes.roles", &["'worker'", "[]", "['boss']", "['worker', 'worker']", "[1]"]),
 ];
 

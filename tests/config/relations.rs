@@ -30,6 +30,29 @@ fn checkpoints_and_versions_have_folders_of_their_own() {
 }
 
 #[test]
+fn coordination_has_a_folder_of_its_own() {
+    for other in ["checkpoint.store", "registry.store"] {
+        let problem = problem(&toml(&[("coordination.store", "'data'"), (other, "'./data'")]));
+        assert_eq!(problem.key, "coordination.store");
+        assert_eq!(problem.problem, format!("the same folder as {other}"));
+    }
+}
+
+#[test]
+fn etcd_is_written_as_a_url_and_needs_its_feature() {
+    let broken = problem(&toml(&[("coordination.store", "'etcd://host/prefix'")]));
+    assert_eq!(broken.key, "coordination.store");
+    assert!(broken.what_to_do.contains("etcd://host:2379,host:2379/prefix"), "{broken}");
+    let whole = toml(&[("coordination.store", "'etcd://host:2379/prefix'")]);
+    if cfg!(feature = "etcd") {
+        assert_eq!(parse(&whole).err(), None);
+    } else {
+        let problem = problem(&whole);
+        assert!(problem.what_to_do.contains("cargo's feature etcd"), "{problem}");
+    }
+}
+
+#[test]
 fn labels_go_with_idx_and_with_its_rows() {
     let idx = [("job.data.format", "'idx'"), ("job.data.train_labels", "'labels'")];
     assert_eq!(parse(&toml(&idx)).err(), None);
@@ -84,10 +107,58 @@ fn nodes_share_no_name_address_or_single_role() {
     assert_eq!(parse(&two("b", "2", "worker")).err(), None);
     assert_eq!(problem(&two("a", "2", "worker")).key, "nodes[1].name");
     assert_eq!(problem(&two("b", "1", "worker")).key, "nodes[1].address");
-    for role in ["coordinator", "registry"] {
-        let problem = problem(&two("b", "2", role)).problem;
-        assert_eq!(problem, format!("2 nodes have the role {role}, of which there is one"));
+    let problem = problem(&two("b", "2", "coordinator")).problem;
+    assert_eq!(problem, "2 nodes have the role coordinator, of which there is one");
+}
+
+/// Two nodes that serve, on `addresses`, each with more of its own.
+fn two_services(addresses: [&str; 2], more: [&str; 2]) -> String {
+    let node = |name: &str, roles: &str, at: usize| {
+        let (address, more) = (addresses[at], more[at]);
+        format!("{{ name = '{name}', address = '{address}', roles = [{roles}] {more} }}")
+    };
+    let all = "'coordinator', 'server', 'worker', 'registry', 'service'";
+    let (a, b) = (node("a", all, 0), node("b", "'registry', 'service'", 1));
+    toml(&[("nodes", &format!("[{a}, {b}]")), ("service.listen", "'127.0.0.1:8080'")])
+}
+
+#[test]
+fn any_number_of_nodes_may_have_registry_and_service() {
+    let machines = two_services(["10.0.0.1:7100", "10.0.0.2:7100"], ["", ""]);
+    assert_eq!(parse(&machines).err(), None);
+    let apart = two_services(["127.0.0.1:1", "127.0.0.1:2"], ["", ", listen = '127.0.0.1:8081'"]);
+    let config = parse(&apart).unwrap();
+    let listens = config.nodes.iter().map(|node| node.listens_on(config.service.listen).port());
+    assert_eq!(listens.collect::<Vec<_>>(), [8080, 8081]);
+}
+
+#[test]
+fn services_of_one_machine_listen_on_addresses_of_their_own() {
+    let here = ["127.0.0.1:1", "127.0.0.1:8081"];
+    let missing = problem(&two_services(here, ["", ""]));
+    assert_eq!(missing.key, "nodes[1].listen");
+    let expected = "is missing, and on service.listen (127.0.0.1:8080) nodes[0] answers HTTP there";
+    assert_eq!(missing.problem, expected);
+    for (listen, expected) in [
+        ("127.0.0.1:8080", "nodes[0] answers HTTP there"),
+        ("0.0.0.0:8080", "nodes[0] answers HTTP there"),
+        ("0.0.0.0:8081", "nodes[1].address is the same"),
+        ("127.0.0.1:1", "nodes[0].address is the same"),
+    ] {
+        let listen = format!(", listen = '{listen}'");
+        let found = problem(&two_services(here, ["", &listen]));
+        assert_eq!(found.problem, expected);
+        assert_eq!(found.what_to_do, "set nodes[1].listen to an address of its own");
     }
+    // Port 0 is one of its own.
+    let free = two_services(here, ["", ", listen = '127.0.0.1:0'"]);
+    assert_eq!(parse(&free).err(), None);
+}
+
+#[test]
+fn a_node_that_serves_nothing_has_no_place_to_listen() {
+    let problem = problem(&toml_of_node(("nodes.listen", "'127.0.0.1:80'")));
+    assert_eq!(problem.problem, "this node has not the role service");
 }
 
 #[test]
@@ -104,6 +175,7 @@ fn digest_is_that_of_what_all_nodes_agree_on() {
         ("service.listen", "'0.0.0.0:80'"),
         ("checkpoint.store", "'elsewhere'"),
         ("checkpoint.keep", "9"),
+        ("coordination.store", "'elsewhere'"),
         ("registry.store", "'elsewhere'"),
         ("detector.heartbeat_ms", "100"),
         ("supervisor.restarts_max", "1"),
@@ -121,6 +193,7 @@ fn digest_is_that_of_what_all_nodes_agree_on() {
         ("servers.shards", "2"),
         ("workers.count", "3"),
         ("checkpoint.every_steps", "100"),
+        ("coordination.lease_ms", "2000"),
     ] {
         assert_ne!(digest(&[change]), same, "{change:?}");
     }

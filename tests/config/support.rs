@@ -24,7 +24,10 @@ pub(crate) fn toml(changes: &[(&str, &str)]) -> String {
 /// TOML of the least configuration with one node, of which one key is changed.
 pub(crate) fn toml_of_node(change: (&str, &str)) -> String {
     let pairs = NODE.iter().map(|(key, value)| if *key == change.0 { change.1 } else { value });
-    let names = NODE.iter().map(|(key, _)| key.trim_start_matches("nodes."));
+    let more = NODE.iter().all(|(key, _)| *key != change.0).then_some(change);
+    let pairs = pairs.chain(more.map(|(_, value)| value));
+    let names = NODE.iter().copied().chain(more);
+    let names = names.map(|(key, _)| key.trim_start_matches("nodes."));
     let pairs: Vec<_> = names.zip(pairs).map(|(name, value)| format!("{name} = {value}")).collect();
     toml(&[("nodes", &format!("[{{ {} }}]", pairs.join(", ")))])
 }

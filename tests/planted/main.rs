@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 #![allow(clippy::print_stdout, reason = "a table for the documentation")]
 
+#[path = "../simulation/registries.rs"]
+mod registries;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -51,23 +54,31 @@ const GRADIENTS: [&[&str]; 2] = [
 /// More of them, and nobody comes to an end: nothing of these runs needs more than a few.
 const ROLLBACKS_MAX: u64 = 100;
 
-fn cluster(gradient: &[&str]) -> Sim {
+/// Servers, and copies of each shard beside its primary: with them a loss costs nothing, without
+/// them everyone goes back to a checkpoint.
+const SERVERS: [(usize, &str); 2] = [(3, "servers.replicas=1"), (2, "servers.replicas=0")];
+
+fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
     let sets: Vec<String> = JOB.iter().chain(gradient).map(|&set| set.to_owned()).collect();
+    let sets = [sets, vec![replicas.to_owned()]].concat();
     let mut config = Config::load(&file, &sets, std::iter::empty()).unwrap();
     let roles = [
         ("main", Role::Coordinator),
         ("registry", Role::Registry),
-        ("ps-0", Role::Server),
-        ("ps-1", Role::Server),
         ("worker-0", Role::Worker),
         ("worker-1", Role::Worker),
         ("worker-2", Role::Worker),
+        ("ps-0", Role::Server),
+        ("ps-1", Role::Server),
+        ("ps-2", Role::Server),
     ];
+    let roles = roles.into_iter().take(5 + servers);
     let node = |(port, (name, role)): (u16, (&str, Role))| NodeConfig {
         name: name.to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         roles: vec![role],
+        listen: None,
     };
     config.nodes = (7000..).zip(roles).map(node).collect();
     Sim::cluster(config)
@@ -85,23 +96,24 @@ fn cluster(gradient: &[&str]) -> Sim {
         })
 }
 
-/// Both clusters, and the digests of their calm runs.
+/// All clusters, and the digests of their calm runs.
 fn clusters() -> &'static [(Sim, String)] {
     static CLUSTERS: OnceLock<Vec<(Sim, String)>> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
-        let calm = |gradient| {
-            let sim = cluster(gradient);
+        let calm = |(gradient, servers)| {
+            let sim = cluster(gradient, servers);
             let report = sim.clone().faults([]).run(Seed(0));
             let digest = report.digest().map(str::to_owned);
             (sim, digest.unwrap_or_else(|| panic!("a calm run failed: {report}")))
         };
-        GRADIENTS.map(calm).into()
+        let all = SERVERS.iter().flat_map(|servers| GRADIENTS.map(|gradient| (gradient, *servers)));
+        all.map(calm).collect()
     })
 }
 
 /// Runs a seed, on the cluster that it draws; what went wrong.
 fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
-    let (sim, calm) = &clusters()[(seed % 2) as usize];
+    let (sim, calm) = &clusters()[(seed % 4) as usize];
     let mut sim = sim.clone();
     if let Some(bug) = bug {
         sim = sim.plant(bug);
@@ -117,8 +129,30 @@ fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     Some((broken, report))
 }
 
+/// The same with two registries and no training.
+fn broken_registries(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
+    let mut sim = registries::two_registries();
+    if let Some(bug) = bug {
+        sim = sim.plant(bug);
+    }
+    let report = sim.run(Seed(seed));
+    let broken = report.broken.as_ref()?.to_string();
+    Some((broken, report))
+}
+
+type Hunt = fn(u64, Option<Bug>) -> Option<(String, Report)>;
+
+/// Where a bug shows.
+fn hunt(bug: Bug) -> Hunt {
+    if Bug::OF_REGISTRIES.contains(&bug) { broken_registries } else { broken }
+}
+
 /// The first of these seeds that breaks, on all cores.
-fn first_broken(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Option<(u64, String, Report)> {
+fn first_broken(
+    seeds: std::ops::Range<u64>,
+    bug: Option<Bug>,
+    broken: Hunt,
+) -> Option<(u64, String, Report)> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let mut from = seeds.start;
     while from < seeds.end {
@@ -170,7 +204,7 @@ fn each_planted_bug_is_found() {
         let (mut seeds, mut seconds, mut by) = (Vec::new(), Vec::new(), BTreeMap::new());
         for base in (0..bases()).map(|base| base * BASE) {
             let before = cpu_seconds();
-            let found = first_broken(base..base + SEEDS_MAX, Some(bug));
+            let found = first_broken(base..base + SEEDS_MAX, Some(bug), hunt(bug));
             seconds.push(cpu_seconds() - before);
             match found {
                 Some((seed, broken, report)) => {
@@ -201,8 +235,10 @@ fn the_same_seeds_pass_without_a_bug() {
     let before = cpu_seconds();
     let seeds = std::env::var("PLANTED_CALM").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
     for base in (0..bases()).map(|base| base * BASE) {
-        if let Some((_, broken, report)) = first_broken(base..base + seeds, None) {
-            panic!("{broken}\n{report}\n{}", report.timeline());
+        for hunt in [broken as Hunt, broken_registries] {
+            if let Some((_, broken, report)) = first_broken(base..base + seeds, None, hunt) {
+                panic!("{broken}\n{report}\n{}", report.timeline());
+            }
         }
     }
     println!("{seeds} seeds without a bug: {:.1} CPU s", cpu_seconds() - before);
@@ -212,9 +248,18 @@ fn the_same_seeds_pass_without_a_bug() {
 /// exchange, and the worker computed a step more on its restored residuals.
 #[test]
 fn an_answer_that_comes_with_a_new_lease_does_not_count() {
-    let (sim, calm) = &clusters()[0];
+    let (sim, calm) = &clusters()[2];
     let late = delay("worker-0", "main", 215).at("359ms").for_("841ms");
     let report = sim.clone().faults([late]).run(Seed(974));
     assert!(report.passed(), "{report}");
     assert_eq!(report.digest(), Some(calm.as_str()), "{report}");
+}
+
+#[test]
+fn one_seed() {
+    let Ok(seed) = std::env::var("ONE") else { return };
+    let (sim, _) = &clusters()[(seed.parse::<u64>().unwrap() % 4) as usize];
+    let report =
+        sim.clone().limit(Duration::from_secs(5)).keep_events().run(Seed(seed.parse().unwrap()));
+    println!("{report}\n{}", report.timeline());
 }

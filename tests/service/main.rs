@@ -373,5 +373,5 @@ fn a_port_in_use_is_an_error_that_names_the_key() {
     let text = second.unwrap_err().to_string();
     let expected = ServiceError::InUse { listen: server.address }.to_string();
     assert_eq!(text, expected);
-    assert!(text.ends_with("change service.listen"));
+    assert!(text.ends_with("change service.listen or the listen of its node"));
 }

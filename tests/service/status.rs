@@ -37,11 +37,15 @@ fn run() -> TrainingStatus {
         train_rows: Some(30),
         checkpoint: None,
         shards: 1,
+        servers: 1,
+        replicas: 0,
         workers: 2,
         ledger: Ledger::default(),
         bytes: BytesMoved::default(),
         lost: 0,
         new_leases: 0,
+        promotions: 0,
+        handovers: 0,
         rollbacks: 0,
     }
 }

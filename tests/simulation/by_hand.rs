@@ -16,10 +16,18 @@ fn survives(faults: impl IntoIterator<Item = Fault>) -> Report {
 }
 
 #[test]
-fn a_killed_server_is_rolled_back_to() {
+fn the_replica_of_a_killed_server_takes_its_place() {
     let report = survives([kill("ps-1").at("300ms").for_("500ms")]);
-    assert!(report.training.unwrap().rollbacks > 0);
+    assert!(report.promotions() > 0, "{report}");
+    assert_eq!(report.training.unwrap().rollbacks, 0);
     assert_eq!(report.counts.restarts, 1);
+}
+
+#[test]
+fn a_server_and_its_replica_that_are_killed_together_are_rolled_back_to() {
+    let both = ["ps-0", "ps-1"].map(|server| kill(server).at("300ms").for_("500ms"));
+    let report = survives(both);
+    assert!(report.training.unwrap().rollbacks > 0);
 }
 
 #[test]

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
 mod by_hand;
+mod registries;
 mod repeatability;
 mod swarm;
+mod two_registries;
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use gradmesh::sim::{Sim, Swarm, World};
 use crate::{HARD, digits};
 
 /// Fresh ones each time with `GRADMESH_SIM_FROM`.
-fn seeds(count: u64) -> std::ops::Range<u64> {
+pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let from = number("GRADMESH_SIM_FROM").unwrap_or(0);
     from..from + number("GRADMESH_SIM_SEEDS").unwrap_or(count)

@@ -1,21 +1,30 @@
-//! ParameterServer → the first shard's ParameterServer: block sums for the global norm of a step.
+//! ParameterServer → the first shard's primary: what it knows of the global norm of a step.
 
 use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
 use crate::ids::{ShardId, Version};
 
-/// Hands in one shard's sums of squares, and asks for the sum over all shards.
+/// Hands in one shard's sums of squares, or the sum over all of them, and asks for the latter.
 ///
-/// Answered when every shard has handed in its own. The sums of a step have one value whatever
+/// Answered when every shard has handed in its own, or one of them the whole. The sums of a step have one value whatever
 /// happened before, so this needs no view.
 #[derive(Clone, Debug, PartialEq, actix::Message, Serialize, Deserialize)]
 #[rtype(result = "Result<CombinedNorm, NormError>")]
 pub struct CombineNorm {
     pub step: Version,
     pub shard: ShardId,
-    /// One a block of the shard, in block order.
-    pub sums: Vec<f64>,
+    pub part: NormPart,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormPart {
+    /// Sums of squares, one a block of the shard, in block order.
+    Sums(Vec<f64>),
+    /// The sum over all shards: this one has applied the step. A first shard that took another
+    /// one's place may need it.
+    Whole(f64),
 }
 
 /// Sum of the squares of the whole gradient.

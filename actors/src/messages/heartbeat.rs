@@ -3,20 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
-use crate::ids::{Incarnation, ShardId, View, WorkerId};
+use crate::ids::{Incarnation, ShardCopy, View, WorkerId};
 use crate::plan::JobOffer;
 
 /// An actor that the coordinator has an eye on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Member {
-    Shard(ShardId),
+    Copy(ShardCopy),
     Worker(WorkerId),
 }
 
 impl std::fmt::Display for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Shard(shard) => shard.fmt(f),
+            Self::Copy(copy) => copy.fmt(f),
             Self::Worker(worker) => worker.fmt(f),
         }
     }

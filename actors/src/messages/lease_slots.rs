@@ -3,22 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
-use crate::ids::{Version, View, WorkerId};
+use crate::ids::{ServerId, Version, View, WorkerId};
 use crate::reduction::Span;
 
 /// Replaces the worker's lease. Whatever it is doing for a lower view, it drops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, actix::Message, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, actix::Message, Serialize, Deserialize)]
 #[rtype(result = "Result<(), LeaseError>")]
 pub struct LeaseSlots {
     pub view: View,
     pub worker: WorkerId,
     /// Contiguous; empty for a worker that stands by.
     pub slots: Span,
-    /// Everyone went back to this checkpoint: parameters and residuals that the worker holds are
-    /// of steps that didn't happen.
-    pub rolled_back_to: Option<Version>,
-    /// Cut of the parameters, and which versions are saved: as the shards were told.
-    pub shards: u32,
+    /// The primary of each shard, in shard order.
+    pub primaries: Vec<ServerId>,
+    /// The view in which everyone went back last, and to which version: parameters and residuals
+    /// that a worker holds from before are of steps that didn't happen.
+    pub lineage: View,
+    pub rolled_back_to: Version,
+    /// Which versions are saved: as the shards were told.
     pub checkpoint_every: u64,
 }
 
@@ -31,7 +33,9 @@ pub enum LeaseError {
     #[error("{got} are not slots of this job, which has {slots}")]
     WrongSlots { got: Span, slots: u32 },
     #[error("a lease of {got} shards reached a worker that knows {expected}")]
-    WrongShards { expected: usize, got: u32 },
+    WrongShards { expected: usize, got: usize },
+    #[error("a lease with {got} as a primary reached a worker that knows {servers} servers")]
+    NoSuchServer { servers: usize, got: ServerId },
     #[error(transparent)]
     Link(#[from] LinkError),
 }

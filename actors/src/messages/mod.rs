@@ -5,19 +5,22 @@
 //! | [`PushGradient`] | Worker → ParameterServer | gradients of a step; the reply is the next version |
 //! | [`PullParameters`] | Worker → ParameterServer | a version, for a worker that has none |
 //! | [`CombineNorm`] | ParameterServer → ParameterServer | the global norm, over all shards |
-//! | [`RestoreShard`], [`AdoptView`] | Coordinator → ParameterServer | own a shard from a version on, in a view |
+//! | [`RestoreShard`], [`AdoptView`] | Coordinator → ParameterServer | what a copy of a shard is in a view, from which version on |
+//! | [`Replicate`], [`FillShard`] | ParameterServer → ParameterServer | copies of a shard follow its primary |
 //! | [`LeaseSlots`] | Coordinator → Worker | which slots to compute |
 //! | [`Heartbeat`] | node → Coordinator | who is alive |
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
+//! | [`coordination`] | Coordinator → the node's own store | local: who leads, in which view, with what state |
 //! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
 //! | [`FindModel`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
 //! | [`Predict`] | service → Predictor | answer a request |
 
 pub mod checkpoint_store;
 mod combine_norm;
+pub mod coordination;
 mod delete_version;
 mod fetch_model;
 mod find_model;
@@ -32,13 +35,14 @@ mod push_gradient;
 mod registry_error;
 mod registry_store;
 mod remove_alias;
+mod replicate;
 mod report_shard;
 mod restore_shard;
 mod run_status;
 mod set_alias;
 mod tensors;
 
-pub use combine_norm::{CombineNorm, CombinedNorm, NormError};
+pub use combine_norm::{CombineNorm, CombinedNorm, NormError, NormPart};
 pub use delete_version::DeleteVersion;
 pub use fetch_model::{FetchModel, FetchedModel};
 pub use find_model::FindModel;
@@ -46,19 +50,20 @@ pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
-pub use predict::{Predict, PredictError, Prediction};
+pub use predict::{Predict, PredictError, Prediction, Resolved};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};
 pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
-pub use registry_error::{ChangeError, FindError};
+pub use registry_error::{ChangeError, FindError, TryAnother};
 pub use registry_store::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
-    RemoveArtifact, WriteArtifact, ask_store,
+    RemoveArtifact, Sealed, WriteArtifact, ask_store,
 };
 pub use remove_alias::RemoveAlias;
+pub use replicate::{FillShard, Replicate, ReplicateError, Replicated, Update};
 pub use report_shard::{
     BytesMoved, FailureKind, ReportError, ReportFailure, ReportPart, ReportShard,
 };
-pub use restore_shard::{AdoptView, RestoreError, RestoreShard};
+pub use restore_shard::{AdoptView, Appointment, Duty, RestoreError, RestoreShard};
 pub use run_status::{GetStatus, StatusError};
 pub use set_alias::{AliasSet, SetAlias};

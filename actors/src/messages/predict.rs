@@ -50,9 +50,19 @@ pub struct Prediction {
     pub rows: usize,
     /// Values of a row.
     pub outputs: usize,
+    pub resolved: Resolved,
     /// Shape `[rows, outputs]`, row-major, finite.
     #[serde(skip)]
     pub values: Values,
+}
+
+/// How the name of a version became a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resolved {
+    /// A registry said it for this request.
+    Now,
+    /// No registry answers; it is what the name meant when one did last.
+    Before,
 }
 
 impl WirePart for Prediction {

@@ -39,6 +39,29 @@ pub enum ChangeError {
     Link(#[from] LinkError),
 }
 
+/// Whether another registry of the same store may answer where this one did not. A refusal is an
+/// answer: it is the same everywhere.
+pub trait TryAnother {
+    fn try_another(&self) -> bool;
+}
+
+impl TryAnother for FindError {
+    fn try_another(&self) -> bool {
+        self.may_pass()
+    }
+}
+
+impl TryAnother for ChangeError {
+    fn try_another(&self) -> bool {
+        match self {
+            Self::Store(error) => error.may_pass(),
+            Self::Busy { .. } | Self::Link(_) => true,
+            // The others write the same log.
+            Self::Contended { .. } | Self::Catalog(_) | Self::Values(_) => false,
+        }
+    }
+}
+
 impl FindError {
     /// Whether the same question may be answered later.
     pub fn may_pass(&self) -> bool {

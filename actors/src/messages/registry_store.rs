@@ -18,27 +18,43 @@ use crate::version::{Artifact, VersionDescription};
 const STORE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Appends entry `number` to the log, if the log has no such entry yet. The first entry is 1.
+///
+/// An entry carries the seal of the one before it, so that none of them can be changed, exchanged or
+/// taken out without a reader's notice.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Appended, RegistryStoreError>")]
 pub struct AppendEntry {
     pub number: u64,
+    /// Seal of entry `number - 1`; `None` for the first.
+    pub previous: Option<String>,
     pub entry: LogEntry,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// Durable, and the only entry of this number for ever.
-    Written,
+    Written { seal: String },
     /// The log has another entry of this number, or this one from an attempt whose answer was
     /// lost. Read the log and decide again.
     Taken,
 }
 
-/// Reads the entries `after + 1`, `after + 2`, … up to the end of the log.
+/// Reads entry `known` once more, so that its reader sees whether it is still the same one, and all
+/// that follow it. With 0 the whole log.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<Vec<LogEntry>, RegistryStoreError>")]
+#[rtype(result = "Result<Vec<Sealed>, RegistryStoreError>")]
 pub struct ReadLog {
-    pub after: u64,
+    pub known: u64,
+}
+
+/// An entry as it lies in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sealed {
+    /// BLAKE3 over all that the entry holds, `previous` included, in hexadecimal.
+    pub seal: String,
+    /// Seal of the entry before, as it was when this one was written; `None` for the first.
+    pub previous: Option<String>,
+    pub entry: LogEntry,
 }
 
 /// Writes the tensors of a version that is about to be published, and its description beside them.
@@ -85,8 +101,19 @@ pub enum RegistryStoreError {
     Unavailable { action: String, path: String, cause: String },
     #[error("log entry {path} can't be read: {cause}; restore the file from a backup")]
     Unreadable { path: String, cause: String },
-    #[error("log entry {path} is missing, later ones are there; restore the file from a backup")]
+    #[error("log entry {path} can't be read: {cause}")]
+    Format { path: String, cause: String },
+    /// Later ones are there, or it was read before.
+    #[error("log entry {path} is missing; restore the file from a backup")]
     Gap { path: String },
+    #[error(
+        "log entry {number} follows one with seal {got}, the one before it has {expected}: one of the two was changed; restore both from a backup"
+    )]
+    Chain { number: u64, expected: String, got: String },
+    #[error(
+        "log entry {number} was replaced: its seal was {expected} when it was read first, now it is {got}; restore the log from a backup"
+    )]
+    Replaced { number: u64, expected: String, got: String },
     #[error("log entry {number} contradicts the entries before it: {cause}")]
     Contradiction { number: u64, cause: String },
     #[error("artifact {path} is missing; restore it from a backup, or delete the version")]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
 use crate::checkpoint::SavedPart;
-use crate::ids::{ShardId, Slot, Version, View, WorkerId};
+use crate::ids::{ServerId, ShardCopy, ShardId, Slot, Version, View, WorkerId};
 use crate::ledger::Ledger;
 
 /// A snapshot of one shard's progress: a later one replaces an earlier one.
@@ -14,8 +14,11 @@ use crate::ledger::Ledger;
 #[rtype(result = "Result<(), ReportError>")]
 pub struct ReportShard {
     pub view: View,
-    pub shard: ShardId,
+    /// The primary.
+    pub copy: ShardCopy,
     pub version: Version,
+    /// Learners that have caught up: from now on no step is committed without them.
+    pub synced: Vec<ServerId>,
     /// The first shard's; `None` from the others.
     pub ledger: Option<Ledger>,
     pub bytes: BytesMoved,
@@ -30,6 +33,8 @@ pub struct BytesMoved {
     pub pushed_dense: u64,
     /// Parameters as they were sent.
     pub pulled: u64,
+    /// Steps and states as they were sent to other copies.
+    pub replicated: u64,
 }
 
 /// One part of a checkpoint is in the store: written by a shard, or by a worker for the residuals
@@ -60,6 +65,9 @@ pub struct ReportFailure {
 pub enum FailureKind {
     /// The checkpoint that this view began with can't be read any more: another one may do.
     Checkpoint,
+    /// The shards are at a version of which this worker has no residuals: a lease of its life before
+    /// reached it.
+    Residuals,
     /// The same would happen again.
     Lasting,
 }
@@ -73,6 +81,8 @@ pub enum ReportError {
     Link(#[from] LinkError),
     #[error("report of {got} refused, servers.shards is {shards} at the coordinator")]
     NoSuchShard { got: ShardId, shards: u32 },
+    #[error("report of {got} refused, the cluster has {servers} servers")]
+    NoSuchServer { got: ServerId, servers: u32 },
     #[error("report of {got} refused, workers.count is {workers} at the coordinator")]
     NoSuchWorker { got: WorkerId, workers: u32 },
     #[error("report of {got} refused, the last one is {last}")]
@@ -124,6 +134,7 @@ impl BytesMoved {
             pushed: self.pushed.saturating_add(other.pushed),
             pushed_dense: self.pushed_dense.saturating_add(other.pushed_dense),
             pulled: self.pulled.saturating_add(other.pulled),
+            replicated: self.replicated.saturating_add(other.replicated),
         }
     }
 }

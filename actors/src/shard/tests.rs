@@ -1,15 +1,27 @@
 //! Which gradient counts, told push by push; shards side by side where the norm joins them.
 
+mod follow;
 mod overflow;
 
 use super::*;
+use crate::codec::codec;
 use crate::ids::WorkerId;
 use crate::job::{CodecKind, JobSpec};
-use crate::messages::PartHeader;
+use crate::messages::NormPart;
+use crate::messages::{PartHeader, Payload, PushGradient};
 use crate::model::Score;
 use crate::norm::NormRounds;
 use crate::plan::JobOffer;
 use crate::plan::tests::{job, offer};
+use crate::reduction::Span;
+
+impl Shard {
+    /// Applies the step where nobody follows.
+    fn finish(&mut self, sum: Option<f64>) -> Result<Option<Save>, PushError> {
+        self.apply(sum)?;
+        Ok(self.commit())
+    }
+}
 
 /// Rows that each slot reports a step.
 const ROWS: u64 = 3;
@@ -93,10 +105,12 @@ fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRo
     // The last shard first: who asks first must not matter.
     for (id, asked) in asked.iter().enumerate().rev() {
         if let Aggregated::NeedsNorm(sums) = asked {
-            sum = rounds.add(Version(step), ShardId(id as u32), sums.clone()).unwrap();
+            sum = rounds
+                .add(Version(step), ShardId(id as u32), NormPart::Sums(sums.clone()))
+                .unwrap();
         }
     }
-    shards.iter_mut().for_each(|shard| drop(shard.commit(sum).unwrap()));
+    shards.iter_mut().for_each(|shard| drop(shard.finish(sum).unwrap()));
 }
 
 /// The bits of all shards after some steps, one shard after another.
@@ -129,7 +143,7 @@ fn a_push_that_comes_twice_counts_once() {
     }
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Complete));
     shard.aggregate().unwrap();
-    shard.commit(None).unwrap();
+    shard.finish(None).unwrap();
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Applied));
     assert_eq!(shard.version(), Version(1));
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
@@ -145,7 +159,7 @@ fn a_push_that_comes_again_while_the_norm_is_awaited_changes_nothing() {
     shard.accept(&push(&plan, 0, 0, 0..4)).unwrap();
     let Ok(Aggregated::NeedsNorm(sums)) = shard.aggregate() else { panic!("no norm wanted") };
     assert_eq!(shard.accept(&push(&plan, 0, 0, 0..4)), Ok(Accepted::Waiting));
-    shard.commit(Some(sums.iter().sum())).unwrap();
+    shard.finish(Some(sums.iter().sum())).unwrap();
     let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(job, 1, 1));
 }
@@ -158,7 +172,7 @@ fn rows_count_once_where_others_compute_the_same_slots_again() {
     shard.accept(&PushGradient { worker: WorkerId(1), ..push(&plan, 0, 0, 1..3) }).unwrap();
     shard.accept(&PushGradient { worker: WorkerId(2), ..push(&plan, 0, 0, 0..4) }).unwrap();
     shard.aggregate().unwrap();
-    shard.commit(None).unwrap();
+    shard.finish(None).unwrap();
     assert_eq!(shard.ledger().unwrap().rows, 4 * ROWS);
     assert_eq!(shard.ledger().unwrap().loss, 2.0);
 }
@@ -261,10 +275,10 @@ fn parts_stay_when_the_view_rises_and_pushes_of_the_view_before_are_refused() {
     let mut shard = one(job());
     let plan = Arc::clone(&shard.plan);
     shard.accept(&push(&plan, 0, 0, 0..2)).unwrap();
-    shard.adopt(View(3));
+    shard.lead(View(3), false);
     let late = shard.accept(&push(&plan, 0, 0, 2..4));
     assert_eq!(late, Err(PushError::StaleView { got: View(1), current: View(3) }));
-    shard.adopt(View(2));
+    shard.lead(View(2), false);
     assert_eq!(shard.view(), View(3));
     let pushed = PushGradient { view: View(3), ..push(&plan, 0, 0, 2..4) };
     assert_eq!(shard.accept(&pushed), Ok(Accepted::Complete));
@@ -316,7 +330,7 @@ fn the_last_version_is_closed_by_the_evaluation_of_every_slot() {
     assert_eq!(shard.accept(&close(1..3)), Ok(Accepted::Waiting));
     assert_eq!(shard.accept(&close(3..4)), Ok(Accepted::Complete));
     assert_eq!(shard.aggregate(), Ok(Aggregated::Ready));
-    assert_eq!(shard.commit(None).unwrap().map(|save| save.version), Some(Version(18)));
+    assert_eq!(shard.finish(None).unwrap().map(|save| save.version), Some(Version(18)));
     assert_eq!(shard.accept(&close(0..3)), Ok(Accepted::Applied));
     assert!(shard.ledger().unwrap().closed);
 }
@@ -356,7 +370,7 @@ fn no_value_of_the_mean_gradient_passes_the_clip() {
     let huge = Payload::Dense(Arc::new(vec![1e6; 600]));
     shard.accept(&PushGradient { payload: vec![huge; 4], ..push }).unwrap();
     shard.aggregate().unwrap();
-    shard.commit(None).unwrap();
+    shard.finish(None).unwrap();
     let after = shard.newest().values;
     assert!(before.iter().zip(after.iter()).all(|(old, new)| *new == old - 0.25));
 }
@@ -368,7 +382,7 @@ fn versions_at_the_interval_are_saved_with_their_range() {
     for (id, shard) in (0u32..).zip(&mut shards) {
         shard.accept(&push(&plan, id, 3, 0..4)).unwrap();
         shard.aggregate().unwrap();
-        let save = shard.commit(None).unwrap().unwrap();
+        let save = shard.finish(None).unwrap().unwrap();
         let Range { start, end } = plan.shards.range(ShardId(id));
         assert_eq!(save.content, PartContent::Parameters { start, end });
         assert_eq!(save.version, Version(4));

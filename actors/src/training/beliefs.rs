@@ -1,8 +1,8 @@
 //! What a report must keep to be believed: a peer that shook hands may still be a wrong one.
 
-use super::Training;
+use super::{Training, TrainingConfig};
 use crate::checkpoint::{PartContent, SavedPart, is_saved};
-use crate::ids::{ShardId, Slot, View};
+use crate::ids::{ShardCopy, ShardId, Slot, View};
 use crate::messages::{
     Heartbeat, HeartbeatError, Member, ReportError, ReportFailure, ReportPart, ReportShard,
 };
@@ -13,11 +13,17 @@ impl Training {
     /// sent to it.
     pub(super) fn check_members(&self, heartbeat: &Heartbeat) -> Result<(), HeartbeatError> {
         for &(member, _) in &heartbeat.members {
-            let (number, limit, key) = match member {
-                Member::Shard(shard) => (shard.0, self.config.shards, "servers.shards"),
-                Member::Worker(worker) => (worker.0, self.config.workers, "workers.count"),
+            let TrainingConfig { shards, servers, workers, .. } = self.config;
+            let numbers = match member {
+                Member::Copy(ShardCopy { shard, server }) => vec![
+                    (shard.0, shards, "servers.shards"),
+                    (server.0, servers, "number of [[nodes]] with the role server"),
+                ],
+                Member::Worker(worker) => vec![(worker.0, workers, "workers.count")],
             };
-            if number >= limit {
+            if let Some((_, limit, key)) =
+                numbers.into_iter().find(|(number, limit, _)| number >= limit)
+            {
                 let (node, key) = (heartbeat.node.clone(), key.to_owned());
                 return Err(HeartbeatError::NoSuchMember { node, member, key, limit });
             }
@@ -27,9 +33,14 @@ impl Training {
 
     pub(super) fn check_shard(&self, report: &ReportShard) -> Result<(), ReportError> {
         let plan = self.plan_in(report.view)?;
-        let (got, shards) = (report.shard, self.config.shards);
+        let (got, shards) = (report.copy.shard, self.config.shards);
         if got.0 >= shards {
             return Err(ReportError::NoSuchShard { got, shards });
+        }
+        let servers = self.config.servers;
+        let named = std::iter::once(&report.copy.server).chain(&report.synced);
+        if let Some(&got) = named.into_iter().find(|server| server.0 >= servers) {
+            return Err(ReportError::NoSuchServer { got, servers });
         }
         let last = plan.last_version();
         if report.version > last {
@@ -56,7 +67,7 @@ impl Training {
         match (&report.part.content, &report.shard) {
             (PartContent::Parameters { start, end }, Some(shard)) => {
                 self.check_shard(shard)?;
-                let (shard, got) = (shard.shard, *start..*end);
+                let (shard, got) = (shard.copy.shard, *start..*end);
                 let expected = plan.shards.range(shard);
                 if got != expected {
                     return Err(ReportError::WrongRange { shard, expected, got });
@@ -86,7 +97,7 @@ impl Training {
     fn plan_in(&self, got: View) -> Result<&JobPlan, ReportError> {
         let stale = ReportError::StaleView { got, current: self.view };
         // New leases change nothing that a shard or a checkpoint holds; a rollback does.
-        let current = got > View(0) && got >= self.rolled_back_in && got <= self.view;
+        let current = got > View(0) && got >= self.lineage && got <= self.view;
         self.plan.as_ref().filter(|_| current).ok_or(stale)
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! One plain state machine. Each method takes what happened and returns the [`Command`]s to carry
 //! out; answers to commands come back as further calls. It survives any loss the same way: a new
-//! view, and either new leases (a worker is gone, gradients are recomputed) or a rollback to the
-//! last whole checkpoint (state is gone).
+//! view, in which either the copies that are left go on, or everyone goes back to the last whole
+//! checkpoint because no copy of something is left.
 //!
 //! ```text
-//!   Gathering ──▶ Opening ──▶ Raising ──▶ Restoring ──▶ Running ──▶ Publishing ──▶ Done
-//!       ▲           ▲            ▲            │            │
-//!       └───────────┴── a shard or a residual is lost ─────┤
-//!                                └── a worker is lost ─────┘ (then Adopting instead of Restoring)
+//!   Gathering ──▶ Opening ──▶ Raising ──▶ Assigning ──▶ Running ──▶ Publishing ──▶ Done
+//!       ▲                        ▲            │            │
+//!       │                        └────────────┴────────────┤ a copy or a worker came or is lost
+//!       └── all copies of a shard, or a residual, are lost ┘
 //! ```
 
 mod beliefs;
+mod healing;
 mod phase;
 mod recovery;
 mod status;
@@ -26,18 +27,20 @@ pub use status::{Progress, TrainingStatus};
 pub use crate::checkpoint::Published;
 use crate::checkpoint::{Manifest, SavedPart, is_whole};
 use crate::codec::codec;
-use crate::ids::{ShardId, Version, View};
+use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::job::JobSpec;
 use crate::ledger::Ledger;
-use crate::membership::{Change, Membership};
+use crate::membership::Membership;
 use crate::messages::{
     BytesMoved, FailureKind, Heartbeat, HeartbeatAck, HeartbeatError, Member, ReportError,
     ReportFailure, ReportPart, ReportShard,
 };
+use crate::placement::Holders;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
+use crate::reduction::Span;
 use beliefs::overlap;
-use phase::{Phase, Recovery};
+use phase::Phase;
 
 /// Checkpoints of which parts may be collected at a time. Shards wait for no more than two; more
 /// are there only while the coordinator can't write, and then the newest is what counts.
@@ -67,7 +70,16 @@ pub struct Training {
     /// that is committed anew counts again.
     passed_over: BTreeSet<Version>,
     /// The view that began with the newest rollback.
-    rolled_back_in: View,
+    lineage: View,
+    /// Who holds which shard in `view`; none before the first.
+    holders: Vec<Holders>,
+    leases: BTreeMap<WorkerId, Span>,
+    /// Holders that have lost the state that `holders` says they have.
+    stateless: BTreeSet<ShardCopy>,
+    /// Learners of `view` without which nothing is committed any more.
+    synced: BTreeSet<ShardCopy>,
+    /// Somebody came or went while a view began.
+    replan: bool,
     /// Checkpoints of which parts have been reported.
     collected: BTreeMap<Version, Collected>,
     /// A worker waits for slots that can only be moved at a checkpoint.
@@ -88,9 +100,11 @@ struct Collected {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct ShardProgress {
+    /// Whose bytes are counted.
+    server: ServerId,
     version: Version,
     closed: bool,
-    /// Since the newest rollback, and before it.
+    /// Of this primary since the newest rollback, and before it.
     bytes: BytesMoved,
     bytes_before: BytesMoved,
 }
@@ -110,7 +124,12 @@ impl Training {
             resumed_from: None,
             rollback_to: Version(0),
             passed_over: BTreeSet::new(),
-            rolled_back_in: View(0),
+            lineage: View(0),
+            holders: Vec::new(),
+            leases: BTreeMap::new(),
+            stateless: BTreeSet::new(),
+            synced: BTreeSet::new(),
+            replan: false,
             collected: BTreeMap::new(),
             rebalance: false,
             progress: BTreeMap::new(),
@@ -148,9 +167,8 @@ impl Training {
             }
             None => {}
         }
-        for change in self.members.heard(&heartbeat.node, &heartbeat.members, now) {
-            commands.extend(self.changed(change));
-        }
+        let changes = self.members.heard(&heartbeat.node, &heartbeat.members, now);
+        commands.extend(self.changed(&changes));
         commands.extend(self.gather(now));
         (Ok(HeartbeatAck { view: self.view, offer_wanted: false }), commands)
     }
@@ -158,9 +176,8 @@ impl Training {
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) -> Vec<Command> {
         let mut commands = Vec::new();
-        for change in self.members.expire(now) {
-            commands.extend(self.changed(change));
-        }
+        let changes = self.members.expire(now);
+        commands.extend(self.changed(&changes));
         commands.extend(self.gather(now));
         commands.extend(self.ask_again());
         commands
@@ -170,25 +187,36 @@ impl Training {
     ///
     /// # Errors
     /// It is of a view that is over, or says what can't be.
-    pub fn report_shard(&mut self, report: ReportShard) -> Result<(), ReportError> {
-        self.check_shard(&report)?;
+    pub fn report_shard(&mut self, report: ReportShard) -> (Result<(), ReportError>, Vec<Command>) {
+        if let Err(refused) = self.check_shard(&report) {
+            return (Err(refused), Vec::new());
+        }
         // The run ended with what its last checkpoint holds. A shard that was told to go back
         // before that was known is of no interest any more.
         if matches!(self.phase, Phase::Publishing | Phase::Done(_)) {
-            return Ok(());
+            return (Ok(()), Vec::new());
         }
-        let shard = self.progress.entry(report.shard).or_default();
+        let ShardCopy { shard, server } = report.copy;
+        let synced = report.synced.iter().map(|&server| ShardCopy { shard, server }).collect();
+        let commands = self.caught_up(report.view, report.copy, synced);
+        let progress = self.progress.entry(shard).or_default();
+        if progress.server != server {
+            let bytes_before = progress.bytes_before.plus(progress.bytes);
+            let bytes = BytesMoved::default();
+            *progress = ShardProgress { server, bytes, bytes_before, ..*progress };
+        }
         // A checkpoint part is reported when it has been written; later steps may be known by then.
         let closed = report.ledger.as_ref().is_some_and(|ledger| ledger.closed);
-        let known = (shard.version, shard.closed, shard.bytes.pulled);
+        let known = (progress.version, progress.closed, progress.bytes.pulled);
         if (report.version, closed, report.bytes.pulled) < known {
-            return Ok(());
+            return (Ok(()), commands);
         }
-        *shard = ShardProgress { version: report.version, closed, bytes: report.bytes, ..*shard };
+        let (version, bytes) = (report.version, report.bytes);
+        *progress = ShardProgress { version, closed, bytes, ..*progress };
         if let Some(ledger) = report.ledger {
             self.ledger = ledger;
         }
-        Ok(())
+        (Ok(()), commands)
     }
 
     /// A part of a checkpoint is in the store.
@@ -200,14 +228,17 @@ impl Training {
             return (Err(refused), Vec::new());
         }
         let ledger = report.shard.as_ref().and_then(|shard| shard.ledger.clone());
-        if let Some(shard) = report.shard
-            && let Err(refused) = self.report_shard(shard)
-        {
-            return (Err(refused), Vec::new());
+        let mut commands = Vec::new();
+        if let Some(shard) = report.shard {
+            let (answer, more) = self.report_shard(shard);
+            commands.extend(more);
+            if let Err(refused) = answer {
+                return (Err(refused), commands);
+            }
         }
         let newest = self.checkpoint.as_ref().map(|manifest| manifest.version);
         if newest.is_some_and(|newest| report.version <= newest) {
-            return (Ok(()), Vec::new());
+            return (Ok(()), commands);
         }
         let collected = self.collected.entry(report.version).or_default();
         collected.parts.retain(|part| !overlap(part, &report.part));
@@ -216,7 +247,8 @@ impl Training {
         if self.collected.len() > COLLECTED_MAX {
             self.collected.pop_first();
         }
-        (Ok(()), self.commit_if_whole(report.version).into_iter().collect())
+        commands.extend(self.commit_if_whole(report.version));
+        (Ok(()), commands)
     }
 
     /// A worker can't go on.
@@ -234,10 +266,13 @@ impl Training {
             FailureKind::Lasting => self.fail(report.cause),
             FailureKind::Checkpoint if matches!(self.phase, Phase::Running { .. }) => {
                 self.passed_over.insert(self.rollback_to);
-                return (Ok(()), self.recover(Recovery::Rollback));
+                return (Ok(()), self.roll_back());
+            }
+            FailureKind::Residuals if matches!(self.phase, Phase::Running { .. }) => {
+                return (Ok(()), self.roll_back());
             }
             // Another recovery has begun, which reads the checkpoint itself.
-            FailureKind::Checkpoint => {}
+            FailureKind::Checkpoint | FailureKind::Residuals => {}
         }
         (Ok(()), Vec::new())
     }
@@ -273,7 +308,7 @@ impl Training {
             return Vec::new();
         }
         self.passed_over.extend(self.checkpoint.take().map(|manifest| manifest.version));
-        self.recover(Recovery::Rollback)
+        self.roll_back()
     }
 
     /// A store or the registry could not do what was asked, now: [`Training::ask_store_again`]
@@ -366,7 +401,7 @@ impl Training {
             return vec![publish];
         }
         if std::mem::take(&mut self.rebalance) {
-            return self.recover(Recovery::Rollback);
+            return self.roll_back();
         }
         Vec::new()
     }
@@ -385,16 +420,6 @@ impl Training {
         let publish = Command::Publish(Box::new(manifest.clone()));
         self.phase = Phase::Publishing;
         Some(publish)
-    }
-
-    fn changed(&mut self, change: Change) -> Vec<Command> {
-        match change {
-            Change::Lost(member) => {
-                self.recoveries.lost += 1;
-                self.lost(member)
-            }
-            Change::Joined(member) => self.joined(member),
-        }
     }
 }
 

@@ -5,22 +5,29 @@ use std::time::Duration;
 
 use super::Published;
 use crate::checkpoint::{Finished, Manifest};
-use crate::ids::{ShardId, View, WorkerId};
+use crate::ids::{ShardCopy, View, WorkerId};
 use crate::messages::checkpoint_store::OpenCheckpoints;
 use crate::messages::{AdoptView, LeaseSlots, RestoreShard};
+use crate::placement::Holders;
 use crate::reduction::Span;
 
 /// What a run needs to know of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainingConfig {
-    /// Shards that the parameters are cut into; each is waited for.
+    /// Shards that the parameters are cut into.
     pub shards: u32,
+    /// Servers that are waited for, at most `gather_for`.
+    pub servers: u32,
+    /// Copies of each shard beside its primary, where there are servers for them.
+    pub replicas: u32,
     /// Workers that are waited for, at most `gather_for`.
     pub workers: u32,
     pub checkpoint_every: u64,
     pub dead_after: Duration,
-    /// How long to wait for missing workers before the run starts without them.
+    /// How long to wait for missing servers and workers before the run starts without them.
     pub gather_for: Duration,
+    /// The same when it has to start again from a checkpoint.
+    pub gather_again_for: Duration,
 }
 
 /// Something to carry out; the answer comes back as a call.
@@ -49,10 +56,20 @@ pub enum Command {
 /// How a new view begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recovery {
-    /// Shards keep what they have; slots move.
-    NewLeases,
+    /// Shards go on with what they have; copies and slots move.
+    Continue,
     /// Everyone goes to the last whole checkpoint, or to version 0.
     Rollback,
+}
+
+/// Who is to do what in the next view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assignment {
+    pub(super) recovery: Recovery,
+    /// By shard.
+    pub(super) holders: Vec<Holders>,
+    /// Workers that are not named stand by.
+    pub(super) leases: BTreeMap<WorkerId, Span>,
 }
 
 /// A request to one member.
@@ -67,7 +84,7 @@ pub(super) enum Asked {
 pub(super) enum Phase {
     /// Not everyone who is needed is there.
     Gathering {
-        /// When all shards and a worker were first there.
+        /// When a server and a worker were first there.
         since: Option<Duration>,
     },
     Opening,
@@ -76,16 +93,15 @@ pub(super) enum Phase {
         finished: Box<Finished>,
         newest: Option<Box<Manifest>>,
     },
-    Raising(Recovery),
-    /// Shards are told their version or view. Leases follow when all have answered.
+    Raising(Assignment),
+    /// Copies are told what they are. Leases follow when all have answered that have state.
     Assigning {
-        recovery: Recovery,
-        waiting: BTreeMap<ShardId, Asked>,
+        copies: BTreeMap<ShardCopy, Asked>,
     },
     Running {
-        leases: BTreeMap<WorkerId, Span>,
-        recovery: Recovery,
-        waiting: BTreeMap<WorkerId, Asked>,
+        /// Those that are still to be told that they learn, or hold nothing any more.
+        copies: BTreeMap<ShardCopy, Asked>,
+        workers: BTreeMap<WorkerId, Asked>,
     },
     Publishing,
     Done(Published),

@@ -1,17 +1,17 @@
-//! From a loss to the next step: gather, open, raise the view, assign shards, lease slots.
+//! From an assignment to the next step: open, raise the view, tell the copies, lease slots.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use super::phase::{Asked, Command, Phase, Recovery};
+use super::phase::{Asked, Assignment, Command, Phase, Recovery};
 use super::{ShardProgress, Training};
-use crate::assignment::lease;
 use crate::checkpoint::{Finished, Manifest};
-use crate::ids::{ShardId, Version, View, WorkerId};
+use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
 use crate::messages::checkpoint_store::{OpenCheckpoints, Opened};
-use crate::messages::{AdoptView, LeaseError, LeaseSlots, Member, RestoreError, RestoreShard};
-use crate::planted::{self, Bug};
+use crate::messages::{
+    AdoptView, Appointment, Duty, LeaseError, LeaseSlots, RestoreError, RestoreShard,
+};
+use crate::placement::{self, Holders, by_shard, place};
 use crate::reduction::Span;
 
 impl Training {
@@ -54,46 +54,67 @@ impl Training {
         self.rollback_to = newest.as_ref().map_or(Version(0), |manifest| manifest.version);
         self.resumed_from.get_or_insert(self.rollback_to);
         self.checkpoint = newest;
-        self.raise(Recovery::Rollback)
+        let servers = self.servers();
+        // They may have gone while the store was searched.
+        if servers.is_empty() {
+            return self.roll_back();
+        }
+        let holders = place(self.config.shards, &servers, self.config.replicas);
+        let leases = self.even_leases();
+        self.raise(Assignment { recovery: Recovery::Rollback, holders, leases })
     }
 
     /// The new view is durable: act on it.
     pub fn view_raised(&mut self, view: View) -> Vec<Command> {
-        let Phase::Raising(recovery) = self.phase else { return Vec::new() };
+        let Phase::Raising(assignment) = &self.phase else { return Vec::new() };
         if view <= self.view {
             return Vec::new();
         }
+        let Assignment { recovery, holders, leases } = assignment.clone();
         self.view = view;
         self.held_up = None;
+        self.count_moves(recovery, &holders);
+        // Those who hold nothing any more are told too.
+        let there = self.members.copies();
+        let before = placement::copies(&self.holders).filter(|copy| there.contains(copy));
+        let mut copies: BTreeMap<ShardCopy, Asked> =
+            before.map(|copy| (copy, Asked::Again)).collect();
+        (self.holders, self.leases) = (holders, leases);
+        copies.extend(placement::copies(&self.holders).map(|copy| (copy, Asked::Again)));
+        self.synced.clear();
+        let holders = &self.holders;
+        self.stateless.retain(|copy| holds_state(holders, *copy));
         if recovery == Recovery::Rollback {
+            self.stateless.clear();
             self.collected.clear();
-            self.rolled_back_in = view;
+            self.lineage = view;
             for shard in self.progress.values_mut() {
                 let bytes_before = shard.bytes_before.plus(shard.bytes);
                 let version = self.rollback_to;
                 *shard = ShardProgress { version, bytes_before, ..ShardProgress::default() };
             }
         }
-        let shards = 0..self.config.shards;
-        let waiting = shards.map(|shard| (ShardId(shard), Asked::Again)).collect();
-        self.phase = Phase::Assigning { recovery, waiting };
+        self.phase = Phase::Assigning { copies };
         self.ask_again()
     }
 
-    /// A shard answered to [`Command::Restore`] or [`Command::Adopt`].
-    pub fn shard_answered(
+    /// A copy answered to [`Command::Restore`] or [`Command::Adopt`].
+    pub fn copy_answered(
         &mut self,
-        shard: ShardId,
+        copy: ShardCopy,
         view: View,
         answer: &Result<(), RestoreError>,
     ) -> Vec<Command> {
         if view != self.view {
             return Vec::new();
         }
-        let Phase::Assigning { recovery, waiting } = &mut self.phase else { return Vec::new() };
+        let restores = self.lineage == self.view;
+        let (Phase::Assigning { copies } | Phase::Running { copies, .. }) = &mut self.phase else {
+            return Vec::new();
+        };
         match answer {
             Ok(()) => {
-                waiting.remove(&shard);
+                copies.remove(&copy);
             }
             Err(RestoreError::Plan { cause }) => {
                 let cause = cause.clone();
@@ -103,14 +124,16 @@ impl Training {
             // The store took it for whole, and would again. Version 0 needs no checkpoint.
             Err(RestoreError::Checkpoint { .. }) => {
                 self.passed_over.insert(self.rollback_to);
-                return self.recover(Recovery::Rollback);
+                return self.roll_back();
             }
-            // It lost its state since: adopting the view is not enough.
-            Err(RestoreError::NotReady(_)) if *recovery == Recovery::NewLeases => {
-                return self.recover(Recovery::Rollback);
+            // It lost its state since: others must do without it.
+            Err(RestoreError::NotReady(_)) if !restores => {
+                copies.insert(copy, Asked::Again);
+                self.stateless.insert(copy);
+                return self.plan(false);
             }
             Err(_) => {
-                waiting.insert(shard, Asked::Again);
+                copies.insert(copy, Asked::Again);
             }
         }
         self.lease_if_assigned()
@@ -123,7 +146,7 @@ impl Training {
         view: View,
         answer: &Result<(), LeaseError>,
     ) {
-        let Phase::Running { waiting, .. } = &mut self.phase else { return };
+        let Phase::Running { workers: waiting, .. } = &mut self.phase else { return };
         if view != self.view {
             return;
         }
@@ -132,65 +155,19 @@ impl Training {
                 waiting.remove(&worker);
             }
             // It would say so for ever.
-            Err(error @ (LeaseError::WrongSlots { .. } | LeaseError::WrongShards { .. })) => {
-                let same = "give every node the same servers.shards and job.virtual_workers";
+            Err(
+                error @ (LeaseError::WrongSlots { .. }
+                | LeaseError::WrongShards { .. }
+                | LeaseError::NoSuchServer { .. }),
+            ) => {
+                let same =
+                    "give every node the same [[nodes]], servers.shards and job.virtual_workers";
                 self.fail(format!("{worker} can't take its lease: {error}; {same}"));
             }
             Err(_) => {
                 waiting.insert(worker, Asked::Again);
             }
         }
-    }
-
-    pub(super) fn lost(&mut self, member: Member) -> Vec<Command> {
-        match (&self.phase, member) {
-            (Phase::Raising(_) | Phase::Assigning { .. }, Member::Shard(_)) => {
-                self.recover(Recovery::Rollback)
-            }
-            (Phase::Running { .. }, Member::Shard(_)) => self.recover(Recovery::Rollback),
-            (Phase::Running { leases, .. }, Member::Worker(worker)) => {
-                let idle = leases.get(&worker).is_none_or(|span| span.first == span.end);
-                match (idle, self.keeps_residuals() && !planted::is(Bug::ResidualsLost)) {
-                    (true, _) => Vec::new(),
-                    (false, true) => self.recover(Recovery::Rollback),
-                    (false, false) => self.recover(Recovery::NewLeases),
-                }
-            }
-            // Leases are given to whoever is there when the shards have answered.
-            _ => Vec::new(),
-        }
-    }
-
-    pub(super) fn joined(&mut self, member: Member) -> Vec<Command> {
-        match (&self.phase, member) {
-            (Phase::Running { .. }, Member::Worker(_)) if self.keeps_residuals() => {
-                self.rebalance = true;
-                Vec::new()
-            }
-            (Phase::Running { .. }, Member::Worker(_)) => self.recover(Recovery::NewLeases),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Starts, or starts again, when everyone who is needed is there.
-    pub(super) fn gather(&mut self, now: Duration) -> Vec<Command> {
-        let Phase::Gathering { since } = &mut self.phase else { return Vec::new() };
-        if self.plan.is_none() {
-            return Vec::new();
-        }
-        let shards_there = self.members.shards().len() == self.config.shards as usize;
-        let workers = self.members.workers().len();
-        if !shards_there || workers == 0 {
-            *since = None;
-            return Vec::new();
-        }
-        let began = *since.get_or_insert(now);
-        let all = workers >= self.config.workers as usize;
-        if !all && now.saturating_sub(began) < self.config.gather_for {
-            return Vec::new();
-        }
-        self.phase = Phase::Opening;
-        self.ask_store_again()
     }
 
     /// What the store or the registry has not done yet, to be asked again.
@@ -209,85 +186,87 @@ impl Training {
         }
     }
 
-    /// Begins a new view; waits first where somebody who is needed is missing.
-    pub(super) fn recover(&mut self, recovery: Recovery) -> Vec<Command> {
-        let nobody = self.members.workers().is_empty()
-            || self.members.shards().len() < self.config.shards as usize;
-        match recovery {
-            Recovery::NewLeases if !nobody => {
-                self.recoveries.new_leases += 1;
-                self.raise(recovery)
-            }
-            // Also where all workers are gone: what they had in flight is recomputed anyway.
-            _ => {
-                self.recoveries.rollbacks += 1;
-                self.phase = Phase::Gathering { since: None };
-                self.rebalance = false;
-                Vec::new()
-            }
-        }
-    }
-
-    fn raise(&mut self, recovery: Recovery) -> Vec<Command> {
-        self.phase = Phase::Raising(recovery);
+    pub(super) fn raise(&mut self, assignment: Assignment) -> Vec<Command> {
+        self.phase = Phase::Raising(assignment);
+        self.replan = false;
         self.ask_store_again()
     }
 
+    fn count_moves(&mut self, recovery: Recovery, next: &[Holders]) {
+        match recovery {
+            Recovery::Rollback => self.recoveries.rollbacks += u64::from(self.view_before()),
+            Recovery::Continue => {
+                self.recoveries.new_leases += 1;
+                let there = self.members.copies();
+                for ((shard, before), next) in by_shard(&self.holders).zip(next) {
+                    let copy = ShardCopy { shard, server: before.primary };
+                    let lost = !there.contains(&copy) || self.stateless.contains(&copy);
+                    let moved = before.primary != next.primary;
+                    self.recoveries.handovers += u64::from(moved && !lost);
+                    self.recoveries.promotions += u64::from(moved && lost);
+                }
+            }
+        }
+    }
+
+    /// Whether this coordinator has begun a view before.
+    fn view_before(&self) -> bool {
+        !self.holders.is_empty()
+    }
+
     fn lease_if_assigned(&mut self) -> Vec<Command> {
-        let Phase::Assigning { recovery, waiting } = &self.phase else { return Vec::new() };
-        if !waiting.is_empty() {
+        let Phase::Assigning { copies } = &self.phase else { return Vec::new() };
+        if copies.keys().any(|copy| holds_state(&self.holders, *copy)) {
             return Vec::new();
         }
-        let recovery = *recovery;
+        let copies = copies.clone();
         // Its last checkpoint was committed, but nobody lived to publish it, or it was committed
         // while this view began.
         if let Some(publish) = self.publish_if_last() {
             return vec![publish];
         }
         let workers = self.members.workers();
-        if workers.is_empty() {
-            return self.recover(Recovery::Rollback);
+        let workers = workers.into_iter().map(|worker| (worker, Asked::Again)).collect();
+        self.phase = Phase::Running { copies, workers };
+        let mut commands = self.ask_again();
+        if std::mem::take(&mut self.replan) {
+            commands.extend(self.plan(false));
         }
-        let leases = lease(self.job.virtual_workers, &workers);
-        let waiting = workers.into_iter().map(|worker| (worker, Asked::Again)).collect();
-        self.phase = Phase::Running { leases, recovery, waiting };
-        self.ask_again()
+        commands
     }
 
     /// Sends what was not answered yet and isn't under way.
     pub(super) fn ask_again(&mut self) -> Vec<Command> {
-        match &self.phase {
-            Phase::Assigning { recovery, waiting } => {
-                let recovery = *recovery;
-                let shards = due(waiting);
-                let commands = shards.iter().filter_map(|&s| self.assign(s, recovery)).collect();
-                if let Phase::Assigning { waiting, .. } = &mut self.phase {
-                    waiting.values_mut().for_each(|asked| *asked = Asked::UnderWay);
-                }
-                commands
-            }
-            Phase::Running { leases, recovery, waiting } => {
-                let commands = due(waiting)
-                    .into_iter()
-                    .map(|worker| self.lease_to(worker, leases[&worker], *recovery))
-                    .collect();
-                if let Phase::Running { waiting, .. } = &mut self.phase {
-                    waiting.values_mut().for_each(|asked| *asked = Asked::UnderWay);
-                }
-                commands
-            }
-            _ => Vec::new(),
+        let mut commands = Vec::new();
+        let there = self.members.copies();
+        if let Phase::Running { copies, .. } = &mut self.phase {
+            copies.retain(|copy, _| there.contains(copy));
         }
+        if let Phase::Assigning { copies } | Phase::Running { copies, .. } = &self.phase {
+            commands.extend(due(copies).into_iter().filter_map(|copy| self.assign(copy)));
+        }
+        if let Phase::Running { workers, .. } = &self.phase {
+            commands.extend(due(workers).into_iter().map(|worker| self.lease_to(worker)));
+        }
+        if let Phase::Assigning { copies } | Phase::Running { copies, .. } = &mut self.phase {
+            copies.values_mut().for_each(|asked| *asked = Asked::UnderWay);
+        }
+        if let Phase::Running { workers, .. } = &mut self.phase {
+            workers.values_mut().for_each(|asked| *asked = Asked::UnderWay);
+        }
+        commands
     }
 
-    fn assign(&self, shard: ShardId, recovery: Recovery) -> Option<Command> {
-        let view = self.view;
-        if recovery == Recovery::NewLeases {
-            return Some(Command::Adopt(AdoptView { view, shard }));
+    fn assign(&self, copy: ShardCopy) -> Option<Command> {
+        let first = self.holders.first()?.primary;
+        let duty = duty(self.holders.get(copy.shard.0 as usize)?, copy.server);
+        let restores = self.lineage == self.view && duty != Duty::Released;
+        let appointment = Appointment { view: self.view, copy, duty, first };
+        if !restores {
+            return Some(Command::Adopt(AdoptView { appointment, lineage: self.lineage }));
         }
         Some(Command::Restore(Box::new(RestoreShard {
-            view,
-            shard,
+            appointment,
             version: self.rollback_to,
             offer: self.plan.as_ref()?.offer.clone(),
             shards: self.config.shards,
@@ -295,17 +274,37 @@ impl Training {
         })))
     }
 
-    fn lease_to(&self, worker: WorkerId, slots: Span, recovery: Recovery) -> Command {
-        let rolled_back_to = (recovery == Recovery::Rollback).then_some(self.rollback_to);
+    fn lease_to(&self, worker: WorkerId) -> Command {
+        let nothing = Span { first: 0, end: 0 };
         Command::Lease(LeaseSlots {
             view: self.view,
             worker,
-            slots,
-            rolled_back_to,
-            shards: self.config.shards,
+            slots: self.leases.get(&worker).copied().unwrap_or(nothing),
+            primaries: self.holders.iter().map(|held| held.primary).collect(),
+            lineage: self.lineage,
+            rolled_back_to: self.rollback_to,
             checkpoint_every: self.config.checkpoint_every,
         })
     }
+}
+
+/// What a server is among the holders of a shard.
+fn duty(held: &Holders, server: ServerId) -> Duty {
+    if held.primary == server {
+        let (replicas, learners) = (held.replicas.clone(), held.learners.clone());
+        Duty::Primary { replicas, learners }
+    } else if held.replicas.contains(&server) {
+        Duty::Replica
+    } else if held.learners.contains(&server) {
+        Duty::Learner
+    } else {
+        Duty::Released
+    }
+}
+
+fn holds_state(holders: &[Holders], copy: ShardCopy) -> bool {
+    let held = holders.get(copy.shard.0 as usize);
+    held.is_some_and(|held| held.in_sync().any(|server| server == copy.server))
 }
 
 fn due<T: Copy + Ord>(waiting: &BTreeMap<T, Asked>) -> Vec<T> {

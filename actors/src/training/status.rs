@@ -1,6 +1,6 @@
 //! A run as operators and tests see it: one snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ use crate::plan::JobPlan;
 pub(super) struct Recoveries {
     pub(super) lost: u64,
     pub(super) new_leases: u64,
+    pub(super) promotions: u64,
+    pub(super) handovers: u64,
     pub(super) rollbacks: u64,
     /// And in which life.
     pub(super) offered: BTreeMap<String, Incarnation>,
@@ -53,12 +55,18 @@ pub struct TrainingStatus {
     /// The newest whole checkpoint.
     pub checkpoint: Option<Version>,
     pub shards: usize,
+    pub servers: usize,
+    /// Copies beside the primaries that could take their place now.
+    pub replicas: usize,
     pub workers: usize,
     pub ledger: Ledger,
     pub bytes: BytesMoved,
-    /// Members lost, views with new leases, rollbacks.
+    /// Members lost; views in which shards went on as they were; replicas that took a lost
+    /// primary's place; primaries that handed over; rollbacks.
     pub lost: u64,
     pub new_leases: u64,
+    pub promotions: u64,
+    pub handovers: u64,
     pub rollbacks: u64,
     /// Why a store or the registry is being asked again.
     pub held_up: Option<String>,
@@ -95,6 +103,7 @@ impl Training {
             Phase::Done(published) => Progress::Done(published.clone()),
             Phase::Failed { cause } => Progress::Failed { cause: cause.clone() },
         };
+        let copies = self.members.copies();
         let whole = self.progress.len() == self.config.shards as usize;
         let slowest = self.progress.values().map(|shard| shard.version).min();
         let bytes = self.progress.values().fold(BytesMoved::default(), |sum, shard| {
@@ -109,12 +118,16 @@ impl Training {
             train_rows: self.plan.as_ref().map(|plan| plan.offer.data.train_rows as u64),
             resumed_from: self.resumed_from,
             checkpoint: self.checkpoint.as_ref().map(|manifest| manifest.version),
-            shards: self.members.shards().len(),
+            shards: copies.iter().map(|copy| copy.shard).collect::<BTreeSet<_>>().len(),
+            servers: copies.iter().map(|copy| copy.server).collect::<BTreeSet<_>>().len(),
+            replicas: self.holders.iter().map(|held| held.replicas.len()).sum(),
             workers: self.members.workers().len(),
             ledger,
             bytes,
             lost: self.recoveries.lost,
             new_leases: self.recoveries.new_leases,
+            promotions: self.recoveries.promotions,
+            handovers: self.recoveries.handovers,
             rollbacks: self.recoveries.rollbacks,
             held_up: self.held_up.clone(),
         }

@@ -3,13 +3,16 @@
 #![allow(dead_code, reason = "each test program needs a part of it")]
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
-use actix::{Actor, Addr, Context};
+use actix::{Actor, Addr, Context, Handler};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
-use gradmesh_actors::ids::{ShardId, Version, View};
+use gradmesh_actors::ids::{ServerId, ShardCopy, ShardId, Version, View};
 use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
-use gradmesh_actors::messages::{CombineNorm, NormError, ReportPart, ReportShard, RestoreShard};
+use gradmesh_actors::messages::{
+    Appointment, CombineNorm, Duty, FillShard, LinkError, NormError, Replicate, ReplicateError,
+    ReportPart, ReportShard, RestoreShard,
+};
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
 use gradmesh_actors::plan::JobOffer;
@@ -41,6 +44,16 @@ answers!(Others, ReportPart, Ok(()));
 answers!(Others, SavePart, Err(CheckpointError::Closed));
 answers!(Others, LoadRange, Err(CheckpointError::Closed));
 answers!(Others, CombineNorm, Err(NormError::NotReady));
+answers!(Others, Replicate, Err(ReplicateError::Link(LinkError::Closed)));
+answers!(Others, FillShard, Err(ReplicateError::Link(LinkError::Closed)));
+
+pub(crate) const COPY: ShardCopy = ShardCopy { shard: ShardId(0), server: ServerId(0) };
+
+/// The primary of a view, with nobody to follow it.
+pub(crate) fn primary(view: u64) -> Appointment {
+    let duty = Duty::Primary { replicas: Vec::new(), learners: Vec::new() };
+    Appointment { view: View(view), copy: COPY, duty, first: ServerId(0) }
+}
 
 pub(crate) fn job() -> JobSpec {
     let job = serde_json::json!({
@@ -82,8 +95,7 @@ pub(crate) fn offer() -> JobOffer {
 
 pub(crate) fn restore(view: u64) -> RestoreShard {
     RestoreShard {
-        view: View(view),
-        shard: ShardId(0),
+        appointment: primary(view),
         version: Version(0),
         offer: offer(),
         shards: 1,
@@ -92,13 +104,28 @@ pub(crate) fn restore(view: u64) -> RestoreShard {
 }
 
 pub(crate) fn server() -> Addr<ParameterServer> {
-    let others = Others.start();
-    let links = ServerLinks {
+    ParameterServer::new(COPY, links(&Others.start())).start()
+}
+
+/// Everyone whom a server speaks to is one actor.
+pub(crate) fn links<A>(others: &Addr<A>) -> ServerLinks
+where
+    A: Actor<Context = Context<A>>
+        + Handler<ReportShard>
+        + Handler<ReportPart>
+        + Handler<SavePart>
+        + Handler<LoadRange>
+        + Handler<CombineNorm>
+        + Handler<Replicate>
+        + Handler<FillShard>,
+{
+    ServerLinks {
         report_shard: others.clone().recipient(),
         report_part: others.clone().recipient(),
         save: others.clone().recipient(),
         load: others.clone().recipient(),
-        norm: others.recipient(),
-    };
-    ParameterServer::new(ShardId(0), links).start()
+        norm: vec![others.clone().recipient()],
+        replicate: vec![others.clone().recipient(); 2],
+        fill: vec![others.clone().recipient(); 2],
+    }
 }

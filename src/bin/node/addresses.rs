@@ -43,8 +43,11 @@ fn all(config: &Config) -> Vec<(SocketAddr, String)> {
     let nodes = config.nodes.iter().enumerate();
     let mut all: Vec<_> =
         nodes.map(|(at, node)| (node.address, format!("nodes[{at}].address"))).collect();
-    if config.nodes.iter().any(|node| node.roles.contains(&Role::Service)) {
-        all.push((config.service.listen, "service.listen".to_owned()));
-    }
+    let services = config.nodes.iter().enumerate();
+    let services = services.filter(|(_, node)| node.roles.contains(&Role::Service));
+    all.extend(services.map(|(at, node)| match node.listen {
+        Some(listen) => (listen, format!("nodes[{at}].listen")),
+        None => (config.service.listen, "service.listen".to_owned()),
+    }));
     all
 }

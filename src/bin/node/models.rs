@@ -1,19 +1,25 @@
-//! `node models`: reads and changes the registry's store, running cluster or not.
+//! `node models`: asks the registries of a running cluster, or the store itself where none runs.
 
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets};
 use gradmesh::config::Config;
-use gradmesh::node::{Node, NodeBuilder};
+use gradmesh::node::{Node, NodeBuilder, RegistryLinks};
+use gradmesh::transport::TcpTransport;
 use gradmesh_actors::messages::{DeleteVersion, FindModel, ListModels, SetAlias, ask};
 use gradmesh_actors::version::VersionRef;
+use tracing::info;
 
 use crate::answer;
 use crate::args::ModelsCommand;
 
 /// A change waits for the store's disk.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
+/// A registry that runs answers within milliseconds, and the next one is asked after 300.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Only the registry and the predictor of a configuration, in this process.
 pub(crate) async fn registry(mut config: Config) -> anyhow::Result<Node> {
@@ -21,16 +27,32 @@ pub(crate) async fn registry(mut config: Config) -> anyhow::Result<Node> {
     Ok(NodeBuilder::new(config).train(false).start().await?)
 }
 
+/// Any registry of the cluster that runs: it may be the only one that reaches the store. Where none
+/// answers, one in this process, which lives as long as the node that comes with it.
+async fn registries(config: Config) -> anyhow::Result<(RegistryLinks, Option<Node>)> {
+    let transport = Rc::new(TcpTransport);
+    if let Some(links) = RegistryLinks::of_cluster(&config, "models", transport) {
+        match ask(&links.list, ListModels {}, ANSWER_LIMIT).await {
+            Ok(_) => return Ok((links, None)),
+            Err(error) => {
+                let store = &config.registry.store;
+                info!(%error, store, "no registry of the cluster answers; its store is read here");
+            }
+        }
+    }
+    let node = registry(config).await?;
+    Ok((node.registries().clone(), Some(node)))
+}
+
 pub(crate) async fn models(
     config: Config,
     command: ModelsCommand,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let node = registry(config).await?;
-    let serving = node.serving();
+    let (links, node) = registries(config).await?;
     match command {
         ModelsCommand::List { model } => {
-            let list = ask(&serving.list, ListModels {}, LIMIT).await?;
+            let list = ask(&links.list, ListModels {}, LIMIT).await?;
             let wanted = |name: &str| model.as_deref().is_none_or(|model| model == name);
             let (models, others): (Vec<_>, Vec<_>) =
                 list.models.into_iter().partition(|summary| wanted(&summary.model));
@@ -63,13 +85,13 @@ pub(crate) async fn models(
         }
         ModelsCommand::Show { model, version } => {
             let version = parse(version.as_deref().unwrap_or("latest"))?;
-            let found = ask(&serving.find, FindModel { model, version }, LIMIT).await?;
+            let found = ask(&links.find, FindModel { model, version }, LIMIT).await?;
             answer::line(serde_json::to_string_pretty(&found)?)?;
         }
         ModelsCommand::Alias { model, alias, version } => {
             let set = SetAlias { model: model.clone(), alias, version: parse(&version)? };
             let named = set.alias.clone();
-            let set = ask(&serving.set_alias, set, LIMIT).await?;
+            let set = ask(&links.set_alias, set, LIMIT).await?;
             if json {
                 let set = serde_json::json!({
                     "model": model, "alias": named, "version": set.version,
@@ -84,7 +106,7 @@ pub(crate) async fn models(
                 bail!("{version:?} may name another version soon; delete {model} by number");
             };
             let delete = DeleteVersion { model: model.clone(), version };
-            ask(&serving.delete, delete, LIMIT).await?;
+            ask(&links.delete, delete, LIMIT).await?;
             if json {
                 answer::line(serde_json::json!({ "model": model, "deleted": version }))?;
             } else {
@@ -92,7 +114,9 @@ pub(crate) async fn models(
             }
         }
     }
-    node.stop().await;
+    if let Some(node) = node {
+        node.stop().await;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -66,10 +66,14 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
     let last = status.last_version.map_or_else(|| "?".to_owned(), |last| last.0.to_string());
     table.add_row(["step", &format!("{} of {last}", status.version.0)]);
     table.add_row(["view", &status.view.0.to_string()]);
-    table.add_row(["alive", &format!("{} shards, {} workers", status.shards, status.workers)]);
+    let alive = format!(
+        "{} servers with {} shards and {} replicas in sync, {} workers",
+        status.servers, status.shards, status.replicas, status.workers
+    );
+    table.add_row(["alive", &alive]);
     let healed = format!(
-        "{} members lost, {} rollbacks, {} new leases",
-        status.lost, status.rollbacks, status.new_leases
+        "{} members lost, {} promotions, {} rollbacks, {} views that went on",
+        status.lost, status.promotions, status.rollbacks, status.new_leases
     );
     table.add_row(["healed", &healed]);
     let checkpoint = status.checkpoint.map_or_else(|| "-".to_owned(), |v| v.0.to_string());

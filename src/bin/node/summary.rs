@@ -32,8 +32,10 @@ pub(crate) struct Summary {
     bytes_pushed: u64,
     bytes_pushed_uncompressed: u64,
     bytes_pulled: u64,
+    bytes_replicated: u64,
+    promotions: u64,
     rollbacks: u64,
-    /// Views that only moved slots.
+    /// Views in which shards went on as they were.
     new_leases: u64,
     /// The run's loss curve, beside the model.
     curve: Option<PathBuf>,
@@ -71,6 +73,8 @@ impl Summary {
             bytes_pushed: status.bytes.pushed,
             bytes_pushed_uncompressed: status.bytes.pushed_dense,
             bytes_pulled: status.bytes.pulled,
+            bytes_replicated: status.bytes.replicated,
+            promotions: status.promotions,
             rollbacks: status.rollbacks,
             new_leases: status.new_leases,
             curve: Some(config.path(&config.registry.store).join(folder).join("loss.svg")),
@@ -112,7 +116,13 @@ impl Summary {
         );
         table.add_row(["pushed", &pushed]);
         table.add_row(["pulled", &mebibytes(self.bytes_pulled)]);
-        let healed = format!("{} rollbacks, {} new leases", self.rollbacks, self.new_leases);
+        if self.bytes_replicated > 0 {
+            table.add_row(["replicated", &mebibytes(self.bytes_replicated)]);
+        }
+        let healed = format!(
+            "{} promotions, {} rollbacks, {} views that went on",
+            self.promotions, self.rollbacks, self.new_leases
+        );
         table.add_row(["healed", &healed]);
         if let Some(curve) = &self.curve {
             table.add_row(["loss curve", &curve.display().to_string()]);

@@ -44,7 +44,7 @@ fn an_update_whose_parameters_are_not_finite_is_no_step() {
     let before = shard.newest();
     fill(&mut shard, 17, 1e30);
     shard.aggregate().unwrap();
-    let overflow = shard.commit(None).unwrap_err();
+    let overflow = shard.finish(None).unwrap_err();
     check_overflowed(&mut shard, &before, &overflow, "new parameters");
 }
 
@@ -58,6 +58,6 @@ fn an_update_whose_optimizer_state_is_not_finite_is_no_step() {
     let before = shard.newest();
     fill(&mut shard, 17, 1e30);
     shard.aggregate().unwrap();
-    let overflow = shard.commit(None).unwrap_err();
+    let overflow = shard.finish(None).unwrap_err();
     check_overflowed(&mut shard, &before, &overflow, "variance values of the optimizer");
 }

@@ -8,7 +8,8 @@ use crate::messages::LeaseError;
 fn shard(shard: u32, version: u64) -> ReportShard {
     ReportShard {
         view: View(1),
-        shard: ShardId(shard),
+        copy: copy(shard, shard.min(1)),
+        synced: Vec::new(),
         version: Version(version),
         ledger: None,
         bytes: BytesMoved::default(),
@@ -33,13 +34,14 @@ fn range(start: usize, end: usize, version: u64, owner: u32) -> ReportPart {
 fn members_beyond_the_configuration_are_refused_with_the_key_that_counts_them() {
     let mut world = World::new(CodecKind::None);
     for (member, key) in [
-        (Member::Shard(ShardId(2)), "servers.shards is 2"),
+        (Member::Copy(copy(2, 0)), "servers.shards is 2"),
+        (Member::Copy(copy(0, 2)), "role server is 2"),
         (Member::Worker(WorkerId(2)), "workers.count is 2"),
     ] {
         let heartbeat = Heartbeat {
             node: "stranger".into(),
             life: Incarnation(1),
-            members: vec![(WORKERS[0], Incarnation(9)), (member, Incarnation(1))],
+            members: vec![(Member::Worker(WorkerId(0)), Incarnation(9)), (member, Incarnation(1))],
             offer: Some(Box::new(offer(world.training.job.clone()))),
         };
         let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
@@ -54,9 +56,9 @@ fn members_beyond_the_configuration_are_refused_with_the_key_that_counts_them() 
 #[test]
 fn shards_that_do_not_exist_and_versions_that_never_come_are_refused() {
     let mut world = World::new(CodecKind::None);
-    let refused = world.training.report_shard(shard(2, 1));
+    let (refused, _) = world.training.report_shard(shard(2, 1));
     assert_eq!(refused, Err(ReportError::NoSuchShard { got: ShardId(2), shards: 2 }));
-    let refused = world.training.report_shard(shard(1, 19));
+    let (refused, _) = world.training.report_shard(shard(1, 19));
     let (got, last) = (Version(19), Version(18));
     assert_eq!(refused, Err(ReportError::BeyondLast { got, last }));
     assert_eq!(world.training.status().version, Version(0));
@@ -66,12 +68,12 @@ fn shards_that_do_not_exist_and_versions_that_never_come_are_refused() {
 fn the_ledger_is_the_first_shards_and_has_no_more_epochs_than_the_job() {
     let mut world = World::new(CodecKind::None);
     let ledger = Some(Ledger { rows: 5, ..Ledger::default() });
-    let refused = world.training.report_shard(ReportShard { ledger, ..shard(1, 1) });
+    let (refused, _) = world.training.report_shard(ReportShard { ledger, ..shard(1, 1) });
     assert_eq!(refused, Err(ReportError::NotItsLedger { got: ShardId(1) }));
     let (train_loss, test_loss, test_accuracy) = (0.0, None, None);
     let epoch = EpochRecord { epoch: 1, rows: 1, train_loss, test_loss, test_accuracy };
     let ledger = Some(Ledger { finished: vec![epoch; 4], ..Ledger::default() });
-    let refused = world.training.report_shard(ReportShard { ledger, ..shard(0, 1) });
+    let (refused, _) = world.training.report_shard(ReportShard { ledger, ..shard(0, 1) });
     assert_eq!(refused, Err(ReportError::TooManyEpochs { got: 4, epochs: 3 }));
     assert_eq!(world.training.status().ledger, Ledger::default());
 }
@@ -137,7 +139,7 @@ fn reports_before_the_first_view_are_refused() {
     let mut world = World::new(CodecKind::None);
     let config = world.training.config.clone();
     world.training = Training::new(world.training.job.clone(), config, "run-2".into());
-    let refused = world.training.report_shard(ReportShard { view: View(0), ..shard(0, 1) });
+    let (refused, _) = world.training.report_shard(ReportShard { view: View(0), ..shard(0, 1) });
     assert_eq!(refused, Err(ReportError::StaleView { got: View(0), current: View(0) }));
 }
 

@@ -12,8 +12,8 @@ impl World {
 
     /// A coordinator that has just asked for this, and nothing has been carried out.
     fn asks(&mut self, wanted: impl Fn(&Command) -> bool) -> Command {
-        self.lives.insert(SHARDS[1], 2);
-        self.beat(SHARDS[1], 2);
+        self.lives.insert(SERVERS[1], 2);
+        self.beat(SERVERS[1], 2);
         loop {
             let next = self.inbox.remove(0);
             if wanted(&next) {

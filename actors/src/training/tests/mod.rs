@@ -2,6 +2,7 @@
 
 mod beliefs;
 mod finish;
+mod replicas;
 mod unreadable;
 
 use super::*;
@@ -9,7 +10,7 @@ use crate::checkpoint::{Finished, PartContent};
 use crate::ids::{Incarnation, WorkerId};
 use crate::job::CodecKind;
 use crate::messages::checkpoint_store::Opened;
-use crate::messages::{LeaseSlots, RestoreError};
+use crate::messages::{AdoptView, Appointment, Duty, LeaseSlots, RestoreError};
 use crate::plan::tests::{job, offer};
 use crate::reduction::Span;
 
@@ -17,7 +18,7 @@ use crate::reduction::Span;
 struct World {
     training: Training,
     now: Duration,
-    lives: BTreeMap<Member, u64>,
+    lives: BTreeMap<Process, u64>,
     /// Commands not carried out yet.
     inbox: Vec<Command>,
     stored: Option<Manifest>,
@@ -27,28 +28,56 @@ struct World {
     stored_view: View,
     leases: BTreeMap<WorkerId, LeaseSlots>,
     restored: BTreeMap<ShardId, Version>,
+    adopted: BTreeMap<ShardCopy, AdoptView>,
     /// What shards answer to restoring this version.
     unreadable: Option<(Version, RestoreError)>,
 }
 
-const WORKERS: [Member; 2] = [Member::Worker(WorkerId(0)), Member::Worker(WorkerId(1))];
-const SHARDS: [Member; 2] = [Member::Shard(ShardId(0)), Member::Shard(ShardId(1))];
+/// What dies and starts as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Process {
+    Server(u32),
+    Worker(u32),
+}
+
+const WORKERS: [Process; 2] = [Process::Worker(0), Process::Worker(1)];
+const SERVERS: [Process; 2] = [Process::Server(0), Process::Server(1)];
+
+impl Process {
+    fn members(self) -> Vec<Member> {
+        match self {
+            Self::Server(server) => (0..2).map(|s| Member::Copy(copy(s, server))).collect(),
+            Self::Worker(worker) => vec![Member::Worker(WorkerId(worker))],
+        }
+    }
+}
+
+fn copy(shard: u32, server: u32) -> ShardCopy {
+    ShardCopy { shard: ShardId(shard), server: ServerId(server) }
+}
 
 impl World {
     fn new(codec: CodecKind) -> Self {
+        Self::with(codec, 2, 0)
+    }
+
+    fn with(codec: CodecKind, servers: u32, replicas: u32) -> Self {
         let mut job = job();
         job.gradient.codec = codec;
         let config = TrainingConfig {
             shards: 2,
+            servers,
+            replicas,
             workers: 2,
             checkpoint_every: 4,
             dead_after: Duration::from_secs(1),
             gather_for: Duration::from_secs(5),
+            gather_again_for: Duration::from_secs(1),
         };
         let mut world = Self {
             training: Training::new(job, config, "run-1".into()),
             now: Duration::ZERO,
-            lives: SHARDS.iter().chain(&WORKERS).map(|member| (*member, 1)).collect(),
+            lives: (0..servers).map(Process::Server).chain(WORKERS).map(|p| (p, 1)).collect(),
             inbox: Vec::new(),
             stored: None,
             finished: None,
@@ -56,6 +85,7 @@ impl World {
             stored_view: View(0),
             leases: BTreeMap::new(),
             restored: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             unreadable: None,
         };
         world.pass(1);
@@ -66,21 +96,21 @@ impl World {
     fn pass(&mut self, rounds: u32) {
         for _ in 0..rounds {
             self.now += Duration::from_millis(300);
-            for (member, life) in self.lives.clone() {
-                self.beat(member, life);
+            for (process, life) in self.lives.clone() {
+                self.beat(process, life);
             }
             self.inbox.extend(self.training.tick(self.now));
             self.carry_out();
         }
     }
 
-    fn beat(&mut self, member: Member, life: u64) {
+    fn beat(&mut self, process: Process, life: u64) {
         let offer = Some(Box::new(offer(self.training.job.clone())));
         let heartbeat = Heartbeat {
-            node: member.to_string(),
+            node: format!("{process:?}"),
             life: Incarnation(life),
-            members: vec![(member, Incarnation(life))],
-            offer: offer.filter(|_| matches!(member, Member::Worker(_))),
+            members: process.members().into_iter().map(|m| (m, Incarnation(life))).collect(),
+            offer: offer.filter(|_| matches!(process, Process::Worker(_))),
         };
         let (_, commands) = self.training.heartbeat(&heartbeat, self.now);
         self.inbox.extend(commands);
@@ -105,16 +135,22 @@ impl World {
                 self.training.view_raised(self.stored_view)
             }
             Command::Restore(restore) => {
-                self.restored.insert(restore.shard, restore.version);
+                let Appointment { copy, view, .. } = restore.appointment;
+                self.restored.insert(copy.shard, restore.version);
                 let bad =
                     self.unreadable.as_ref().filter(|(version, _)| *version == restore.version);
                 let answer = bad.map_or(Ok(()), |(_, error)| Err(error.clone()));
-                self.training.shard_answered(restore.shard, restore.view, &answer)
+                self.training.copy_answered(copy, view, &answer)
             }
-            Command::Adopt(adopt) => self.training.shard_answered(adopt.shard, adopt.view, &Ok(())),
+            Command::Adopt(adopt) => {
+                let Appointment { copy, view, .. } = adopt.appointment.clone();
+                self.adopted.insert(copy, adopt);
+                self.training.copy_answered(copy, view, &Ok(()))
+            }
             Command::Lease(lease) => {
-                self.leases.insert(lease.worker, lease);
-                self.training.worker_answered(lease.worker, lease.view, &Ok(()));
+                let (worker, view) = (lease.worker, lease.view);
+                self.leases.insert(worker, lease);
+                self.training.worker_answered(worker, view, &Ok(()));
                 Vec::new()
             }
             Command::Commit(manifest) => {
@@ -138,6 +174,11 @@ impl World {
             }
         };
         self.inbox.extend(next);
+    }
+
+    fn primary(&self, shard: u32) -> ShardCopy {
+        let server = self.training.holders[shard as usize].primary;
+        ShardCopy { shard: ShardId(shard), server }
     }
 
     fn spans(&self) -> Vec<(u32, u32)> {
@@ -173,7 +214,8 @@ impl World {
         let shard = match content {
             PartContent::Parameters { start, .. } => Some(ReportShard {
                 view,
-                shard: ShardId(u32::from(start > 0)),
+                copy: self.primary(u32::from(start > 0)),
+                synced: Vec::new(),
                 version: Version(version),
                 ledger: (start == 0).then(Ledger::default),
                 bytes: BytesMoved::default(),
@@ -215,7 +257,7 @@ fn slots_of_a_lost_worker_go_to_the_others_without_a_rollback() {
     world.lives.remove(&WORKERS[0]);
     world.pass(5);
     assert_eq!(world.spans(), [(0, 4)]);
-    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, None);
+    assert_eq!(world.leases[&WorkerId(1)].lineage, View(1));
     assert_eq!(world.training.status().rollbacks, 0);
 }
 
@@ -227,7 +269,7 @@ fn a_lost_residual_rolls_everyone_back_to_the_last_checkpoint() {
     world.lives.remove(&WORKERS[0]);
     world.pass(30);
     assert_eq!(world.spans(), [(0, 4)]);
-    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, Some(Version(8)));
+    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, Version(8));
     assert_eq!(world.restored.values().collect::<Vec<_>>(), [&Version(8); 2]);
 }
 
@@ -243,18 +285,18 @@ fn with_residuals_a_new_worker_gets_slots_at_the_next_checkpoint() {
     world.save(8);
     world.pass(2);
     assert_eq!(world.spans(), [(0, 2), (2, 4)]);
-    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(8)));
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Version(8));
 }
 
 #[test]
 fn a_restarted_server_rolls_everyone_back_even_if_nobody_saw_it_die() {
     let mut world = World::new(CodecKind::None);
     world.save(4);
-    world.lives.insert(SHARDS[1], 2);
+    world.lives.insert(SERVERS[1], 2);
     world.pass(2);
     assert_eq!(world.training.status().progress, Progress::Running);
     assert_eq!(world.restored[&ShardId(0)], Version(4));
-    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(4)));
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Version(4));
 }
 
 #[test]
@@ -269,7 +311,7 @@ fn a_checkpoint_with_a_missing_part_does_not_count() {
 #[test]
 fn a_part_from_before_a_rollback_is_refused() {
     let mut world = World::new(CodecKind::None);
-    world.lives.insert(SHARDS[1], 2);
+    world.lives.insert(SERVERS[1], 2);
     world.pass(2);
     let late = world.report(4, PartContent::Parameters { start: 0, end: 600 }, View(1));
     assert_eq!(late, Err(ReportError::StaleView { got: View(1), current: View(2) }));
@@ -283,8 +325,8 @@ fn a_checkpoint_committed_during_a_rollback_does_not_split_the_cluster() {
         world.report(8, PartContent::Parameters { start, end }, View(1)).unwrap();
     }
     let late = std::mem::take(&mut world.inbox);
-    world.lives.insert(SHARDS[1], 2);
-    world.beat(SHARDS[1], 2);
+    world.lives.insert(SERVERS[1], 2);
+    world.beat(SERVERS[1], 2);
     // Open and RaiseView are carried out, the first shard is restored; then the commit ends.
     while !matches!(world.inbox.first(), Some(Command::Restore(_))) {
         let rest = world.inbox.split_off(1);
@@ -309,19 +351,19 @@ fn a_shard_that_lost_its_state_while_leases_changed_is_restored() {
     world.save(4);
     world.lives.remove(&WORKERS[0]);
     world.now += Duration::from_secs(2);
-    for member in [SHARDS[0], SHARDS[1], WORKERS[1]] {
+    for member in [SERVERS[0], SERVERS[1], WORKERS[1]] {
         world.beat(member, 1);
     }
     let raise = world.training.tick(world.now);
     assert!(matches!(raise[..], [Command::RaiseView { .. }]), "{raise:?}");
     let view = View(2);
     world.training.view_raised(view);
-    let lost = Err(RestoreError::NotReady(ShardId(0)));
-    world.training.shard_answered(ShardId(0), view, &lost);
+    let lost = Err(RestoreError::NotReady(copy(0, 0)));
+    world.training.copy_answered(copy(0, 0), view, &lost);
     world.stored_view = view;
     world.pass(30);
     assert_eq!(world.training.status().progress, Progress::Running);
-    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, Some(Version(4)));
+    assert_eq!(world.leases[&WorkerId(1)].rolled_back_to, Version(4));
 }
 
 #[test]
@@ -371,7 +413,7 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
     let heartbeat = Heartbeat {
         node: "stranger".into(),
         life: Incarnation(1),
-        members: vec![(WORKERS[1], Incarnation(1))],
+        members: vec![(Member::Worker(WorkerId(1)), Incarnation(1))],
         offer: Some(Box::new(other)),
     };
     let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
@@ -430,7 +472,7 @@ fn a_worker_that_can_not_read_its_checkpoint_makes_all_go_back_to_one_that_can_b
     let (answer, commands) = world.training.report_failure(failure(FailureKind::Checkpoint));
     assert_eq!((answer, &commands[..]), (Ok(()), &[][..]));
     world.pass(2);
-    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(4)));
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Version(4));
 }
 
 #[test]
@@ -447,13 +489,14 @@ fn a_late_report_of_a_checkpoint_does_not_turn_progress_back() {
     let mut world = World::new(CodecKind::None);
     let report = |version: u64, pushed: u64| ReportShard {
         view: View(1),
-        shard: ShardId(0),
+        copy: copy(0, 0),
+        synced: Vec::new(),
         version: Version(version),
         ledger: Some(Ledger { rows: version, ..Ledger::default() }),
-        bytes: BytesMoved { pushed, pushed_dense: pushed, pulled: pushed },
+        bytes: BytesMoved { pushed, pushed_dense: pushed, pulled: pushed, replicated: 0 },
     };
-    world.training.report_shard(report(9, 900)).unwrap();
-    world.training.report_shard(report(8, 800)).unwrap();
+    world.training.report_shard(report(9, 900)).0.unwrap();
+    world.training.report_shard(report(8, 800)).0.unwrap();
     let status = world.training.status();
     assert_eq!((status.bytes.pushed, status.ledger.rows), (900, 9));
 }
@@ -463,14 +506,15 @@ fn bytes_of_rolled_back_steps_count_too() {
     let mut world = World::new(CodecKind::None);
     let report = |view: u64, pushed: u64| ReportShard {
         view: View(view),
-        shard: ShardId(0),
+        copy: copy(0, 0),
+        synced: Vec::new(),
         version: Version(1),
         ledger: None,
         bytes: BytesMoved { pushed, ..BytesMoved::default() },
     };
-    world.training.report_shard(report(1, 900)).unwrap();
-    world.lives.insert(SHARDS[1], 2);
+    world.training.report_shard(report(1, 900)).0.unwrap();
+    world.lives.insert(SERVERS[1], 2);
     world.pass(2);
-    world.training.report_shard(report(2, 100)).unwrap();
+    world.training.report_shard(report(2, 100)).0.unwrap();
     assert_eq!(world.training.status().bytes.pushed, 1000);
 }

@@ -7,7 +7,7 @@ fn world(error: RestoreError) -> World {
     let mut world = World::new(CodecKind::None);
     world.save(4);
     world.unreadable = Some((Version(4), error));
-    world.lives.insert(SHARDS[1], 2);
+    world.lives.insert(SERVERS[1], 2);
     world
 }
 
@@ -30,7 +30,7 @@ fn a_checkpoint_that_was_passed_over_counts_again_when_it_is_written_anew() {
     world.pass(30);
     world.unreadable = None;
     world.save(4);
-    world.lives.insert(SHARDS[1], 3);
+    world.lives.insert(SERVERS[1], 3);
     world.pass(2);
     assert_eq!(world.restored[&ShardId(1)], Version(4));
 }
@@ -50,10 +50,10 @@ fn a_store_that_can_not_be_read_for_a_while_costs_no_checkpoint_and_no_view() {
 fn residuals_that_a_worker_can_not_read_cost_that_checkpoint() {
     let mut world = World::new(CodecKind::TopK);
     world.save(4);
-    world.lives.insert(SHARDS[1], 2);
+    world.lives.insert(SERVERS[1], 2);
     world.pass(2);
     let report = ReportFailure { view: View(2), ..failure(FailureKind::Checkpoint) };
     world.training.report_failure(report).0.unwrap();
     world.pass(2);
-    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Some(Version(0)));
+    assert_eq!(world.leases[&WorkerId(0)].rolled_back_to, Version(0));
 }

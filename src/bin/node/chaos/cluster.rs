@@ -55,6 +55,9 @@ impl Cluster {
         let mut config = stores_in(config, &stores);
         for node in &mut config.nodes {
             node.address = ports.take()?;
+            if node.roles.contains(&Role::Service) {
+                node.listen = Some(ports.take()?);
+            }
         }
         config.service.listen = ports.take()?;
         let (faults, active) = watch::channel(Vec::new());
@@ -223,6 +226,7 @@ impl Node {
 pub(super) fn stores_in(config: &Config, folder: &Path) -> Config {
     let mut config = config.clone();
     config.checkpoint.store = folder.join("checkpoints").to_string_lossy().into_owned();
+    config.coordination.store = folder.join("coordination").to_string_lossy().into_owned();
     config.registry.store = folder.join("registry").to_string_lossy().into_owned();
     config
 }

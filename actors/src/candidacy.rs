@@ -1,0 +1,254 @@
+//! When a candidate follows, when it stands, and how long a leader may act.
+//!
+//! Safety is the log's: a view is had by whoever appends it first, so a leader that was superseded
+//! can raise no view, and what it sends in the view before is refused by whoever has heard of the
+//! next. Time decides only who tries when: a leader that wakes in the moment in which it is
+//! superseded may believe for up to a lease that it leads, and nothing comes of it. Every candidate measures with its own monotonic clock
+//! how long the leader's beat has not changed; no two clocks are compared.
+//!
+//! A candidate observes the store each [`Candidacy::look_again_in`], tells this rule what it saw,
+//! and does what [`Next`] says. Times are `Duration`s since any moment that stays the same.
+
+use std::time::Duration;
+
+use crate::ids::{Term, View};
+use crate::messages::coordination::{Beat, Entry, Observed, Resign};
+
+/// Parts of a lease that a leader doesn't use: clocks may differ by a tenth in how fast they run,
+/// and a leader may hear its timer that late.
+const MARGIN_PARTS: u32 = 10;
+/// Beats in a lease: three of four may be late before anybody stands.
+const BEATS: u32 = 4;
+/// Nobody asks a store more often, whatever is due.
+const LOOK_AT_LEAST: Duration = Duration::from_millis(1);
+/// Candidates wait for those before them, a quarter of a beat each: longer than an append to a
+/// disk or etcd takes. Beyond this many places they wait the same, and the log decides.
+const PLACES_MAX: u32 = 16;
+
+/// How long a leadership lasts without a renewal, and how often it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTiming {
+    pub ttl: Duration,
+    pub renew_every: Duration,
+}
+
+impl LeaseTiming {
+    /// Four renewals in `ttl`.
+    #[must_use]
+    pub fn of(ttl: Duration) -> Self {
+        Self { ttl, renew_every: ttl / BEATS }
+    }
+}
+
+/// What a candidate does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It leads: renew, and act while [`Candidacy::may_lead`] says so.
+    Lead { term: Term },
+    /// Another one leads.
+    Follow { leader: String, term: Term },
+    /// Nobody has led yet, and another candidate is to try first.
+    Wait,
+    /// Append an entry with these numbers, then say [`Candidacy::won`] or [`Candidacy::lost`].
+    Stand { view: View, term: Term },
+}
+
+/// One candidate's view of who leads.
+#[derive(Clone, Debug)]
+pub struct Candidacy {
+    name: String,
+    timing: LeaseTiming,
+    /// Its place among the candidates; they wait for those before them.
+    place: u32,
+    seen: Option<Seen>,
+    lead: Option<Lead>,
+    /// When somebody last found the leader's process gone.
+    suspected: Option<Duration>,
+}
+
+/// What the store said last.
+#[derive(Clone, Debug)]
+struct Seen {
+    newest: Option<(View, Term, String)>,
+    /// The count of the leader's beat in its own term.
+    beat: Option<u64>,
+    /// Whether there was a beat of this term that is gone: its leader has resigned, or the store
+    /// has waited out its lease.
+    gone: bool,
+    at: Duration,
+    /// Since when nothing has changed.
+    since: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lead {
+    term: Term,
+    /// When the last renewal that succeeded was asked for.
+    renewed: Duration,
+    beats: u64,
+}
+
+impl Candidacy {
+    /// `place` is 0 for the candidate that tries first; by the order of names, no two are the same.
+    #[must_use]
+    pub fn new(name: impl Into<String>, timing: LeaseTiming, place: u32) -> Self {
+        let place = place.min(PLACES_MAX);
+        Self { name: name.into(), timing, place, seen: None, lead: None, suspected: None }
+    }
+
+    /// The store has answered at `now` what it was asked for at `asked_at`.
+    ///
+    /// Silence ends when a change is heard of and lasts until a question that finds none: a slow
+    /// answer makes nobody stand.
+    pub fn observed(&mut self, observed: &Observed, asked_at: Duration, now: Duration) -> Next {
+        self.see(observed, now);
+        let Some(Seen { newest, .. }) = &self.seen else { return Next::Wait };
+        let Some((view, term, leader)) = newest.clone() else {
+            return self.stand(View(0), Term(0), asked_at).unwrap_or(Next::Wait);
+        };
+        if self.lead.is_some_and(|lead| lead.term != term) {
+            self.lead = None;
+        }
+        if self.lead.is_some() {
+            return Next::Lead { term };
+        }
+        self.stand(view, term, asked_at).unwrap_or(Next::Follow { leader, term })
+    }
+
+    /// Somebody has found that there is no process at the leader's address. It is not believed
+    /// alone: only where a beat is missed too.
+    pub fn suspect(&mut self, now: Duration) {
+        self.suspected = self.suspected.max(Some(now));
+    }
+
+    /// The append that was asked for at `asked_at` has succeeded. Of one whose answer came late, when
+    /// the log has gone on, nothing follows: the next observation says who leads.
+    pub fn won(&mut self, entry: &Entry, asked_at: Duration) {
+        if self.knows_more_than(entry.view) {
+            return;
+        }
+        let same = self.lead.filter(|lead| lead.term == entry.term);
+        let lead = Lead { term: entry.term, renewed: asked_at, beats: 0 };
+        self.lead = Some(same.unwrap_or(lead));
+        self.renewed(entry.term, asked_at);
+        self.heard_of(entry, asked_at);
+    }
+
+    /// Another entry has the number, heard at `now`.
+    pub fn lost(&mut self, entry: &Entry, now: Duration) {
+        if self.lead.is_some_and(|lead| lead.term != entry.term) {
+            self.lead = None;
+        }
+        if !self.knows_more_than(entry.view) {
+            self.heard_of(entry, now);
+        }
+    }
+
+    /// The next sign of life, while this candidate leads; each has another count.
+    pub fn beat(&mut self) -> Option<Beat> {
+        let lead = self.lead.as_mut()?;
+        lead.beats = lead.beats.wrapping_add(1);
+        Some(Beat { term: lead.term, leader: self.name.clone(), count: lead.beats })
+    }
+
+    /// The renewal of `term` that was asked for at `asked_at` has succeeded.
+    pub fn renewed(&mut self, term: Term, asked_at: Duration) {
+        if let Some(lead) = self.lead.as_mut().filter(|lead| lead.term == term) {
+            lead.renewed = lead.renewed.max(asked_at);
+        }
+    }
+
+    /// Ends the candidacy; what is left is to say so to the store, where it led.
+    pub fn resign(self) -> Option<Resign> {
+        let Self { name, lead, .. } = self;
+        lead.map(|lead| Resign { term: lead.term, leader: name })
+    }
+
+    /// Whether this candidate may act as the leader.
+    #[must_use]
+    pub fn may_lead(&self, now: Duration) -> bool {
+        self.leads_until().is_some_and(|until| now < until)
+    }
+
+    /// When this candidate stops being the leader, where no later renewal succeeds.
+    #[must_use]
+    pub fn leads_until(&self) -> Option<Duration> {
+        let ttl = self.timing.ttl;
+        self.lead.map(|lead| lead.renewed + ttl - ttl / MARGIN_PARTS)
+    }
+
+    /// How long until the store is to be asked again: a beat, or less where this candidate may
+    /// have to stand.
+    #[must_use]
+    pub fn look_again_in(&self, now: Duration) -> Duration {
+        let due = match (&self.seen, self.lead) {
+            (Some(seen), None) => seen.since + self.patience(seen),
+            _ => now + self.timing.renew_every,
+        };
+        due.saturating_sub(now).clamp(LOOK_AT_LEAST, self.timing.renew_every.max(LOOK_AT_LEAST))
+    }
+
+    fn see(&mut self, observed: &Observed, now: Duration) {
+        let newest = observed.newest.as_ref().map(|e| (e.view, e.term, e.leader.clone()));
+        if self.knows_more_than(newest.as_ref().map_or(View(0), |(view, _, _)| *view)) {
+            // An answer that was overtaken: the log never gets shorter.
+            return;
+        }
+        let same = self.seen.as_ref().filter(|seen| seen.newest == newest);
+        let leads = |beat: &Beat| {
+            newest.as_ref().is_some_and(|(_, term, who)| beat.term == *term && beat.leader == *who)
+        };
+        let beat = match &observed.beat {
+            Some(beat) if leads(beat) => Some(beat.count),
+            // A zombie's last one, which says nothing of the leader.
+            Some(_) => same.and_then(|seen| seen.beat),
+            None => None,
+        };
+        // Who could not look for so long can't say that nothing happened meanwhile.
+        let same = same.filter(|seen| now.saturating_sub(seen.at) <= self.timing.ttl);
+        let (since, gone) = match same {
+            Some(seen) if seen.beat == beat => (seen.since, seen.gone),
+            Some(seen) if beat.is_none() => (seen.since, true),
+            _ => (now, false),
+        };
+        self.seen = Some(Seen { newest, beat, gone, at: now, since });
+    }
+
+    fn stand(&self, view: View, term: Term, asked_at: Duration) -> Option<Next> {
+        let seen = self.seen.as_ref()?;
+        let waits = self.patience(seen);
+        if !waits.is_zero() && asked_at < seen.since + waits {
+            return None;
+        }
+        let (view, term) = view.next().zip(term.next())?;
+        Some(Next::Stand { view, term })
+    }
+
+    /// How long a leader may be silent before this candidate stands.
+    fn patience(&self, seen: &Seen) -> Duration {
+        let turn = self.timing.renew_every / 4 * self.place;
+        match &seen.newest {
+            // A process that was started again: nobody else waits less.
+            Some((_, _, leader)) if *leader == self.name => Duration::ZERO,
+            Some(_) if seen.gone => turn,
+            Some(_) if self.suspected.is_some_and(|at| at >= seen.since) => {
+                self.timing.renew_every + turn
+            }
+            Some(_) => self.timing.ttl + turn,
+            None => turn,
+        }
+    }
+
+    fn knows_more_than(&self, view: View) -> bool {
+        let newest = self.seen.as_ref().and_then(|seen| seen.newest.as_ref());
+        newest.is_some_and(|(newest, _, _)| *newest > view)
+    }
+
+    fn heard_of(&mut self, entry: &Entry, at: Duration) {
+        let newest = Some((entry.view, entry.term, entry.leader.clone()));
+        self.seen = Some(Seen { newest, beat: None, gone: false, at, since: at });
+    }
+}
+
+#[cfg(test)]
+mod tests;

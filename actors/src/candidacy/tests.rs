@@ -1,0 +1,202 @@
+//! The rule alone, then three candidates over a model of the store: late and lost answers, pauses,
+//! crashes, clocks that run at other speeds.
+
+use bytes::Bytes;
+
+use super::*;
+
+mod model;
+
+const TTL: Duration = Duration::from_millis(1000);
+
+fn candidacy(name: &str, place: u32) -> Candidacy {
+    Candidacy::new(name, LeaseTiming::of(TTL), place)
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn entry(view: u64, term: u64, leader: &str) -> Entry {
+    Entry { view: View(view), term: Term(term), leader: leader.into(), state: Bytes::new() }
+}
+
+fn seen(newest: Entry, count: Option<u64>) -> Observed {
+    let beat = count.map(|count| Beat { term: newest.term, leader: newest.leader.clone(), count });
+    Observed { newest: Some(newest), beat }
+}
+
+fn look(candidacy: &mut Candidacy, observed: &Observed, at: Duration) -> Next {
+    candidacy.observed(observed, at, at)
+}
+
+fn follow(leader: &str, term: u64) -> Next {
+    Next::Follow { leader: leader.into(), term: Term(term) }
+}
+
+fn stand(view: u64, term: u64) -> Next {
+    Next::Stand { view: View(view), term: Term(term) }
+}
+
+#[test]
+fn the_first_place_stands_at_once_in_an_empty_log_and_the_others_wait_their_turn() {
+    let nothing = Observed { newest: None, beat: None };
+    assert_eq!(look(&mut candidacy("a", 0), &nothing, ms(7)), stand(1, 1));
+    let mut third = candidacy("c", 2);
+    assert_eq!(look(&mut third, &nothing, ms(7)), Next::Wait);
+    assert_eq!(third.look_again_in(ms(7)), ms(125));
+    assert_eq!(look(&mut third, &nothing, ms(131)), Next::Wait);
+    assert_eq!(look(&mut third, &nothing, ms(132)), stand(1, 1));
+}
+
+#[test]
+fn a_silent_leader_is_followed_for_a_lease_and_then_its_number_is_stood_for() {
+    let mut b = candidacy("b", 1);
+    for at in [0, 300, 600, 900] {
+        assert_eq!(look(&mut b, &seen(entry(4, 2, "a"), Some(at)), ms(at)), follow("a", 2));
+    }
+    let silent = seen(entry(4, 2, "a"), Some(900));
+    assert_eq!(look(&mut b, &silent, ms(1500)), follow("a", 2));
+    assert_eq!(look(&mut b, &silent, ms(1962)), follow("a", 2));
+    assert_eq!(b.look_again_in(ms(1962)), ms(1));
+    assert_eq!(look(&mut b, &silent, ms(1963)), stand(5, 3));
+}
+
+#[test]
+fn a_new_view_of_the_leader_is_a_sign_of_life() {
+    let mut b = candidacy("b", 0);
+    look(&mut b, &seen(entry(4, 2, "a"), None), ms(0));
+    look(&mut b, &seen(entry(5, 2, "a"), None), ms(900));
+    assert_eq!(look(&mut b, &seen(entry(5, 2, "a"), None), ms(1899)), follow("a", 2));
+    assert_eq!(look(&mut b, &seen(entry(5, 2, "a"), None), ms(1900)), stand(6, 3));
+}
+
+#[test]
+fn a_beat_of_a_zombie_is_no_sign_of_the_leaders_life() {
+    let mut c = candidacy("c", 0);
+    for at in [0, 500, 1000] {
+        let zombie = Beat { term: Term(1), leader: "a".into(), count: at };
+        let observed = Observed { newest: Some(entry(4, 2, "b")), beat: Some(zombie) };
+        let next = look(&mut c, &observed, ms(at));
+        assert_eq!(next, if at < 1000 { follow("b", 2) } else { stand(5, 3) });
+    }
+}
+
+#[test]
+fn a_beat_that_a_zombie_overwrote_is_not_one_that_was_taken_away() {
+    let mut c = candidacy("c", 0);
+    look(&mut c, &seen(entry(4, 2, "b"), Some(1)), ms(0));
+    let zombie = Beat { term: Term(1), leader: "a".into(), count: 7 };
+    let overwritten = Observed { newest: Some(entry(4, 2, "b")), beat: Some(zombie) };
+    assert_eq!(look(&mut c, &overwritten, ms(10)), follow("b", 2));
+    assert_eq!(look(&mut c, &overwritten, ms(999)), follow("b", 2));
+}
+
+#[test]
+fn a_leader_whose_process_is_gone_is_waited_for_one_beat_only() {
+    let mut b = candidacy("b", 0);
+    let silent = seen(entry(4, 2, "a"), Some(9));
+    look(&mut b, &silent, ms(0));
+    b.suspect(ms(10));
+    assert_eq!(look(&mut b, &silent, ms(249)), follow("a", 2));
+    assert_eq!(look(&mut b, &silent, ms(250)), stand(5, 3));
+}
+
+#[test]
+fn a_beat_after_a_suspicion_clears_it() {
+    let mut b = candidacy("b", 0);
+    look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(0));
+    b.suspect(ms(10));
+    look(&mut b, &seen(entry(4, 2, "a"), Some(2)), ms(20));
+    assert_eq!(look(&mut b, &seen(entry(4, 2, "a"), Some(2)), ms(900)), follow("a", 2));
+}
+
+#[test]
+fn a_beat_that_was_taken_away_lets_the_next_candidate_stand_at_once() {
+    let mut b = candidacy("b", 0);
+    look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(0));
+    assert_eq!(look(&mut b, &seen(entry(4, 2, "a"), None), ms(5)), stand(5, 3));
+    // Without having seen it there, nobody knows whether the leader has only just begun.
+    let mut late = candidacy("c", 0);
+    assert_eq!(look(&mut late, &seen(entry(4, 2, "a"), None), ms(5)), follow("a", 2));
+}
+
+#[test]
+fn a_leader_that_was_started_again_takes_its_own_lease_over_at_once() {
+    let mut again = candidacy("a", 2);
+    assert_eq!(look(&mut again, &seen(entry(4, 2, "a"), Some(1)), ms(0)), stand(5, 3));
+}
+
+#[test]
+fn who_could_not_look_for_a_lease_counts_the_silence_from_now() {
+    let mut b = candidacy("b", 0);
+    look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(0));
+    assert_eq!(look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(5000)), follow("a", 2));
+    assert_eq!(look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(6000)), stand(5, 3));
+}
+
+#[test]
+fn a_slow_answer_is_no_silence_and_its_change_counts_from_when_it_was_heard_of() {
+    let mut b = candidacy("b", 0);
+    let (first, second) = (seen(entry(4, 2, "a"), Some(1)), seen(entry(4, 2, "a"), Some(2)));
+    look(&mut b, &first, ms(0));
+    assert_eq!(b.observed(&first, ms(10), ms(1000)), follow("a", 2));
+    assert_eq!(b.observed(&second, ms(1001), ms(1900)), follow("a", 2));
+    assert_eq!(b.observed(&second, ms(2100), ms(2101)), follow("a", 2));
+    assert_eq!(b.observed(&second, ms(2900), ms(2901)), stand(5, 3));
+}
+
+#[test]
+fn a_leader_stops_before_its_lease_ends_and_goes_on_when_a_renewal_succeeds() {
+    let mut a = candidacy("a", 0);
+    assert_eq!(a.beat(), None);
+    a.won(&entry(1, 1, "a"), ms(100));
+    assert!(a.may_lead(ms(999)) && !a.may_lead(ms(1000)));
+    a.renewed(Term(1), ms(600));
+    a.renewed(Term(1), ms(200));
+    assert_eq!(a.leads_until(), Some(ms(1500)));
+    a.renewed(Term(2), ms(900));
+    assert!(!a.may_lead(ms(1500)));
+    // Nobody else has stood meanwhile.
+    let next = look(&mut a, &seen(entry(1, 1, "a"), Some(3)), ms(1600));
+    assert_eq!(next, Next::Lead { term: Term(1) });
+    a.renewed(Term(1), ms(1600));
+    assert!(a.may_lead(ms(1601)));
+}
+
+#[test]
+fn each_beat_has_another_count() {
+    let mut a = candidacy("a", 0);
+    a.won(&entry(1, 1, "a"), ms(0));
+    let first = a.beat().unwrap();
+    a.won(&entry(2, 1, "a"), ms(5));
+    assert_ne!(a.beat().unwrap().count, first.count);
+}
+
+#[test]
+fn a_leader_that_was_superseded_leads_no_more_however_late_its_answers_come() {
+    let superseded = |end: fn(&mut Candidacy)| {
+        let mut a = candidacy("a", 0);
+        a.won(&entry(1, 1, "a"), ms(0));
+        end(&mut a);
+        a.renewed(Term(1), ms(50));
+        a.may_lead(ms(60))
+    };
+    assert!(superseded(|_| ()));
+    assert!(!superseded(|a| a.lost(&entry(2, 2, "b"), ms(40))));
+    assert!(!superseded(|a| drop(look(a, &seen(entry(2, 2, "b"), None), ms(40)))));
+    assert!(!superseded(|a| {
+        look(a, &seen(entry(3, 2, "b"), None), ms(40));
+        a.won(&entry(2, 1, "a"), ms(30));
+    }));
+    // An answer that was overtaken by the victory changes nothing.
+    assert!(superseded(|a| drop(look(a, &Observed { newest: None, beat: None }, ms(40)))));
+}
+
+#[test]
+fn a_resignation_names_the_term_that_was_led() {
+    assert_eq!(candidacy("a", 0).resign(), None);
+    let mut a = candidacy("a", 0);
+    a.won(&entry(3, 2, "a"), ms(0));
+    assert_eq!(a.resign(), Some(Resign { term: Term(2), leader: "a".into() }));
+}
