@@ -20,7 +20,7 @@ use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::Ledger;
 use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, CommitCheckpoint, ConcludeRun, LoadRange, LoadResiduals, LoadState,
-    OpenCheckpoints, Opened, RaiseView, SavePart,
+    OpenCheckpoints, Opened, SavePart,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::plan::JobOffer;
@@ -269,27 +269,13 @@ async fn a_damaged_newer_checkpoint_takes_no_place_of_a_whole_one() {
 }
 
 #[actix_rt::test]
-async fn the_view_only_rises_and_outlives_the_store() {
+async fn concluding_a_run_removes_whole_and_unfinished_checkpoints() {
     let stored = Stored::new();
-    let raise = |above| RaiseView { above: View(above) };
-    assert_eq!(stored.store.send(raise(0)).await.unwrap(), Ok(View(1)));
-    assert_eq!(stored.store.send(raise(0)).await.unwrap(), Ok(View(2)));
-    assert_eq!(stored.store.send(raise(9)).await.unwrap(), Ok(View(10)));
-    let restarted = open(stored.folder.path());
-    assert_eq!(restarted.send(raise(3)).await.unwrap(), Ok(View(11)));
-}
-
-#[actix_rt::test]
-async fn concluding_a_run_removes_whole_and_unfinished_checkpoints_but_not_the_view() {
-    let stored = Stored::new();
-    stored.store.send(RaiseView { above: View(0) }).await.unwrap().unwrap();
     stored.commit(4, &HALVES).await;
     stored.save(8, 0..600).await;
     stored.conclude("data").await;
     assert_eq!(stored.folders(), (0, 0));
     assert_eq!(stored.open().await, Ok(None));
-    let view = stored.store.send(RaiseView { above: View(0) }).await.unwrap();
-    assert_eq!(view, Ok(View(2)));
 }
 
 #[actix_rt::test]
@@ -334,18 +320,6 @@ async fn a_finished_run_on_other_data_and_a_damaged_sign_say_nothing_of_this_job
     stored.conclude("data").await;
     fs::write(stored.path("finished.json"), "{").unwrap();
     assert_eq!(stored.finished().await, None);
-}
-
-#[actix_rt::test]
-async fn a_damaged_view_says_which_file_to_delete() {
-    let stored = Stored::new();
-    stored.commit(4, &HALVES).await;
-    fs::write(stored.path("view.json"), "").unwrap();
-    let raised = stored.store.send(RaiseView { above: View(0) }).await.unwrap();
-    let error = raised.unwrap_err();
-    assert!(!error.may_pass());
-    assert!(error.to_string().contains("delete that file"), "{error}");
-    assert_eq!(stored.open().await, Ok(Some(Version(4))));
 }
 
 /// Places in a file of this many bytes: some hundreds, first and last among them.
@@ -401,28 +375,6 @@ async fn a_checkpoint_that_could_not_be_restored_gives_way_to_the_one_before() {
 }
 
 #[actix_rt::test]
-async fn a_changed_byte_of_the_view_is_an_error_or_changes_nothing() {
-    let stored = Stored::new();
-    let raise = RaiseView { above: View(0) };
-    stored.store.send(RaiseView { above: View(40) }).await.unwrap().unwrap();
-    let whole = fs::read(stored.path("view.json")).unwrap();
-    let mut refused = 0;
-    for place in 0..whole.len() {
-        let mut flipped = whole.clone();
-        flipped[place] ^= 1 << (place % 8);
-        fs::write(stored.path("view.json"), flipped).unwrap();
-        match stored.store.send(raise).await.unwrap() {
-            Ok(view) => assert_eq!(view, View(42), "byte {place}"),
-            Err(error) => {
-                assert!(matches!(error, CheckpointError::View { .. }), "{error:?}");
-                refused += 1;
-            }
-        }
-    }
-    assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
-}
-
-#[actix_rt::test]
 async fn a_changed_byte_of_the_sign_of_a_finished_run_says_nothing_or_the_same() {
     let stored = Stored::new();
     let finished = stored.conclude("data").await;
@@ -438,25 +390,4 @@ async fn a_changed_byte_of_the_sign_of_a_finished_run_says_nothing_or_the_same()
         }
     }
     assert!(ignored > whole.len() / 2, "{ignored} of {}", whole.len());
-}
-
-#[actix_rt::test]
-async fn a_view_that_can_not_be_raised_says_which_file_to_delete_and_fresh_deletes_it() {
-    let stored = Stored::new();
-    let raise = RaiseView { above: View(0) };
-    let discard = async || {
-        let store = open_store("checkpoints", stored.folder.path()).unwrap();
-        CheckpointStore::new(store, "checkpoints", 2).discard().await.unwrap();
-    };
-    let last = stored.store.send(RaiseView { above: View(u64::MAX - 1) }).await.unwrap();
-    assert_eq!(last, Ok(View(u64::MAX)));
-    let error = stored.store.send(raise).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("delete that file"), "{error}");
-    discard().await;
-    assert_eq!(stored.store.send(raise).await.unwrap(), Ok(View(1)));
-    discard().await;
-    assert_eq!(stored.store.send(raise).await.unwrap(), Ok(View(2)), "a good one stays");
-    fs::write(stored.path("view.json"), "2").unwrap();
-    discard().await;
-    assert_eq!(stored.store.send(raise).await.unwrap(), Ok(View(1)));
 }

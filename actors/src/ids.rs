@@ -32,6 +32,11 @@ id!(
     "server-"
 );
 id!(
+    /// One node with the role coordinator, in the order of `[[nodes]]`; the first is 0.
+    CoordinatorId(u32),
+    "coordinator-"
+);
+id!(
     /// One Worker actor of the cluster; the first is 0.
     WorkerId(u32),
     "worker-"

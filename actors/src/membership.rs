@@ -17,7 +17,8 @@ pub struct Membership {
 #[derive(Clone, Debug)]
 struct Life {
     node: String,
-    incarnation: Incarnation,
+    /// `None` for one that is assumed to live, as another coordinator has said.
+    incarnation: Option<Incarnation>,
     heard: Duration,
 }
 
@@ -34,6 +35,12 @@ impl Membership {
         Self { dead_after, alive: BTreeMap::new() }
     }
 
+    /// Takes these for alive without a word of theirs: they have until the deadline to say one.
+    pub fn assume(&mut self, members: impl Iterator<Item = Member>, now: Duration) {
+        let life = Life { node: String::new(), incarnation: None, heard: now };
+        self.alive.extend(members.map(|member| (member, life.clone())));
+    }
+
     /// Takes a node's word for its actors. `now` is the time since the coordinator started.
     pub fn heard(
         &mut self,
@@ -43,11 +50,12 @@ impl Membership {
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         for &(member, incarnation) in members {
-            let life = Life { node: node.to_owned(), incarnation, heard: now };
+            let life = Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
             match self.alive.get_mut(&member) {
-                Some(known) if known.incarnation == incarnation => known.heard = now,
+                Some(known) if known.incarnation.is_none() => *known = life,
+                Some(known) if known.incarnation == life.incarnation => known.heard = now,
                 // A late word of an earlier life.
-                Some(known) if known.incarnation > incarnation => {}
+                Some(known) if known.incarnation > life.incarnation => {}
                 Some(known) => {
                     *known = life;
                     changes.extend([Change::Lost(member), Change::Joined(member)]);

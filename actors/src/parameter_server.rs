@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{info, trace, warn};
 
-use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
+use crate::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::later::{Later, Owed};
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
@@ -51,8 +51,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// Whom a ParameterServer speaks to.
 #[derive(Clone)]
 pub struct ServerLinks {
-    pub report_shard: Recipient<ReportShard>,
-    pub report_part: Recipient<ReportPart>,
+    /// The coordinators in their order.
+    pub report_shard: Vec<Recipient<ReportShard>>,
+    pub report_part: Vec<Recipient<ReportPart>>,
     pub save: Recipient<SavePart>,
     pub load: Recipient<LoadRange>,
     /// The copies of the first shard by server, of which one may be this actor.
@@ -77,6 +78,8 @@ pub struct ParameterServer {
     duty: Option<Duty>,
     /// The primary of the first shard.
     first: ServerId,
+    /// Whom to report to.
+    leader: CoordinatorId,
     shard: Option<Shard>,
     followers: Followers,
     restoring: bool,
@@ -87,6 +90,8 @@ pub struct ParameterServer {
     /// The request for the norm of the step in flight, or the word of the one before.
     combining: Option<SpawnHandle>,
     saving: usize,
+    /// Newest parts that were written, and of which lineage.
+    parts: Vec<(View, ReportPart)>,
     reported: Option<(View, Version, bool, Vec<ServerId>)>,
     ledger_due: Instant,
     reporting: bool,
@@ -111,6 +116,7 @@ impl ParameterServer {
             view: View(0),
             duty: None,
             first: ServerId(0),
+            leader: CoordinatorId(0),
             shard: None,
             followers: Followers::default(),
             restoring: false,
@@ -119,6 +125,7 @@ impl ParameterServer {
             norm_waiting: BTreeMap::new(),
             combining: None,
             saving: 0,
+            parts: Vec::new(),
             reported: None,
             ledger_due: Instant::now(),
             reporting: false,
@@ -131,10 +138,10 @@ impl ParameterServer {
 
     /// Begins a view with the state that is here.
     fn appoint(&mut self, appointment: Appointment, ctx: &mut Context<Self>) {
-        let Appointment { view, duty, first, .. } = appointment;
+        let Appointment { view, duty, first, leader, .. } = appointment;
         let was_primary = self.is_primary();
         info!(copy = %self.copy, %view, %duty, "appointed");
-        (self.view, self.first) = (view, first);
+        (self.view, self.first, self.leader) = (view, first, leader);
         self.duty = Some(duty.clone());
         self.stop_combining(ctx);
         let Duty::Primary { replicas, learners } = duty else { return self.step_down(&duty) };
@@ -155,6 +162,7 @@ impl ParameterServer {
             self.norms = Some(norms);
         }
         self.tell_norm(ctx);
+        self.report_parts(ctx);
         if let Some(save) = saved {
             self.save(save, ctx);
         }

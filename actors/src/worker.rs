@@ -4,6 +4,7 @@
 //! residuals, or the exchange of one step with all shards; a new lease drops it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, Supervised};
@@ -26,6 +27,11 @@ use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
 use crate::slot_work::{SlotWork, StepWork};
 
+/// Parts that are remembered for the next coordinator, as a ParameterServer's are.
+const PARTS_KEPT: usize = 3;
+/// Before a part is reported to a coordinator that could not be told.
+const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// What a worker trains.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -39,8 +45,9 @@ pub struct Task {
 pub struct WorkerLinks {
     pub push: Vec<Vec<Recipient<PushGradient>>>,
     pub pull: Vec<Vec<Recipient<PullParameters>>>,
-    pub report_part: Recipient<ReportPart>,
-    pub report_failure: Recipient<ReportFailure>,
+    /// The coordinators in their order.
+    pub report_part: Vec<Recipient<ReportPart>>,
+    pub report_failure: Vec<Recipient<ReportFailure>>,
     pub save: Recipient<SavePart>,
     pub load_residuals: Recipient<LoadResiduals>,
 }
@@ -63,6 +70,8 @@ pub struct Worker {
     computed: Option<(Version, StepWork)>,
     /// The version that the residuals in `work` are of.
     residuals_of: Version,
+    /// Newest residuals that were written, and of which lineage.
+    parts: Vec<(View, ReportPart)>,
     /// Residuals that the lease's checkpoint holds have not been read yet.
     residuals_due: Option<Version>,
     /// The whole flat space at one version.
@@ -95,6 +104,7 @@ impl Worker {
             work: None,
             computed: None,
             residuals_of: Version(0),
+            parts: Vec::new(),
             residuals_due: None,
             parameters: None,
             under_way: None,
@@ -293,8 +303,40 @@ impl Worker {
         let tensors =
             residuals.into_iter().map(|(slot, values)| (residual_name(slot), values)).collect();
         let part = SavePart { version, content: PartContent::Residuals { slots }, tensors };
-        let (links, view) = (self.links.clone(), lease.view);
-        ctx.spawn(save_and_report(links, view, part).into_actor(self));
+        let (store, lineage, view) = (self.links.save.clone(), lease.lineage, lease.view);
+        let written = async move { save_until_written(&store, part).await };
+        ctx.spawn(written.into_actor(self).map(move |part, worker, ctx| {
+            let Some(part) = part else { return };
+            let report = ReportPart { view, version, part, shard: None };
+            if worker.parts.len() >= PARTS_KEPT {
+                worker.parts.remove(0);
+            }
+            worker.parts.push((lineage, report.clone()));
+            worker.report_part(lineage, report, ctx);
+        }));
+    }
+
+    /// Reports a part until the coordinator of the lease's view has heard.
+    fn report_part(&mut self, lineage: View, mut report: ReportPart, ctx: &mut Context<Self>) {
+        let Some(lease) = self.lease.as_ref().filter(|lease| lease.lineage == lineage) else {
+            return;
+        };
+        let view = lease.view;
+        report.view = view;
+        let leader = self.links.report_part.get(lease.leader.0 as usize).cloned();
+        let Some(leader) = leader else { return };
+        let again = report.clone();
+        let sent = async move { ask(&leader, report, ANSWER_MAX).await }.into_actor(self);
+        ctx.spawn(sent.map(move |answer, _, ctx| {
+            if let Err(ReportError::Link(_) | ReportError::NotLeading) = answer {
+                ctx.run_later(REPORT_AGAIN_AFTER, move |worker, ctx| {
+                    // A later lease has reported it anew.
+                    if worker.lease.as_ref().is_some_and(|held| held.view == view) {
+                        worker.report_part(lineage, again, ctx);
+                    }
+                });
+            }
+        }));
     }
 
     fn halt(&mut self, lease: LeaseSlots, halt: Halt, ctx: &mut Context<Self>) {
@@ -317,11 +359,12 @@ impl Worker {
 
     fn report(&mut self, view: View, kind: FailureKind, cause: String, ctx: &mut Context<Self>) {
         warn!(worker = %self.id, %cause, "can't go on");
-        let coordinator = self.links.report_failure.clone();
+        let leader = self.lease.as_ref().map_or(0, |lease| lease.leader.0 as usize);
+        let Some(coordinator) = self.links.report_failure.get(leader).cloned() else { return };
         let report = ReportFailure { view, worker: self.id, kind, cause };
         let sent = async move {
             let mut pause = RETRY_FIRST;
-            while let Err(ReportError::Link(_)) =
+            while let Err(ReportError::Link(_) | ReportError::NotLeading) =
                 ask(&coordinator, report.clone(), ANSWER_MAX).await
             {
                 wait(&mut pause).await;
@@ -380,8 +423,13 @@ impl Handler<LeaseSlots> for Worker {
                 .is_some_and(|codec| codec.keeps_residual());
             self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
         }
-        let view = lease.view;
+        let (view, lineage) = (lease.view, lease.lineage);
         self.lease = Some(lease);
+        self.parts.retain(|(of, _)| *of == lineage);
+        // Another coordinator may not have heard of what was written for the one before.
+        for (lineage, report) in self.parts.clone() {
+            self.report_part(lineage, report, ctx);
+        }
         ctx.notify(Proceed(view));
         Ok(())
     }
@@ -422,16 +470,5 @@ async fn load_residuals(
             }
             read => return read,
         }
-    }
-}
-
-async fn save_and_report(links: WorkerLinks, view: View, part: SavePart) {
-    let version = part.version;
-    let Some(part) = save_until_written(&links.save, part).await else { return };
-    let report = ReportPart { view, version, part, shard: None };
-    let mut pause = RETRY_FIRST;
-    while let Err(ReportError::Link(_)) = ask(&links.report_part, report.clone(), ANSWER_MAX).await
-    {
-        wait(&mut pause).await;
     }
 }

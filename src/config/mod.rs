@@ -153,6 +153,14 @@ impl Config {
         u32::try_from(count).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Nodes with the role coordinator; 1 where one process runs everything.
+    #[must_use]
+    pub fn coordinators(&self) -> u32 {
+        let coordinates = |node: &&NodeConfig| node.roles.contains(&Role::Coordinator);
+        let count = self.nodes.iter().filter(coordinates).count();
+        u32::try_from(count).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Copies of each shard beside its primary: never more than there are other servers.
     #[must_use]
     pub fn replicas(&self) -> u32 {

@@ -155,14 +155,9 @@ pub(super) fn relations(nodes: &[NodeConfig], source: &str) -> Vec<Problem> {
     }
     for role in [Role::Coordinator, Role::Server, Role::Worker, Role::Registry] {
         let count = nodes.iter().filter(|node| node.roles.contains(&role)).count();
-        let single = role == Role::Coordinator;
         if count == 0 {
             let problem = format!("no node has the role {role}");
             report("nodes".to_owned(), None, problem, format!("add \"{role}\" to a node's roles"));
-        } else if single && count > 1 {
-            let problem = format!("{count} nodes have the role {role}, of which there is one");
-            let what_to_do = format!("leave \"{role}\" in the roles of one node");
-            report("nodes".to_owned(), None, problem, what_to_do);
         }
     }
     problems

@@ -11,7 +11,8 @@ use prometheus_client::registry::Unit;
 use tokio::sync::watch;
 
 /// Each has its own series, so that an alert can wait for `failed` by name.
-const PHASES: [&str; 6] = ["gathering", "assigning", "running", "publishing", "done", "failed"];
+const PHASES: [&str; 7] =
+    ["following", "gathering", "assigning", "running", "publishing", "done", "failed"];
 
 /// What the coordinator of this node publishes. Nothing is counted twice: the page shows the
 /// snapshot that `node status` shows.
@@ -101,6 +102,7 @@ impl Page<'_> {
 
     fn phase(&mut self, progress: &Progress) -> fmt::Result {
         let now = match progress {
+            Progress::Following { .. } => "following",
             Progress::Gathering => "gathering",
             Progress::Assigning => "assigning",
             Progress::Running => "running",

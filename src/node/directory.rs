@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, Recipient};
-use gradmesh_actors::ids::ServerId;
 use gradmesh_actors::messages::WireMessage;
 
 use crate::config::{Config, NodeConfig, Role};
@@ -36,9 +35,9 @@ impl Plan {
         self.nodes.iter().filter(move |node| node.roles.contains(&role))
     }
 
-    /// Whether the server with this number is this process.
-    pub(super) fn is_server(&self, server: ServerId) -> bool {
-        self.own.is_none() || self.own_index(Role::Server) == Some(server.0)
+    /// Whether this process is the node with this number among those of a role.
+    pub(super) fn is_node(&self, role: Role, number: u32) -> bool {
+        self.own.is_none() || self.own_index(role) == Some(number)
     }
 
     /// Names of the nodes with a role, in the order of its numbers; empty where there are no nodes.
@@ -89,9 +88,14 @@ impl Directory {
         Some(self.proxy(node, target))
     }
 
-    /// A stand-in for one server's copy of a shard.
-    pub(super) fn remote_copy(&mut self, server: ServerId, target: Target) -> Option<Addr<Proxy>> {
-        let node = self.plan.nodes_of(Role::Server).nth(server.0 as usize)?.clone();
+    /// A stand-in for an actor of one of the nodes of a role, by its number among them.
+    pub(super) fn remote_at(
+        &mut self,
+        role: Role,
+        number: u32,
+        target: Target,
+    ) -> Option<Addr<Proxy>> {
+        let node = self.plan.nodes_of(role).nth(number as usize)?.clone();
         Some(self.proxy(node, target))
     }
 

@@ -1,4 +1,4 @@
-//! The node's word for its actors, to the coordinator.
+//! The node's word for its actors, to each coordinator: one that follows may lead soon.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use tracing::{debug, error};
 use crate::supervisor::Vitals;
 
 /// Who is watched, and what is said of them.
+#[derive(Clone)]
 pub(super) struct Pulse {
     pub(super) node: String,
     pub(super) life: Incarnation,
     pub(super) members: Vec<(Member, Vitals)>,
     pub(super) offer: Option<JobOffer>,
-    pub(super) coordinator: Recipient<Heartbeat>,
     pub(super) every: Duration,
 }
 
 impl Pulse {
     /// Beats until the node ends.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self, coordinator: Recipient<Heartbeat>) {
         let mut offer_wanted = true;
         loop {
             let members = self.members.iter().filter_map(|(member, vitals)| {
@@ -36,7 +36,7 @@ impl Pulse {
                 members: members.collect(),
                 offer,
             };
-            match ask(&self.coordinator, heartbeat, self.every * 4).await {
+            match ask(&coordinator, heartbeat, self.every * 4).await {
                 Ok(ack) => {
                     let asked_now = ack.offer_wanted && !offer_wanted;
                     offer_wanted = ack.offer_wanted;
@@ -44,6 +44,7 @@ impl Pulse {
                         continue;
                     }
                 }
+                Err(HeartbeatError::NotLeading) => offer_wanted = false,
                 Err(HeartbeatError::Link(error)) => debug!(%error, "heartbeat not answered"),
                 Err(refused) => {
                     error!(%refused, "the coordinator refuses this node");

@@ -71,8 +71,8 @@ pub struct Serving {
     pub set_alias: Recipient<SetAlias>,
     pub remove_alias: Recipient<RemoveAlias>,
     pub delete: Recipient<DeleteVersion>,
-    /// The run's coordinator; `None` where this process trains nothing.
-    pub status: Option<Recipient<GetStatus>>,
+    /// The run's coordinators; none where this process trains nothing.
+    pub status: Vec<Recipient<GetStatus>>,
     /// `cluster.name`.
     pub cluster: String,
     pub metrics: Metrics,

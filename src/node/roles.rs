@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Recipient};
-use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
-use gradmesh_actors::ids::{ServerId, ShardCopy, ShardId, WorkerId};
+use gradmesh_actors::coordinator::{Candidate, Coordinator, CoordinatorLinks};
+use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId};
 use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
@@ -33,6 +34,7 @@ use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::service::{Service, ServiceLimits};
+use crate::store::coordination::CoordinationStore;
 use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
@@ -42,7 +44,8 @@ const HTTP_THREADS: usize = 2;
 
 /// Mailboxes of everyone, here or elsewhere.
 struct Cast {
-    coordinator: Place<Coordinator>,
+    /// In the order of their numbers.
+    coordinators: Vec<Place<Coordinator>>,
     /// By server, then by shard.
     servers: Vec<Vec<Place<ParameterServer>>>,
     workers: Vec<Place<Worker>>,
@@ -56,7 +59,7 @@ struct Cast {
 /// Those of them that run here and wait to be started.
 #[derive(Default)]
 struct Waiting {
-    coordinator: Option<Placed<Coordinator>>,
+    coordinator: Option<(CoordinatorId, Placed<Coordinator>)>,
     servers: Vec<(ShardCopy, Placed<ParameterServer>)>,
     workers: Vec<(WorkerId, Placed<Worker>)>,
     registry: Option<Placed<ModelRegistry>>,
@@ -74,7 +77,8 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
 
     let coordinates = builder.train && roles.contains(&Role::Coordinator);
     let lock = if coordinates && context.has_other_processes() {
-        Some(StoreLock::take(&config.checkpoint.store, &base(config)).await?)
+        let shared = config.coordinators() > 1;
+        Some(StoreLock::take(&config.checkpoint.store, &base(config), shared).await?)
     } else {
         None
     };
@@ -115,9 +119,15 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         members.push((Member::Worker(worker), vitals));
     }
     let status = match waiting.coordinator.take() {
-        Some(placed) => {
+        Some((id, placed)) => {
             let start = Start::new(&*context, &config.job, unix_ms);
-            Some(coordinate(config, &cast, placed, supervision, start).await?)
+            let own = builder.name.clone().unwrap_or_else(|| "node".to_owned());
+            let lease = Duration::from_millis(config.coordination.lease_ms);
+            let open = |path: &str| context.open_store(path, &base(config));
+            let coordination =
+                CoordinationStore::open(&config.coordination.store, lease / 2, open)?.start();
+            let coordination = Coordination { id, name: own, lease, store: coordination };
+            Some(coordinate(config, &cast, placed, supervision, start, coordination).await?)
         }
         None => None,
     };
@@ -221,14 +231,20 @@ async fn cast(
             .remote(role, target)
             .ok_or_else(|| NodeError::RoleMissing { role: role.to_string() })
     };
-    let coordinator = if plan.is_here(Role::Coordinator, 0) {
-        let placed = place(&here).await?;
-        let address = placed.address.clone();
-        waiting.coordinator = Some(placed).filter(|_| builder.train);
-        Place::Here(address)
-    } else {
-        Place::There(there(directory, Role::Coordinator, coordinator_target())?)
-    };
+    let mut coordinators = Vec::new();
+    for number in 0..config.coordinators() {
+        coordinators.push(if plan.is_node(Role::Coordinator, number) {
+            let placed = place(&here).await?;
+            let address = placed.address.clone();
+            let id = CoordinatorId(number);
+            waiting.coordinator = Some((id, placed)).filter(|_| builder.train);
+            Place::Here(address)
+        } else {
+            let there = directory.remote_at(Role::Coordinator, number, coordinator_target());
+            let missing = || NodeError::RoleMissing { role: Role::Coordinator.to_string() };
+            Place::There(there.ok_or_else(missing)?)
+        });
+    }
     let mut own_registry = None;
     if let Some(index) = plan.own_index(Role::Registry) {
         let placed = place(&here).await?;
@@ -242,13 +258,13 @@ async fn cast(
     for server in (0..config.servers()).map(ServerId) {
         let mut copies = Vec::new();
         for shard in (0..config.servers.shards).map(ShardId) {
-            copies.push(if plan.is_server(server) {
+            copies.push(if plan.is_node(Role::Server, server.0) {
                 let placed = place(&threads.own()).await?;
                 let address = placed.address.clone();
                 waiting.servers.push((ShardCopy { shard, server }, placed));
                 Place::Here(address)
             } else {
-                let copy = directory.remote_copy(server, copy_target(shard));
+                let copy = directory.remote_at(Role::Server, server.0, copy_target(shard));
                 let missing = || NodeError::RoleMissing { role: Role::Server.to_string() };
                 Place::There(copy.ok_or_else(missing)?)
             });
@@ -266,13 +282,13 @@ async fn cast(
             Place::There(there(directory, Role::Worker, worker_target(worker))?)
         });
     }
-    Ok(Cast { coordinator, servers, workers, registry, own_registry, checkpoints })
+    Ok(Cast { coordinators, servers, workers, registry, own_registry, checkpoints })
 }
 
 fn server_links(cast: &Cast, copy: ShardCopy) -> ServerLinks {
     ServerLinks {
-        report_shard: cast.coordinator.recipient(),
-        report_part: cast.coordinator.recipient(),
+        report_shard: cast.all_coordinators(),
+        report_part: cast.all_coordinators(),
         save: cast.checkpoints.clone().recipient(),
         load: cast.checkpoints.clone().recipient(),
         norm: cast.copies(ShardId(0)),
@@ -285,14 +301,23 @@ fn worker_links(cast: &Cast) -> WorkerLinks {
     WorkerLinks {
         push: cast.all_copies(),
         pull: cast.all_copies(),
-        report_part: cast.coordinator.recipient(),
-        report_failure: cast.coordinator.recipient(),
+        report_part: cast.all_coordinators(),
+        report_failure: cast.all_coordinators(),
         save: cast.checkpoints.clone().recipient(),
         load_residuals: cast.checkpoints.clone().recipient(),
     }
 }
 
 impl Cast {
+    fn all_coordinators<M>(&self) -> Vec<Recipient<M>>
+    where
+        M: WireMessage + Send + 'static,
+        M::Result: Send,
+        Coordinator: actix::Handler<M>,
+    {
+        self.coordinators.iter().map(Place::recipient).collect()
+    }
+
     /// Every server's copy of a shard.
     fn copies<M>(&self, shard: ShardId) -> Vec<Recipient<M>>
     where
@@ -321,7 +346,9 @@ async fn coordinate(
     placed: Placed<Coordinator>,
     supervision: Supervision,
     start: Start,
+    coordination: Coordination,
 ) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
+    let Coordination { id, name, lease, store } = coordination;
     let links = CoordinatorLinks {
         restore: cast.all_copies(),
         adopt: cast.all_copies(),
@@ -329,10 +356,12 @@ async fn coordinate(
         publish: cast.registry.publish.clone(),
         find: cast.registry.find.clone(),
         open: cast.checkpoints.clone().recipient(),
-        raise_view: cast.checkpoints.clone().recipient(),
         commit: cast.checkpoints.clone().recipient(),
         load_state: cast.checkpoints.clone().recipient(),
         conclude: cast.checkpoints.clone().recipient(),
+        observe: store.clone().recipient(),
+        append: store.clone().recipient(),
+        renew: store.recipient(),
     };
     let training = TrainingConfig {
         shards: config.servers.shards,
@@ -346,14 +375,26 @@ async fn coordinate(
     };
     let job = config.job.clone();
     let Start { run, unix_ms } = start;
-    let first = Training::new(job.clone(), training.clone(), run.clone()).status();
+    let first = Training::new(job.clone(), training.clone(), run.clone()).followed(None);
     let (status, watched) = watch::channel(first);
+    // An actor that is restarted is another candidate's life.
+    let lives = AtomicU64::new(0);
     let factory = move || {
-        let (job, training, run) = (job.clone(), training.clone(), run.clone());
-        Coordinator::new(job, training, run, unix_ms, links.clone(), status.clone())
+        let life = format!("{run}.{}", lives.fetch_add(1, Ordering::Relaxed));
+        let (name, run) = (name.clone(), run.clone());
+        let own = Candidate { id, name, lease, life, run, started_unix_ms: unix_ms };
+        Coordinator::new(own, job.clone(), training.clone(), links.clone(), status.clone())
     };
     placed.run("coordinator".into(), supervision, factory).await?;
     Ok(watched)
+}
+
+/// This node among the coordinators, and where they agree.
+struct Coordination {
+    id: CoordinatorId,
+    name: String,
+    lease: Duration,
+    store: Addr<CoordinationStore>,
 }
 
 /// A run's name and when it began, unless it goes on from a checkpoint, which has both.
@@ -382,10 +423,11 @@ fn pulse(
         life: supervision.base,
         members,
         offer: task.map(|task| task.offer),
-        coordinator: cast.coordinator.recipient(),
         every: Duration::from_millis(builder.config.detector.heartbeat_ms),
     };
-    spawn_local(pulse.run());
+    for coordinator in cast.all_coordinators() {
+        spawn_local(pulse.clone().run(coordinator));
+    }
 }
 
 async fn serving(
@@ -411,7 +453,7 @@ async fn serving(
         set_alias,
         remove_alias,
         delete,
-        status: builder.train.then(|| cast.coordinator.recipient()),
+        status: if builder.train { cast.all_coordinators() } else { Vec::new() },
         cluster: builder.config.cluster.name.clone(),
         metrics,
     })
@@ -422,7 +464,11 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
     if !networked {
         return;
     }
-    if let Place::Here(coordinator) = &cast.coordinator {
+    let coordinator = cast.coordinators.iter().find_map(|place| match place {
+        Place::Here(coordinator) => Some(coordinator),
+        Place::There(_) => None,
+    });
+    if let Some(coordinator) = coordinator {
         let target = coordinator_target();
         router.route(target, coordinator.clone().recipient::<messages::Heartbeat>());
         router.route(target, coordinator.clone().recipient::<messages::ReportShard>());

@@ -88,7 +88,7 @@ pub struct ServiceState {
     /// `cluster.name`; empty where nobody has said it.
     cluster: String,
     /// The coordinator of the run, here or elsewhere.
-    coordinator: Option<Recipient<GetStatus>>,
+    coordinators: Vec<Recipient<GetStatus>>,
     metrics: Metrics,
     requests: RequestMetrics,
     limits: ServiceLimits,
@@ -112,7 +112,7 @@ impl ServiceState {
             find,
             list,
             cluster: String::new(),
-            coordinator: None,
+            coordinators: Vec::new(),
             requests: RequestMetrics::new(&metrics),
             metrics,
             places: Arc::new(Semaphore::new(limits.bodies_bytes_max / PLACE)),
@@ -124,8 +124,8 @@ impl ServiceState {
     /// Says on [`STATUS_PATH`] which cluster this is, and how far its run is; `None` where it
     /// trains nothing.
     #[must_use]
-    pub fn with_status(self, cluster: String, coordinator: Option<Recipient<GetStatus>>) -> Self {
-        Self { cluster, coordinator, ..self }
+    pub fn with_status(self, cluster: String, coordinators: Vec<Recipient<GetStatus>>) -> Self {
+        Self { cluster, coordinators, ..self }
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is gradmesh's own beside the protocol, below `/gradmesh`: how far the run is.
 
+use actix::Recipient;
 use actix_web::{HttpResponse, Scope, web};
+use futures_util::future::join_all;
 use gradmesh_actors::messages::{GetStatus, StatusError, ask};
-use gradmesh_actors::training::TrainingStatus;
+use gradmesh_actors::training::{Progress, TrainingStatus};
 use serde::{Deserialize, Serialize};
 
 use super::ServiceState;
@@ -34,18 +36,29 @@ pub(super) fn scope(state: ServiceState) -> Scope {
 /// Says whose service this is in any case: a caller who asked the wrong one shall learn it.
 async fn status(state: web::Data<ServiceState>) -> HttpResponse {
     let cluster = state.cluster.clone();
-    let Some(coordinator) = &state.coordinator else {
-        return HttpResponse::Ok().json(ClusterStatus { cluster, training: None, error: None });
-    };
-    match ask(coordinator, GetStatus {}, FIND_LIMIT).await {
-        Ok(training) => {
+    match of_leader(&state.coordinators).await {
+        None => HttpResponse::Ok().json(ClusterStatus { cluster, training: None, error: None }),
+        Some(Ok(training)) => {
             let training = Some(training);
             HttpResponse::Ok().json(ClusterStatus { cluster, training, error: None })
         }
-        Err(StatusError::Link(link)) => {
-            let error = Some(format!("the coordinator doesn't answer: {link}"));
+        Some(Err(StatusError::Link(link))) => {
+            let error = Some(format!("no coordinator answers: {link}"));
             let status = ClusterStatus { cluster, training: None, error };
             HttpResponse::build(link_status(&link)).json(status)
         }
     }
+}
+
+/// The leader's word; that of one which follows where no leader answers. `None` without any.
+async fn of_leader(
+    coordinators: &[Recipient<GetStatus>],
+) -> Option<Result<TrainingStatus, StatusError>> {
+    let asked = coordinators.iter().map(|coordinator| ask(coordinator, GetStatus {}, FIND_LIMIT));
+    let leads = |answer: &Result<TrainingStatus, StatusError>| match answer {
+        Ok(status) if !matches!(status.progress, Progress::Following { .. }) => 2,
+        Ok(_) => 1,
+        Err(_) => 0,
+    };
+    join_all(asked).await.into_iter().max_by_key(leads)
 }

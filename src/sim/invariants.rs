@@ -16,8 +16,8 @@ use super::log::{self, Commit};
 use super::trace::NodeIndex;
 use super::world::World;
 
-/// A view that began is higher than any before it, whoever began it.
-const VIEWS_RISE: &str = "a view never falls and is never begun twice";
+/// And by one life of it.
+const VIEWS_RISE: &str = "a view is begun by one coordinator";
 /// A shard obeys no order of a view that is over.
 const RESTORES_RISE: &str = "a shard is never restored to a view below its own";
 /// A shard applies the steps of a view one after the other.
@@ -36,9 +36,8 @@ const PUBLISHED_WHOLE: &str = "a registered version is whole";
 /// What was seen of a run so far.
 #[derive(Debug, Default)]
 pub(super) struct Invariants {
-    /// The view that the coordinator shows; 0 before its life has one.
-    view: View,
-    view_highest: View,
+    /// The life of a coordinator that first showed each view.
+    begun: BTreeMap<View, (NodeIndex, u64)>,
     committed: Version,
     /// Newest version of each shard in each view.
     versions: BTreeMap<(u64, u64), u64>,
@@ -75,9 +74,10 @@ impl Invariants {
     /// # Errors
     /// What doesn't hold.
     pub(super) fn look_at_training(&mut self, world: &World<'_>) -> Result<(), &'static str> {
-        for status in world.seen.training.borrow().values() {
+        for (&node, status) in world.seen.training.borrow().iter() {
             let status = status.borrow();
-            self.view(status.view)?;
+            let life = world.nodes.get(node as usize).map_or(0, |node| node.restarts);
+            self.view(status.view, (node, life))?;
             self.checkpoint(&status, world.counts.bits_flipped > 0)?;
             rows(&status)?;
         }
@@ -99,14 +99,9 @@ impl Invariants {
         if *known == digest { Ok(()) } else { Err(ONE_CONTENT) }
     }
 
-    fn view(&mut self, view: View) -> Result<(), &'static str> {
-        let new = view != self.view && view > View(0);
-        if new && view <= self.view_highest {
-            return Err(VIEWS_RISE);
-        }
-        self.view = view;
-        self.view_highest = self.view_highest.max(view);
-        Ok(())
+    fn view(&mut self, view: View, by: (NodeIndex, u64)) -> Result<(), &'static str> {
+        let first = view == View(0) || *self.begun.entry(view).or_insert(by) == by;
+        if first { Ok(()) } else { Err(VIEWS_RISE) }
     }
 
     fn checkpoint(&mut self, status: &TrainingStatus, damaged: bool) -> Result<(), &'static str> {

@@ -19,7 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Of a process number, in decimal.
 const PID_BYTES_MAX: u64 = 20;
 
-/// The right to coordinate a run over a folder: no other process has it until this is dropped. The
+/// The right to coordinate runs over a folder: no other process has it until this is dropped, but
+/// for the other coordinators of a cluster that has several. The
 /// system takes it from a process that dies, however it dies.
 #[derive(Debug)]
 pub struct StoreLock {
@@ -29,11 +30,15 @@ pub struct StoreLock {
 
 impl StoreLock {
     /// Locks the store at a path or a `file://` URL; a relative path is one from `base`. The folder
-    /// is made if it isn't there.
+    /// is made if it isn't there. `shared`: with others that share it too.
     ///
     /// # Errors
     /// Another process has it and keeps it, or the folder can't be written.
-    pub async fn take(url_or_path: &str, base: &Path) -> Result<Self, StoreError> {
+    pub async fn take(
+        url_or_path: &str,
+        base: &Path,
+        shared: bool,
+    ) -> Result<Self, StoreError> {
         let path = made(folder(url_or_path, base)?)?;
         let file = path.join(FILE);
         let failed = |source| StoreError::Folder { path: file.clone(), source };
@@ -42,7 +47,8 @@ impl StoreLock {
         let mut opened = options.open(&file).map_err(failed)?;
         let until = Instant::now() + WAIT_MAX;
         loop {
-            match opened.try_lock() {
+            let locked = if shared { opened.try_lock_shared() } else { opened.try_lock() };
+            match locked {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOOK_EVERY).await,
                 Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut opened)),
@@ -79,25 +85,25 @@ mod tests {
     async fn a_locked_folder_is_refused_by_name_and_free_again_after_the_drop() {
         tokio::time::pause();
         let base = tempfile::tempdir().unwrap();
-        let first = StoreLock::take("store", base.path()).await.unwrap();
-        let refused = StoreLock::take("store", base.path()).await.unwrap_err().to_string();
+        let first = StoreLock::take("store", base.path(), false).await.unwrap();
+        let refused = StoreLock::take("store", base.path(), false).await.unwrap_err().to_string();
         let owner = format!("store is used by a run of process {};", own_pid());
         assert!(refused.contains(&owner), "{refused}");
         assert!(refused.ends_with("change checkpoint.store"), "{refused}");
-        StoreLock::take("other", base.path()).await.unwrap();
+        StoreLock::take("other", base.path(), false).await.unwrap();
         drop(first);
-        StoreLock::take("store", base.path()).await.unwrap();
+        StoreLock::take("store", base.path(), false).await.unwrap();
     }
 
     #[actix_rt::test]
     async fn a_lock_that_is_given_up_soon_is_waited_for() {
         tokio::time::pause();
         let base = tempfile::tempdir().unwrap();
-        let first = StoreLock::take("store", base.path()).await.unwrap();
+        let first = StoreLock::take("store", base.path(), false).await.unwrap();
         tokio::task::spawn_local(async move {
             sleep(WAIT_MAX / 2).await;
             drop(first);
         });
-        StoreLock::take("store", base.path()).await.unwrap();
+        StoreLock::take("store", base.path(), false).await.unwrap();
     }
 }

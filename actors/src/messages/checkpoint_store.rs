@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::checkpoint::{Finished, Manifest, PartContent, SavedPart, StateSnapshot};
-use crate::ids::{Slot, Version, View};
+use crate::ids::{Slot, Version};
 use crate::messages::Values;
 
 /// Tensors by name, all of the same length.
@@ -65,14 +65,6 @@ pub struct Opened {
     pub finished: Option<Finished>,
 }
 
-/// Raises the view number durably.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, actix::Message)]
-#[rtype(result = "Result<View, CheckpointError>")]
-pub struct RaiseView {
-    /// The new view is above this one too.
-    pub above: View,
-}
-
 /// Makes a checkpoint count: all its parts are there. Removes checkpoints that are not needed
 /// any more.
 #[derive(Clone, Debug, PartialEq, actix::Message)]
@@ -103,10 +95,6 @@ pub enum CheckpointError {
     OtherJob { store: String, version: Version, what: &'static str, expected: String, got: String },
     #[error("checkpoint file {path} is damaged: {cause}")]
     Damaged { path: String, cause: String },
-    #[error(
-        "{path} in checkpoint.store {store} is damaged: {cause}; stop all nodes of this cluster and delete that file, training goes on from its checkpoint"
-    )]
-    View { store: String, path: &'static str, cause: String },
     #[error("checkpoint of {version} has no {what}")]
     Missing { version: Version, what: String },
     #[error("checkpoint.store can't be used: {0}")]

@@ -49,6 +49,9 @@ pub enum HeartbeatError {
         "{node} would train something else: {what} is {got} there, {expected} elsewhere; give every node the same {what}"
     )]
     OtherJob { node: String, what: String, expected: String, got: String },
+    /// Another coordinator has to know, or this one will soon.
+    #[error("this coordinator doesn't lead")]
+    NotLeading,
     #[error(transparent)]
     Link(#[from] LinkError),
     /// The node counts more of them than the coordinator does.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
-use crate::ids::{ServerId, Version, View, WorkerId};
+use crate::ids::{CoordinatorId, ServerId, Version, View, WorkerId};
 use crate::reduction::Span;
 
 /// Replaces the worker's lease. Whatever it is doing for a lower view, it drops.
@@ -16,6 +16,8 @@ pub struct LeaseSlots {
     pub slots: Span,
     /// The primary of each shard, in shard order.
     pub primaries: Vec<ServerId>,
+    /// Whom to report to.
+    pub leader: CoordinatorId,
     /// The view in which everyone went back last, and to which version: parameters and residuals
     /// that a worker holds from before are of steps that didn't happen.
     pub lineage: View,

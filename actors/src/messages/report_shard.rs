@@ -77,6 +77,9 @@ pub enum ReportError {
     /// The report is of steps that were rolled back; forget it.
     #[error("report of {got} refused, the cluster is in {current}")]
     StaleView { got: View, current: View },
+    /// It does no longer, or doesn't know the job yet: report again.
+    #[error("this coordinator can't take reports now")]
+    NotLeading,
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("report of {got} refused, servers.shards is {shards} at the coordinator")]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::link::{LinkError, WireMessage, WirePart};
-use crate::ids::{ServerId, ShardCopy, Version, View};
+use crate::ids::{CoordinatorId, ServerId, ShardCopy, Version, View};
 use crate::plan::JobOffer;
 
 /// What one copy of a shard does in one view.
@@ -14,6 +14,8 @@ pub struct Appointment {
     pub duty: Duty,
     /// The primary of the first shard, which adds up norms.
     pub first: ServerId,
+    /// Whom to report to.
+    pub leader: CoordinatorId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

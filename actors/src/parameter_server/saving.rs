@@ -7,8 +7,8 @@ use actix::{AsyncContext, Context};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{ANSWER_MAX, ParameterServer, RETRY_AFTER, ServerLinks};
-use crate::ids::ShardCopy;
+use super::{ANSWER_MAX, ParameterServer, RETRY_AFTER};
+use crate::ids::{ShardCopy, View};
 use crate::messages::checkpoint_store::SavePart;
 use crate::messages::{Duty, ReportError, ReportPart, ReportShard, ask};
 use crate::replication::Followers;
@@ -17,6 +17,9 @@ use crate::shard::{Save, Shard};
 
 /// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
 const SAVES_MAX: usize = 2;
+/// Parts that are remembered for the next coordinator: older ones are of checkpoints that no longer
+/// matter, for a newer one is whole or nearly so.
+const PARTS_KEPT: usize = 3;
 /// How often the ledger goes with a report, which has a record of each epoch: it is long.
 const LEDGER_EVERY: Duration = Duration::from_secs(1);
 
@@ -33,8 +36,63 @@ impl ParameterServer {
         }
         self.saving += 1;
         let report = snapshot(self.copy, shard, &self.followers);
-        let written = write_and_report(self.links.clone(), report, save).into_actor(self);
-        ctx.spawn(written.map(|(), server, _| server.saving -= 1));
+        let (lineage, version) = (shard.lineage(), save.version);
+        let Save { content, tensors, .. } = save;
+        let (store, save) = (self.links.save.clone(), SavePart { version, content, tensors });
+        let written = async move { save_until_written(&store, save).await };
+        ctx.spawn(written.into_actor(self).map(move |part, server, ctx| {
+            server.saving -= 1;
+            if let Some(part) = part {
+                let (view, shard) = (report.view, Some(report));
+                server.written(lineage, ReportPart { view, version, part, shard }, ctx);
+            }
+        }));
+    }
+
+    /// A part is in the store: the coordinator has to know, and its successor too.
+    fn written(&mut self, lineage: View, report: ReportPart, ctx: &mut Context<Self>) {
+        if self.parts.len() >= PARTS_KEPT {
+            self.parts.remove(0);
+        }
+        self.parts.push((lineage, report.clone()));
+        if self.shard.as_ref().is_some_and(|shard| shard.lineage() == lineage) {
+            self.report_part(report, ctx);
+        }
+    }
+
+    /// Another coordinator may not have heard of what was written for the one before.
+    pub(super) fn report_parts(&mut self, ctx: &mut Context<Self>) {
+        let Some(lineage) = self.shard.as_ref().map(Shard::lineage) else { return };
+        self.parts.retain(|(of, _)| *of == lineage);
+        for (_, report) in self.parts.clone() {
+            self.report_part(report, ctx);
+        }
+    }
+
+    /// Reports a part until the coordinator of this view has heard.
+    fn report_part(&mut self, mut report: ReportPart, ctx: &mut Context<Self>) {
+        let view = self.view;
+        report.view = view;
+        if let Some(shard) = &mut report.shard {
+            shard.view = view;
+        }
+        let Some(leader) = self.links.report_part.get(self.leader.0 as usize).cloned() else {
+            return;
+        };
+        let again = report.clone();
+        let sent = async move { ask(&leader, report, ANSWER_MAX).await }.into_actor(self);
+        ctx.spawn(sent.map(move |answer, _, ctx| match answer {
+            Ok(()) | Err(ReportError::StaleView { .. }) => {}
+            Err(ReportError::Link(_) | ReportError::NotLeading) => {
+                ctx.run_later(RETRY_AFTER, move |server, ctx| {
+                    // A later view has reported it anew.
+                    if server.view == view {
+                        server.report_part(again, ctx);
+                    }
+                });
+            }
+            Err(refused) => warn!(version = %again.version, %refused, "checkpoint part not taken"),
+        }));
     }
 
     pub(super) fn report(&mut self, ctx: &mut Context<Self>) {
@@ -45,13 +103,15 @@ impl ParameterServer {
         if self.reporting || self.reported.as_ref() == Some(&state) {
             return;
         }
-        self.reporting = true;
         let now = Instant::now();
         let with_ledger = closed || now >= self.ledger_due;
         if !with_ledger {
             report.ledger = None;
         }
-        let coordinator = self.links.report_shard.clone();
+        let Some(coordinator) = self.links.report_shard.get(self.leader.0 as usize).cloned() else {
+            return;
+        };
+        self.reporting = true;
         let sent = async move { ask(&coordinator, report, ANSWER_MAX).await }.into_actor(self);
         ctx.spawn(sent.map(move |answer, server, _| {
             server.reporting = false;
@@ -74,20 +134,5 @@ fn snapshot(copy: ShardCopy, shard: &Shard, followers: &Followers) -> ReportShar
         synced: followers.synced(shard.committed().0),
         ledger: shard.ledger().cloned(),
         bytes: shard.bytes(),
-    }
-}
-
-/// Writes a part and reports it until the coordinator has heard, or it is of no use any more.
-async fn write_and_report(links: ServerLinks, shard: ReportShard, save: Save) {
-    let Save { version, content, tensors } = save;
-    let request = SavePart { version, content, tensors };
-    let Some(part) = save_until_written(&links.save, request).await else { return };
-    let report = ReportPart { view: shard.view, version, part, shard: Some(shard) };
-    loop {
-        match ask(&links.report_part, report.clone(), ANSWER_MAX).await {
-            Ok(()) | Err(ReportError::StaleView { .. }) => return,
-            Err(ReportError::Link(_)) => tokio::time::sleep(RETRY_AFTER).await,
-            Err(refused) => return warn!(%version, %refused, "checkpoint part not taken"),
-        }
     }
 }

@@ -98,7 +98,10 @@ impl Training {
         let stale = ReportError::StaleView { got, current: self.view };
         // New leases change nothing that a shard or a checkpoint holds; a rollback does.
         let current = got > View(0) && got >= self.lineage && got <= self.view;
-        self.plan.as_ref().filter(|_| current).ok_or(stale)
+        match &self.plan {
+            None if current => Err(ReportError::NotLeading),
+            plan => plan.as_ref().filter(|_| current).ok_or(stale),
+        }
     }
 }
 

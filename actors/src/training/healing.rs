@@ -168,10 +168,9 @@ impl Training {
         let began = *since.get_or_insert(now);
         let all =
             workers >= self.config.workers as usize && servers >= self.config.servers as usize;
-        let patience = match self.view {
-            View(0) => self.config.gather_for,
-            _ => self.config.gather_again_for,
-        };
+        let first = self.holders.is_empty();
+        let patience =
+            if first { self.config.gather_for } else { self.config.gather_again_for };
         if !all && now.saturating_sub(began) < patience {
             return Vec::new();
         }

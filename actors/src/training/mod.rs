@@ -17,17 +17,19 @@ mod healing;
 mod phase;
 mod recovery;
 mod status;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use phase::{Command, TrainingConfig};
 pub use status::{Progress, TrainingStatus};
+pub use takeover::ClusterState;
 
 pub use crate::checkpoint::Published;
 use crate::checkpoint::{Manifest, SavedPart, is_whole};
 use crate::codec::codec;
-use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
+use crate::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::job::JobSpec;
 use crate::ledger::Ledger;
 use crate::membership::Membership;
@@ -55,6 +57,11 @@ pub struct Training {
     config: TrainingConfig,
     job: JobSpec,
     run: String,
+    /// A run of its own name, should none go on: that one may have been published.
+    fresh_run: String,
+    /// Who coordinates, and in which life.
+    leader: CoordinatorId,
+    life: String,
     plan: Option<JobPlan>,
     members: Membership,
     view: View,
@@ -80,6 +87,10 @@ pub struct Training {
     synced: BTreeSet<ShardCopy>,
     /// Somebody came or went while a view began.
     replan: bool,
+    /// The store has not been searched since this coordinator took the run over.
+    reading: bool,
+    /// Digest of the data that the run was taken over with.
+    expected_data: Option<String>,
     /// Checkpoints of which parts have been reported.
     collected: BTreeMap<Version, Collected>,
     /// A worker waits for slots that can only be moved at a checkpoint.
@@ -116,7 +127,10 @@ impl Training {
             members: Membership::new(config.dead_after),
             config,
             job,
+            fresh_run: run.clone(),
             run,
+            leader: CoordinatorId(0),
+            life: String::new(),
             plan: None,
             view: View(0),
             phase: Phase::Gathering { since: None },
@@ -130,6 +144,8 @@ impl Training {
             stateless: BTreeSet::new(),
             synced: BTreeSet::new(),
             replan: false,
+            reading: false,
+            expected_data: None,
             collected: BTreeMap::new(),
             rebalance: false,
             progress: BTreeMap::new(),
@@ -153,6 +169,7 @@ impl Training {
         if let Err(refused) = self.check_members(heartbeat) {
             return (Err(refused), commands);
         }
+        let new_plan = self.plan.is_none() && heartbeat.offer.is_some();
         let has_workers =
             heartbeat.members.iter().any(|(member, _)| matches!(member, Member::Worker(_)));
         match &heartbeat.offer {
@@ -170,6 +187,9 @@ impl Training {
         let changes = self.members.heard(&heartbeat.node, &heartbeat.members, now);
         commands.extend(self.changed(&changes));
         commands.extend(self.gather(now));
+        if new_plan {
+            commands.extend(self.read_store());
+        }
         (Ok(HeartbeatAck { view: self.view, offer_wanted: false }), commands)
     }
 
@@ -348,7 +368,10 @@ impl Training {
             }
         } else {
             match JobPlan::new(offer.clone(), self.config.shards) {
-                Ok(plan) => self.plan = Some(plan),
+                Ok(plan) => {
+                    self.check_taken_over(&plan.offer.data.digest);
+                    self.plan = Some(plan);
+                }
                 Err(error) => self.fail(error.to_string()),
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Published;
+use super::{ClusterState, Published};
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardCopy, View, WorkerId};
 use crate::messages::checkpoint_store::OpenCheckpoints;
@@ -39,8 +39,9 @@ pub enum Command {
     /// See whether the registry still has what this finished run published
     /// → [`super::Training::confirmed`].
     Confirm(Box<Finished>),
+    /// Append this to the log of views, as the entry after that of `above`
     /// → [`super::Training::view_raised`].
-    RaiseView { above: View },
+    RaiseView { above: View, state: Box<ClusterState> },
     /// → [`super::Training::shard_answered`].
     Restore(Box<RestoreShard>),
     /// → [`super::Training::shard_answered`].

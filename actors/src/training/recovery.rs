@@ -18,9 +18,10 @@ impl Training {
     /// The checkpoint store has been searched.
     pub fn opened(&mut self, opened: Opened) -> Vec<Command> {
         if !matches!(self.phase, Phase::Opening) {
-            return Vec::new();
+            return self.read_meanwhile(opened);
         }
         self.held_up = None;
+        self.reading = false;
         let Opened { manifest: newest, finished } = opened;
         // A checkpoint of another run is of one that began since.
         let of_run = |finished: &Finished| newest.as_ref().is_none_or(|m| m.run == finished.run);
@@ -47,9 +48,8 @@ impl Training {
     }
 
     fn start_from(&mut self, newest: Option<Manifest>) -> Vec<Command> {
-        if let Some(manifest) = &newest {
-            self.run.clone_from(&manifest.run);
-        }
+        let run = newest.as_ref().map_or(&self.fresh_run, |manifest| &manifest.run);
+        self.run.clone_from(run);
         self.ledger = newest.as_ref().map_or_else(Ledger::default, |m| m.ledger.clone());
         self.rollback_to = newest.as_ref().map_or(Version(0), |manifest| manifest.version);
         self.resumed_from.get_or_insert(self.rollback_to);
@@ -173,17 +173,28 @@ impl Training {
     /// What the store or the registry has not done yet, to be asked again.
     pub fn ask_store_again(&self) -> Vec<Command> {
         match (&self.phase, &self.plan) {
-            (Phase::Opening, Some(plan)) => {
-                vec![Command::Open(OpenCheckpoints {
-                    job_digest: self.job.digest(),
-                    data_digest: plan.offer.data.digest.clone(),
-                    not: self.passed_over.clone(),
-                })]
-            }
+            (Phase::Opening, _) => self.search_store(),
             (Phase::Confirming { finished, .. }, _) => vec![Command::Confirm(finished.clone())],
-            (Phase::Raising(_), _) => vec![Command::RaiseView { above: self.view }],
-            _ => Vec::new(),
+            (Phase::Raising(assignment), _) => {
+                let state = Box::new(self.state(assignment));
+                vec![Command::RaiseView { above: self.view, state }]
+            }
+            _ => self.read_store(),
         }
+    }
+
+    /// Searches the store while the run that was taken over goes on.
+    pub(super) fn read_store(&self) -> Vec<Command> {
+        if self.reading { self.search_store() } else { Vec::new() }
+    }
+
+    fn search_store(&self) -> Vec<Command> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        vec![Command::Open(OpenCheckpoints {
+            job_digest: self.job.digest(),
+            data_digest: plan.offer.data.digest.clone(),
+            not: self.passed_over.clone(),
+        })]
     }
 
     pub(super) fn raise(&mut self, assignment: Assignment) -> Vec<Command> {
@@ -261,7 +272,7 @@ impl Training {
         let first = self.holders.first()?.primary;
         let duty = duty(self.holders.get(copy.shard.0 as usize)?, copy.server);
         let restores = self.lineage == self.view && duty != Duty::Released;
-        let appointment = Appointment { view: self.view, copy, duty, first };
+        let appointment = Appointment { view: self.view, copy, duty, first, leader: self.leader };
         if !restores {
             return Some(Command::Adopt(AdoptView { appointment, lineage: self.lineage }));
         }
@@ -281,6 +292,7 @@ impl Training {
             worker,
             slots: self.leases.get(&worker).copied().unwrap_or(nothing),
             primaries: self.holders.iter().map(|held| held.primary).collect(),
+            leader: self.leader,
             lineage: self.lineage,
             rolled_back_to: self.rollback_to,
             checkpoint_every: self.config.checkpoint_every,

@@ -27,6 +27,10 @@ pub(super) struct Recoveries {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "phase")]
 pub enum Progress {
+    /// Another coordinator leads, or none yet.
+    Following {
+        leader: Option<String>,
+    },
     /// Servers or workers are missing.
     Gathering,
     /// Shards and leases are being assigned.
@@ -75,6 +79,12 @@ pub struct TrainingStatus {
 impl Training {
     pub fn status(&self) -> TrainingStatus {
         self.status_with(self.ledger.clone())
+    }
+
+    /// What a coordinator shows that doesn't lead.
+    pub fn followed(&self, leader: Option<String>) -> TrainingStatus {
+        let progress = Progress::Following { leader };
+        TrainingStatus { progress, view: View(0), ..self.status() }
     }
 
     /// Brings a status up to date; whether it was not. The ledger is long and changes rarely.

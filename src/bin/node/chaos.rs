@@ -17,7 +17,6 @@ use anyhow::{Context, bail};
 use futures_util::FutureExt;
 use gradmesh::config::Config;
 use gradmesh::node::{NodeContext, OperatingSystem};
-use gradmesh::peer::Link;
 use gradmesh::progress;
 use gradmesh::sim::{FaultPlan, one_role_each, read_plan};
 use gradmesh_actors::training::{Progress, TrainingStatus};
@@ -26,7 +25,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::run::stopped;
-use crate::status::{ask_status, coordinator};
+use crate::status::Coordinators;
 use calm::Calm;
 use changes::Changes;
 use cluster::Cluster;
@@ -128,10 +127,10 @@ async fn run(
 ) -> anyhow::Result<Outcome> {
     let mut changes = Changes::new(plan);
     let mut recoveries = Recoveries::default();
-    let link = coordinator(config)?;
+    let coordinators = Coordinators::of(config)?;
     let (sender, mut heard) = watch::channel(None);
     // Beside this loop: a coordinator that is stopped answers nothing, and its fault must end.
-    let asking = Aborted(actix_rt::spawn(ask(link, sender)));
+    let asking = Aborted(actix_rt::spawn(ask(coordinators, sender)));
     let started = Instant::now();
     cluster.start_all()?;
     let (verdict, digest) = loop {
@@ -184,10 +183,10 @@ impl Drop for Aborted {
     }
 }
 
-async fn ask(link: Link, heard: watch::Sender<Option<TrainingStatus>>) {
+async fn ask(coordinators: Coordinators, heard: watch::Sender<Option<TrainingStatus>>) {
     let mut shown: Option<watch::Sender<TrainingStatus>> = None;
     loop {
-        if let Ok(status) = ask_status(&link).await {
+        if let Ok(status) = coordinators.status().await {
             match &shown {
                 Some(shown) => drop(shown.send_replace(status.clone())),
                 // Elsewhere the log lines of faults and recoveries are enough.

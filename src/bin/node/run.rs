@@ -32,11 +32,10 @@ pub(crate) async fn serve(
     json: bool,
     ends: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
-    let coordinates = name.as_ref().is_none_or(|name| {
-        let own = config.nodes.iter().find(|node| node.name == *name);
-        own.is_some_and(|node| node.roles.contains(&Role::Coordinator))
-    });
-    if fresh && coordinates {
+    // The first of several coordinators: another one would discard what this one's run has written.
+    let mut coordinators = config.nodes.iter().filter(|n| n.roles.contains(&Role::Coordinator));
+    let first = coordinators.next().map(|node| &node.name);
+    if fresh && name.as_ref().is_none_or(|name| first == Some(name)) {
         discard(&config).await?;
     }
     let node = NodeBuilder::new(config).name(name).serve(true).start().await?;
@@ -99,7 +98,7 @@ pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
 /// Makes sure that no other process writes checkpoints now. Whoever then coordinates takes the lock
 /// itself.
 pub(crate) async fn lock(config: &Config) -> Result<StoreLock, NodeError> {
-    StoreLock::take(&config.checkpoint.store, &config.folder).await.map_err(NodeError::from)
+    StoreLock::take(&config.checkpoint.store, &config.folder, false).await.map_err(NodeError::from)
 }
 
 fn checkpoints(config: &Config) -> anyhow::Result<CheckpointStore> {

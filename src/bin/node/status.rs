@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use crate::answer;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use comfy_table::{Table, presets};
-use gradmesh::config::{Config, Role};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use gradmesh::config::{Config, NodeConfig, Role};
 use gradmesh::node::hello;
 use gradmesh::peer::{Link, LinkPolicy, Peer};
 use gradmesh::transport::TcpTransport;
 use gradmesh::wire::{self, Target};
-use gradmesh_actors::messages::{GetStatus, StatusError};
+use gradmesh_actors::messages::{GetStatus, LinkError, StatusError};
 use gradmesh_actors::training::{Progress, TrainingStatus};
 
 use crate::http_status;
@@ -21,21 +23,45 @@ use crate::http_status;
 /// A connection and an answer on one machine take milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
 
-/// A link to the node that has the coordinator.
-pub(crate) fn coordinator(config: &Config) -> anyhow::Result<Link> {
-    let node = config.nodes.iter().find(|node| node.roles.contains(&Role::Coordinator));
-    let node = node.context("the configuration has no [[nodes]]")?;
-    let peer = Peer { node: node.name.clone(), address: node.address };
-    let own = hello(config, "status".to_owned());
-    Ok(Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default()))
+/// Links to the nodes that may coordinate.
+pub(crate) struct Coordinators(Vec<Link>);
+
+impl Coordinators {
+    pub(crate) fn of(config: &Config) -> anyhow::Result<Self> {
+        let coordinates = |node: &&NodeConfig| node.roles.contains(&Role::Coordinator);
+        let link = |node: &NodeConfig| {
+            let peer = Peer { node: node.name.clone(), address: node.address };
+            let own = hello(config, "status".to_owned());
+            Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default())
+        };
+        let links: Vec<Link> = config.nodes.iter().filter(coordinates).map(link).collect();
+        anyhow::ensure!(!links.is_empty(), "the configuration has no [[nodes]]");
+        Ok(Self(links))
+    }
+
+    /// The leader's word; that of one which follows where no leader answers.
+    pub(crate) async fn status(&self) -> Result<TrainingStatus, StatusError> {
+        let mut asked: FuturesUnordered<_> = self.0.iter().map(ask_status).collect();
+        let mut best = None;
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(status) if !matches!(status.progress, Progress::Following { .. }) => {
+                    return Ok(status);
+                }
+                Ok(status) => best = Some(Ok(status)),
+                Err(error) => best = best.or(Some(Err(error))),
+            }
+        }
+        best.unwrap_or(Err(StatusError::Link(LinkError::Closed)))
+    }
 }
 
-pub(crate) async fn ask_status(link: &Link) -> Result<TrainingStatus, StatusError> {
+async fn ask_status(link: &Link) -> Result<TrainingStatus, StatusError> {
     let target = Target::new(wire::Role::Coordinator, 0);
     let answer = link.request::<GetStatus>(target, GetStatus {});
     match tokio::time::timeout(LIMIT, answer).await {
         Ok(answer) => answer,
-        Err(_) => Err(StatusError::Link(gradmesh_actors::messages::LinkError::Timeout {
+        Err(_) => Err(StatusError::Link(LinkError::Timeout {
             limit_ms: u64::try_from(LIMIT.as_millis()).unwrap_or(u64::MAX),
         })),
     }
@@ -45,8 +71,7 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
     let status = if config.nodes.is_empty() {
         http_status::ask(&config)?
     } else {
-        let link = coordinator(&config)?;
-        match ask_status(&link).await {
+        match Coordinators::of(&config)?.status().await {
             Ok(status) => status,
             Err(error) => bail!("no status: {error}; is the cluster started (`node up`)?"),
         }
@@ -60,6 +85,10 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
     let progress = match &status.progress {
         Progress::Done(published) => format!("done: version {}", published.version),
         Progress::Failed { cause } => format!("failed: {cause}"),
+        Progress::Following { leader: None } => "nobody leads yet".to_owned(),
+        Progress::Following { leader: Some(leader) } => {
+            format!("led by {leader}, which doesn't answer")
+        }
         other => format!("{other:?}").to_lowercase(),
     };
     table.add_row(["run", &progress]);

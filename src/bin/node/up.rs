@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::args::Args;
 use crate::failure::LASTING;
 use crate::run::stopped;
-use crate::status::{ask_status, coordinator};
+use crate::status::Coordinators;
 use crate::summary::Summary;
 
 /// A node that dies at once again and again is not restarted faster than this.
@@ -102,10 +102,10 @@ async fn first_end(
 
 /// Follows the run; returns when it has ended, if `train`.
 async fn watch_run(config: &Config, train: bool) -> anyhow::Result<TrainingStatus> {
-    let link = coordinator(config)?;
+    let coordinators = Coordinators::of(config)?;
     let mut shown: Option<watch::Sender<TrainingStatus>> = None;
     loop {
-        if let Ok(status) = ask_status(&link).await {
+        if let Ok(status) = coordinators.status().await {
             match &shown {
                 Some(shown) => {
                     shown.send_replace(status.clone());

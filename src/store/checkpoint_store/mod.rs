@@ -1,10 +1,9 @@
-//! Checkpoints in an object store: parts as safetensors, a manifest last, the view beside them.
+//! Checkpoints in an object store: parts as safetensors, a manifest last.
 //!
 //! ```text
 //! v00000000000000000200/parameters-0-26368.safetensors
 //! v00000000000000000200/residuals-0-3.safetensors
 //! v00000000000000000200/manifest.json       written last: from now on the checkpoint counts
-//! view.json                                 the highest view that was ever begun
 //! finished.json                             the run that was published last, until another is
 //! lock                                      held by the process that coordinates, see [`StoreLock`](super::StoreLock)
 //! ```
@@ -20,11 +19,11 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
 use futures_util::TryStreamExt;
 use gradmesh_actors::checkpoint::{Finished, Manifest, PartContent, SavedPart};
-use gradmesh_actors::ids::{Slot, Version, View};
+use gradmesh_actors::ids::{Slot, Version};
 use gradmesh_actors::messages::Values;
 use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, CommitCheckpoint, ConcludeRun, LoadRange, LoadResiduals, LoadState,
-    OpenCheckpoints, Opened, RaiseView, SavePart,
+    OpenCheckpoints, Opened, SavePart,
 };
 use gradmesh_actors::planted::{self, Bug};
 use object_store::path::Path;
@@ -45,7 +44,6 @@ pub struct CheckpointStore {
 }
 
 const PARAMETERS: &str = "parameters";
-const VIEW: &str = "view.json";
 const FINISHED: &str = "finished.json";
 
 impl CheckpointStore {
@@ -148,27 +146,6 @@ impl CheckpointStore {
         Ok(())
     }
 
-    async fn raise_view(self, raise: RaiseView) -> Result<View, CheckpointError> {
-        let stored = self.view().await?;
-        let view = stored.max(raise.above).next();
-        let view = view.ok_or_else(|| self.view_error(format!("there is none after {stored}")))?;
-        let text = Sealed::write(view).map_err(|error| store_error(&error))?;
-        if !planted::is(Bug::ViewForgotten) {
-            self.put(VIEW, text).await?;
-        }
-        Ok(view)
-    }
-
-    /// The highest view that was ever begun.
-    async fn view(&self) -> Result<View, CheckpointError> {
-        let Some(bytes) = self.find(VIEW).await? else { return Ok(View(0)) };
-        Sealed::read(&bytes).map_err(|error| self.view_error(error.to_string()))
-    }
-
-    fn view_error(&self, cause: String) -> CheckpointError {
-        CheckpointError::View { store: self.name.clone(), path: VIEW, cause }
-    }
-
     async fn commit(self, commit: CommitCheckpoint) -> Result<(), CheckpointError> {
         let manifest = commit.manifest;
         let version = manifest.version;
@@ -200,18 +177,11 @@ impl CheckpointStore {
         self.remove_all().await
     }
 
-    /// Removes all checkpoints, whole or not, and the sign that a job is finished. The view stays:
-    /// a node that slept through this must not take the next run for its own. One that can't be
-    /// raised any more goes too, or nothing would ever be trained here again.
+    /// Removes all checkpoints, whole or not, and the sign that a job is finished.
     ///
     /// # Errors
     /// The store can't be read or a file can't be removed.
     pub async fn discard(self) -> Result<(), CheckpointError> {
-        let view = self.view().await;
-        if matches!(view, Err(CheckpointError::View { .. }) | Ok(View(u64::MAX))) {
-            warn!(?view, "{VIEW} can't be used and is removed");
-            removed(self.store.delete(&Path::from(VIEW)).await)?;
-        }
         self.forget_finished().await?;
         self.remove_all().await
     }
@@ -320,7 +290,6 @@ answer!(LoadRange, load_range);
 answer!(LoadResiduals, load_residuals);
 answer!(LoadState, load_state);
 answer!(OpenCheckpoints, open);
-answer!(RaiseView, raise_view);
 answer!(CommitCheckpoint, commit);
 answer!(ConcludeRun, conclude);
 

@@ -1,0 +1,208 @@
+//! Who leads: a look at the coordination store, again and again.
+
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, WrapFuture};
+use actix::{AsyncContext, Context, Recipient};
+use bytes::Bytes;
+use tracing::{info, warn};
+
+use super::Coordinator;
+use crate::candidacy::Next;
+use crate::ids::{Term, View};
+use crate::messages::coordination::{
+    AppendView, Appended, CoordinationError, Entry, Observe, Observed, RenewLease,
+};
+use crate::training::{ClusterState, Command, Training};
+
+/// A store that says nothing for so long is asked again; it may still do what it was asked for.
+const STORE_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+impl Coordinator {
+    /// Asks who leads.
+    pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.looking, true) {
+            return;
+        }
+        let (store, asked_at) = (self.links.observe.clone(), self.now());
+        let asked = async move { ask_store(&store, Observe).await };
+        ctx.spawn(asked.into_actor(self).map(move |observed, coordinator, ctx| {
+            coordinator.looking = false;
+            match observed {
+                Ok(observed) => coordinator.saw(&observed, asked_at, ctx),
+                Err(error) => coordinator.blinded(&error),
+            }
+            coordinator.show();
+            let next = coordinator.candidacy.look_again_in(coordinator.now());
+            ctx.run_later(next, Self::look);
+        }));
+    }
+
+    fn saw(&mut self, observed: &Observed, asked_at: Duration, ctx: &mut Context<Self>) {
+        self.blind = false;
+        let now = self.now();
+        match self.candidacy.observed(observed, asked_at, now) {
+            Next::Lead { .. } => self.renew(ctx),
+            Next::Follow { leader, .. } => self.follow(Some(leader)),
+            Next::Wait => self.follow(None),
+            Next::Stand { view, term } => self.stand(view, term, observed.newest.as_ref(), ctx),
+        }
+    }
+
+    fn blinded(&mut self, error: &CoordinationError) {
+        if !std::mem::replace(&mut self.blind, true) {
+            warn!(%error, "who leads is unknown, asking again until it is known");
+        }
+    }
+
+    fn renew(&mut self, ctx: &mut Context<Self>) {
+        let Some(beat) = self.candidacy.beat() else { return };
+        let (store, term, asked_at) = (self.links.renew.clone(), beat.term, self.now());
+        let renewal = RenewLease { beat, ttl: self.own.lease };
+        let asked = async move { ask_store(&store, renewal).await };
+        ctx.spawn(asked.into_actor(self).map(move |renewed, coordinator, _| match renewed {
+            Ok(()) => coordinator.candidacy.renewed(term, asked_at),
+            Err(CoordinationError::Superseded { leader, .. }) => coordinator.follow(Some(leader)),
+            Err(error) => coordinator.blinded(&error),
+        }));
+    }
+
+    /// Does not lead, or no longer. What is still under way for the run is not heard of any more;
+    /// whoever got an order of it has a newer one by now, or will.
+    fn follow(&mut self, leader: Option<String>) {
+        if let Some(term) = self.term.take() {
+            warn!(%term, ?leader, "no longer the leader");
+            self.training =
+                Training::new(self.job.clone(), self.config.clone(), self.own.run.clone());
+        }
+        if self.leader != leader {
+            info!(?leader, "following");
+            self.leader = leader;
+        }
+        self.show();
+    }
+
+    /// Tries to lead.
+    fn stand(
+        &mut self,
+        view: View,
+        term: Term,
+        newest: Option<&Entry>,
+        ctx: &mut Context<Self>,
+    ) {
+        let before = newest.and_then(|entry| match serde_json::from_slice(&entry.state) {
+            Ok(state) => Some((entry.view, state)),
+            Err(error) => {
+                warn!(view = %entry.view, %error, "the state of the last view can't be read; going back to a checkpoint");
+                None
+            }
+        });
+        let (life, run) = (&self.own.life, &self.own.run);
+        let state = Training::succession(before, &self.job, &self.config, life, run);
+        let Some(entry) = self.entry(view, term, &state) else { return };
+        self.append(entry, ctx, move |coordinator, ctx| coordinator.lead(view, term, state, ctx));
+    }
+
+    fn lead(&mut self, view: View, term: Term, state: ClusterState, ctx: &mut Context<Self>) {
+        info!(%term, %view, "leading");
+        self.term = Some(term);
+        self.leader = Some(self.own.name.clone());
+        let own = (self.own.id, self.own.life.clone());
+        let (job, config, run) = (self.job.clone(), self.config.clone(), self.own.run.clone());
+        let now = self.now();
+        let (training, commands) = Training::take_over(job, config, own, run, (view, state), now);
+        self.training = training;
+        self.carry_out(commands, ctx);
+        self.renew(ctx);
+    }
+
+    pub(super) fn raise_view(
+        &mut self,
+        above: View,
+        state: &ClusterState,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(term) = self.term else { return };
+        let Some(view) = above.next() else {
+            let last = format!("there is no view after {above}; set another coordination.store");
+            return self.training.fail(last);
+        };
+        let Some(entry) = self.entry(view, term, state) else { return };
+        self.append(entry, ctx, move |coordinator, ctx| {
+            if coordinator.term == Some(term) {
+                let commands = coordinator.training.view_raised(view);
+                coordinator.carry_out(commands, ctx);
+            }
+        });
+    }
+
+    fn entry(&mut self, view: View, term: Term, state: &ClusterState) -> Option<Entry> {
+        match serde_json::to_vec(state) {
+            Ok(state) => {
+                let (leader, state) = (self.own.name.clone(), Bytes::from(state));
+                Some(Entry { view, term, leader, state })
+            }
+            Err(error) => {
+                self.training.fail(format!("the state of {view} can't be written: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Appends an entry, unless its number is taken.
+    fn append(
+        &mut self,
+        entry: Entry,
+        ctx: &mut Context<Self>,
+        won: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let (store, asked_at) = (self.links.append.clone(), self.now());
+        let append = AppendView { entry: entry.clone() };
+        let asked = async move { ask_store(&store, append).await };
+        ctx.spawn(asked.into_actor(self).map(move |appended, coordinator, ctx| match appended {
+            Ok(Appended::Won) => {
+                coordinator.candidacy.won(&entry, asked_at);
+                won(coordinator, ctx);
+            }
+            Ok(Appended::Taken(newest)) => {
+                let now = coordinator.now();
+                coordinator.candidacy.lost(&newest, now);
+                if coordinator.term.is_some_and(|term| term != newest.term) {
+                    coordinator.follow(Some(newest.leader));
+                }
+            }
+            Err(error) if error.may_pass() && coordinator.leads() => {
+                coordinator.hold_up(error.to_string(), ctx);
+            }
+            // Whoever stands tries again with the next look.
+            Err(error) if error.may_pass() => coordinator.blinded(&error),
+            Err(error) => {
+                warn!(%error, "no view can be raised");
+                coordinator.training.fail(error.to_string());
+                coordinator.show();
+            }
+        }));
+    }
+
+    /// Whether commands are this coordinator's to give.
+    pub(super) fn may_act(&self, commands: &[Command]) -> bool {
+        self.leads() || commands.is_empty()
+    }
+}
+
+/// A store that doesn't answer in time may have done what it was asked for.
+async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, CoordinationError>
+where
+    M: actix::Message<Result = Result<T, CoordinationError>> + Send + 'static,
+    T: Send + 'static,
+{
+    let no_answer = |cause: &str| CoordinationError::NoAnswer {
+        store: "of this node".to_owned(),
+        cause: cause.to_owned(),
+    };
+    match tokio::time::timeout(STORE_ANSWER_MAX, store.send(message)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(no_answer("it is gone")),
+        Err(_) => Err(no_answer("it takes too long")),
+    }
+}
