@@ -15,7 +15,7 @@ use gradmesh_actors::checkpoint::{
     Finished, Manifest, PartContent, Published, SavedPart, residual_name,
 };
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
-use gradmesh_actors::ids::{Slot, Version, View};
+use gradmesh_actors::ids::{Slot, Version};
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::Ledger;
 use gradmesh_actors::messages::checkpoint_store::{

@@ -7,10 +7,13 @@ mod support;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler};
-use gradmesh_actors::coordinator::{Coordinator, CoordinatorLinks};
-use gradmesh_actors::ids::{Incarnation, Version, View, WorkerId};
+use gradmesh_actors::coordinator::{Candidate, Coordinator, CoordinatorLinks};
+use gradmesh_actors::ids::{CoordinatorId, Incarnation, Version, View, WorkerId};
 use gradmesh_actors::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, Opened, RaiseView,
+    CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, Opened,
+};
+use gradmesh_actors::messages::coordination::{
+    AppendView, Appended, Entry, Observe, Observed, RenewLease,
 };
 use gradmesh_actors::messages::{
     AdoptView, BytesMoved, ChangeError, FailureKind, FindError, FindModel, GetStatus, Heartbeat,
@@ -26,7 +29,8 @@ use tokio::sync::watch;
 
 /// One server, one worker, a registry and an empty checkpoint store; leases are told to the test.
 struct Others {
-    view: View,
+    /// The log of views.
+    entries: Vec<Entry>,
     leases: UnboundedSender<LeaseSlots>,
 }
 
@@ -35,6 +39,7 @@ impl Actor for Others {
 }
 
 answers!(Others, RestoreShard, Ok(()));
+answers!(Others, RenewLease, Ok(()));
 answers!(Others, AdoptView, Ok(()));
 answers!(Others, PublishModel, Err(ChangeError::Link(LinkError::Closed)));
 answers!(Others, OpenCheckpoints, Ok(Opened { manifest: None, finished: None }));
@@ -43,12 +48,24 @@ answers!(Others, LoadState, Err(CheckpointError::Closed));
 answers!(Others, ConcludeRun, Ok(()));
 answers!(Others, FindModel, Err(FindError::Link(LinkError::Closed)));
 
-impl Handler<RaiseView> for Others {
-    type Result = <RaiseView as actix::Message>::Result;
+impl Handler<Observe> for Others {
+    type Result = <Observe as actix::Message>::Result;
 
-    fn handle(&mut self, raise: RaiseView, _: &mut Self::Context) -> Self::Result {
-        self.view = self.view.max(raise.above).next().unwrap();
-        Ok(self.view)
+    fn handle(&mut self, _: Observe, _: &mut Self::Context) -> Self::Result {
+        Ok(Observed { newest: self.entries.last().cloned(), beat: None })
+    }
+}
+
+impl Handler<AppendView> for Others {
+    type Result = <AppendView as actix::Message>::Result;
+
+    fn handle(&mut self, append: AppendView, _: &mut Self::Context) -> Self::Result {
+        let next = self.entries.last().map_or(View(1), |entry| entry.view.next().unwrap());
+        if append.entry.view == next {
+            self.entries.push(append.entry);
+            return Ok(Appended::Won);
+        }
+        Ok(Appended::Taken(self.entries.last().unwrap().clone()))
     }
 }
 
@@ -67,16 +84,19 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    /// It leads in view 1, and everything else comes after.
+    async fn new() -> Self {
         let (sender, leases) = unbounded_channel();
-        let others = Others { view: View(0), leases: sender }.start();
+        let others = Others { entries: Vec::new(), leases: sender }.start();
         let links = CoordinatorLinks {
             restore: vec![vec![others.clone().recipient()]],
             adopt: vec![vec![others.clone().recipient()]],
             lease: vec![others.clone().recipient()],
             publish: others.clone().recipient(),
             open: others.clone().recipient(),
-            raise_view: others.clone().recipient(),
+            observe: others.clone().recipient(),
+            append: others.clone().recipient(),
+            renew: others.clone().recipient(),
             commit: others.clone().recipient(),
             load_state: others.clone().recipient(),
             conclude: others.clone().recipient(),
@@ -93,14 +113,24 @@ impl Bench {
             gather_for: Duration::from_secs(3600),
             gather_again_for: Duration::from_secs(3600),
         };
-        let (status, _) = watch::channel(Training::new(job(), config.clone(), "r".into()).status());
-        let coordinator = Coordinator::new(job(), config, "run".into(), 0, links, status).start();
+        let (status, mut shown) = watch::channel(Training::new(job(), config.clone(), "r".into()).followed(None));
+        let own = Candidate {
+            id: CoordinatorId(0),
+            name: "main".into(),
+            lease: Duration::from_secs(1),
+            life: "first".into(),
+            run: "run".into(),
+            started_unix_ms: 0,
+        };
+        let coordinator = Coordinator::new(own, job(), config, links, status).start();
+        let leads = |status: &TrainingStatus| status.progress == Progress::Gathering;
+        shown.wait_for(leads).await.unwrap();
         Self { coordinator, leases }
     }
 
-    /// A run in view 1, slots leased.
+    /// A run in view 2, slots leased.
     async fn running() -> Self {
-        let mut bench = Self::new();
+        let mut bench = Self::new().await;
         bench.coordinator.send(heartbeat(Some(offer()))).await.unwrap().unwrap();
         bench.leases.recv().await.unwrap();
         bench
@@ -135,24 +165,24 @@ fn report(view: u64, version: u64) -> ReportShard {
 
 #[actix_rt::test]
 async fn a_node_is_asked_what_it_trains_and_then_gets_slots() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new().await;
     assert_eq!(bench.status().await.progress, Progress::Gathering);
     let asked = bench.coordinator.send(heartbeat(None)).await.unwrap().unwrap();
     assert!(asked.offer_wanted);
     let told = bench.coordinator.send(heartbeat(Some(offer()))).await.unwrap().unwrap();
     assert!(!told.offer_wanted);
     let lease = bench.leases.recv().await.unwrap();
-    assert_eq!((lease.view, lease.worker), (View(1), WorkerId(0)));
+    assert_eq!((lease.view, lease.worker), (View(2), WorkerId(0)));
     assert_eq!(lease.slots, Span { first: 0, end: 2 });
     let status = bench.status().await;
-    assert_eq!((status.progress, status.view), (Progress::Running, View(1)));
+    assert_eq!((status.progress, status.view), (Progress::Running, View(2)));
 }
 
 #[actix_rt::test]
 async fn a_node_that_is_known_is_not_asked_again() {
     let bench = Bench::running().await;
     let answer = bench.coordinator.send(heartbeat(None)).await.unwrap().unwrap();
-    assert_eq!((answer.view, answer.offer_wanted), (View(1), false));
+    assert_eq!((answer.view, answer.offer_wanted), (View(2), false));
 }
 
 #[actix_rt::test]
@@ -167,10 +197,10 @@ async fn a_node_that_would_train_something_else_is_refused() {
 #[actix_rt::test]
 async fn a_shard_report_of_this_view_is_shown_and_of_any_other_refused() {
     let bench = Bench::running().await;
-    bench.coordinator.send(report(1, 3)).await.unwrap().unwrap();
-    for view in [0, 2] {
+    bench.coordinator.send(report(2, 3)).await.unwrap().unwrap();
+    for view in [0, 1, 3] {
         let refused = bench.coordinator.send(report(view, 7)).await.unwrap();
-        let (got, current) = (View(view), View(1));
+        let (got, current) = (View(view), View(2));
         assert_eq!(refused, Err(ReportError::StaleView { got, current }));
     }
     assert_eq!(bench.status().await.version, Version(3));
@@ -188,7 +218,7 @@ async fn a_reported_failure_ends_the_run_with_its_cause() {
     let stale = bench.coordinator.send(failure(0)).await.unwrap();
     assert!(matches!(stale, Err(ReportError::StaleView { .. })), "{stale:?}");
     assert_eq!(bench.status().await.progress, Progress::Running);
-    bench.coordinator.send(failure(1)).await.unwrap().unwrap();
+    bench.coordinator.send(failure(2)).await.unwrap().unwrap();
     let cause = "it overflows".to_owned();
     assert_eq!(bench.status().await.progress, Progress::Failed { cause });
 }

@@ -10,7 +10,7 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use gradmesh_actors::dataset::{
     Dataset, DatasetError, DatasetShape, RowTargets, Rows, Scaling, Split,
 };
-use gradmesh_actors::ids::{ServerId, Version, View, WorkerId};
+use gradmesh_actors::ids::{CoordinatorId, ServerId, Version, View, WorkerId};
 use gradmesh_actors::layout::TensorSpec;
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use gradmesh_actors::messages::{
@@ -139,8 +139,8 @@ impl Bench {
         let links = WorkerLinks {
             push: vec![vec![others.clone().recipient()]],
             pull: vec![vec![others.clone().recipient()]],
-            report_part: others.clone().recipient(),
-            report_failure: others.clone().recipient(),
+            report_part: vec![others.clone().recipient()],
+            report_failure: vec![others.clone().recipient()],
             save: others.clone().recipient(),
             load_residuals: others.recipient(),
         };
@@ -165,6 +165,7 @@ fn lease(view: u64, first: u32, end: u32) -> LeaseSlots {
         worker: WorkerId(1),
         slots: Span { first, end },
         primaries: vec![ServerId(0)],
+        leader: CoordinatorId(0),
         lineage: View(1),
         rolled_back_to: Version(0),
         checkpoint_every: 100,

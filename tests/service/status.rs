@@ -52,7 +52,7 @@ fn run() -> TrainingStatus {
 
 /// The state of a service in front of this coordinator.
 fn state(coordinator: Option<Addr<Coordinator>>) -> ServiceState {
-    stub_state().with_status("digits".to_owned(), coordinator.map(Addr::recipient))
+    stub_state().with_status("digits".to_owned(), coordinator.map(Addr::recipient).into_iter().collect())
 }
 
 fn get(server: &Server) -> (u16, ClusterStatus) {

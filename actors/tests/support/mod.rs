@@ -5,7 +5,7 @@
 
 use actix::{Actor, Addr, Context, Handler};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
-use gradmesh_actors::ids::{ServerId, ShardCopy, ShardId, Version, View};
+use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, Version, View};
 use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
@@ -52,7 +52,7 @@ pub(crate) const COPY: ShardCopy = ShardCopy { shard: ShardId(0), server: Server
 /// The primary of a view, with nobody to follow it.
 pub(crate) fn primary(view: u64) -> Appointment {
     let duty = Duty::Primary { replicas: Vec::new(), learners: Vec::new() };
-    Appointment { view: View(view), copy: COPY, duty, first: ServerId(0) }
+    Appointment { view: View(view), copy: COPY, duty, first: ServerId(0), leader: CoordinatorId(0) }
 }
 
 pub(crate) fn job() -> JobSpec {
@@ -120,8 +120,8 @@ where
         + Handler<FillShard>,
 {
     ServerLinks {
-        report_shard: others.clone().recipient(),
-        report_part: others.clone().recipient(),
+        report_shard: vec![others.clone().recipient()],
+        report_part: vec![others.clone().recipient()],
         save: others.clone().recipient(),
         load: others.clone().recipient(),
         norm: vec![others.clone().recipient()],

@@ -3,11 +3,13 @@
 mod beliefs;
 mod finish;
 mod replicas;
+mod takeover;
 mod unreadable;
 
 use super::*;
 use crate::checkpoint::{Finished, PartContent};
 use crate::ids::{Incarnation, WorkerId};
+use super::phase::{Assignment, Recovery};
 use crate::job::CodecKind;
 use crate::messages::checkpoint_store::Opened;
 use crate::messages::{AdoptView, Appointment, Duty, LeaseSlots, RestoreError};
@@ -29,6 +31,8 @@ struct World {
     leases: BTreeMap<WorkerId, LeaseSlots>,
     restored: BTreeMap<ShardId, Version>,
     adopted: BTreeMap<ShardCopy, AdoptView>,
+    /// Copies have no state to keep.
+    empty: bool,
     /// What shards answer to restoring this version.
     unreadable: Option<(Version, RestoreError)>,
 }
@@ -86,6 +90,7 @@ impl World {
             leases: BTreeMap::new(),
             restored: BTreeMap::new(),
             adopted: BTreeMap::new(),
+            empty: false,
             unreadable: None,
         };
         world.pass(1);
@@ -130,7 +135,7 @@ impl World {
                 self.training.opened(Opened { manifest, finished })
             }
             Command::Confirm(_) => self.training.confirmed(self.registered),
-            Command::RaiseView { above } => {
+            Command::RaiseView { above, .. } => {
                 self.stored_view = self.stored_view.max(above).next().unwrap();
                 self.training.view_raised(self.stored_view)
             }
@@ -144,8 +149,11 @@ impl World {
             }
             Command::Adopt(adopt) => {
                 let Appointment { copy, view, .. } = adopt.appointment.clone();
+                let keeps = !matches!(adopt.appointment.duty, Duty::Learner | Duty::Released);
                 self.adopted.insert(copy, adopt);
-                self.training.copy_answered(copy, view, &Ok(()))
+                let empty = Err(RestoreError::NotReady(copy));
+                let answer = if self.empty && keeps { empty } else { Ok(()) };
+                self.training.copy_answered(copy, view, &answer)
             }
             Command::Lease(lease) => {
                 let (worker, view) = (lease.worker, lease.view);
@@ -335,7 +343,7 @@ fn a_checkpoint_committed_during_a_rollback_does_not_split_the_cluster() {
                 let manifest = world.stored.clone();
                 world.training.opened(Opened { manifest, finished: None })
             }
-            Command::RaiseView { above } => world.training.view_raised(above.next().unwrap()),
+            Command::RaiseView { above, .. } => world.training.view_raised(above.next().unwrap()),
             other => panic!("unexpected {other:?}"),
         };
         world.inbox = [next, rest].concat();

@@ -1,0 +1,128 @@
+//! Another coordinator goes on where one was killed.
+
+use super::*;
+use crate::ids::CoordinatorId;
+
+impl World {
+    /// A coordinator dies, and another one reads the newest entry of the log of views.
+    fn succeed(&mut self) {
+        let assignment = Assignment {
+            recovery: Recovery::Continue,
+            holders: self.training.holders.clone(),
+            leases: self.training.leases.clone(),
+        };
+        let state = self.training.state(&assignment);
+        let newest = Some((self.training.view, state));
+        let (job, config) = (self.training.job.clone(), self.training.config.clone());
+        let state = Training::succession(newest, &job, &config, "second", "run-2");
+        self.stored_view = self.stored_view.next().unwrap();
+        let own = (CoordinatorId(1), "second".to_owned());
+        let (training, commands) = Training::take_over(
+            job,
+            config,
+            own,
+            "run-2".into(),
+            (self.stored_view, state),
+            self.now,
+        );
+        self.training = training;
+        self.inbox = commands;
+        self.carry_out();
+    }
+}
+
+#[test]
+fn a_successor_goes_on_with_shards_and_leases_as_they_are() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.save(4);
+    let before = (world.training.holders.clone(), world.spans());
+    world.succeed();
+    world.pass(1);
+    let status = world.training.status();
+    assert_eq!((status.progress, status.rollbacks, status.lost), (Progress::Running, 0, 0));
+    assert_eq!((world.training.holders.clone(), world.spans()), before);
+    assert_eq!(world.leases[&WorkerId(0)].leader, CoordinatorId(1));
+    assert_eq!(world.leases[&WorkerId(0)].lineage, View(1));
+    // The store was read meanwhile.
+    assert_eq!(status.checkpoint, Some(Version(4)));
+    assert_eq!(world.training.run, "run-1");
+}
+
+#[test]
+fn a_server_that_died_while_nobody_led_is_missed_and_its_replica_takes_over() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.lives.remove(&SERVERS[0]);
+    world.succeed();
+    world.pass(6);
+    let status = world.training.status();
+    assert_eq!((status.progress, status.rollbacks, status.promotions), (Progress::Running, 0, 1));
+}
+
+#[test]
+fn a_successor_that_finds_everything_gone_goes_back_to_the_checkpoint() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.save(8);
+    world.lives.values_mut().for_each(|life| *life = 2);
+    world.empty = true;
+    world.succeed();
+    world.empty = false;
+    world.pass(8);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.restored[&ShardId(0)], Version(8));
+    assert_eq!(world.training.run, "run-1");
+}
+
+#[test]
+fn a_last_checkpoint_that_nobody_lived_to_publish_is_published_by_the_successor() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    for (start, end) in [(0, 256), (256, 600)] {
+        world.report(18, PartContent::Parameters { start, end }, View(1)).unwrap();
+    }
+    let Some(Command::Commit(manifest)) = world.inbox.pop() else { panic!("{:?}", world.inbox) };
+    world.stored = Some(*manifest);
+    world.succeed();
+    world.pass(1);
+    let progress = world.training.status().progress;
+    assert!(matches!(progress, Progress::Done(_)), "{progress:?}");
+}
+
+#[test]
+fn parts_that_were_reported_to_the_dead_leader_count_when_they_are_reported_again() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.report(8, PartContent::Parameters { start: 0, end: 256 }, View(1)).unwrap();
+    world.succeed();
+    let early = world.report(8, PartContent::Parameters { start: 0, end: 256 }, View(2));
+    assert_eq!(early, Err(ReportError::NotLeading), "nobody has said yet what is trained");
+    world.pass(1);
+    world.save(8);
+    assert_eq!(world.training.status().checkpoint, Some(Version(8)));
+}
+
+#[test]
+fn a_run_of_another_job_or_another_cut_leaves_nothing_to_take_over() {
+    let world = World::with(CodecKind::None, 2, 1);
+    let (job, config) = (world.training.job.clone(), world.training.config.clone());
+    let state = Training::succession(None, &job, &config, "a", "run-1");
+    let assigned = ClusterState { holders: world.training.holders.clone(), ..state };
+    let next = |state: ClusterState, config: &TrainingConfig| {
+        Training::succession(Some((View(3), state)), &job, config, "b", "run-2")
+    };
+    let same = next(assigned.clone(), &config);
+    assert_eq!((same.holders.len(), same.lineage), (2, Some(View(3))));
+    assert_eq!((same.life.as_str(), same.run.as_str()), ("b", "run-1"));
+    let other = ClusterState { job_digest: "other".into(), ..assigned.clone() };
+    assert_eq!(next(other, &config).run, "run-2");
+    let fewer = TrainingConfig { servers: 1, ..config };
+    assert!(next(assigned, &fewer).holders.is_empty());
+}
+
+#[test]
+fn data_that_changed_while_nobody_led_is_trained_from_the_start() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.succeed();
+    world.training.expected_data = Some("other".into());
+    world.pass(4);
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.training.run, "run-2");
+    assert_eq!(world.restored[&ShardId(0)], Version(0));
+}
