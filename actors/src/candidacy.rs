@@ -164,6 +164,12 @@ impl Candidacy {
         lead.map(|lead| Resign { term: lead.term, leader: name })
     }
 
+    /// The term that this candidate leads in, as far as it knows.
+    #[must_use]
+    pub fn leads_in(&self) -> Option<Term> {
+        self.lead.map(|lead| lead.term)
+    }
+
     /// Whether this candidate may act as the leader.
     #[must_use]
     pub fn may_lead(&self, now: Duration) -> bool {

@@ -89,6 +89,8 @@ pub struct Coordinator {
     leader: Option<String>,
     /// A question to the coordination store is under way.
     looking: bool,
+    /// An entry for a new term is on its way there.
+    standing: bool,
     /// It can't be used, and that has been said.
     blind: bool,
     /// Of nobody, where this coordinator doesn't lead.
@@ -127,6 +129,7 @@ impl Coordinator {
             term: None,
             leader: None,
             looking: false,
+            standing: false,
             blind: false,
             training,
             links,

@@ -115,6 +115,13 @@ pub fn improve(holders: &[Holders], servers: &[ServerId], replicas: u32) -> Vec<
     next
 }
 
+/// The same as far as it gives nothing up: copies are added, none go.
+pub fn repair(holders: &[Holders], servers: &[ServerId], replicas: u32) -> Vec<Holders> {
+    let mut next = holders.to_vec();
+    fill_missing(&mut next, servers, (replicas as usize).min(servers.len().saturating_sub(1)));
+    next
+}
+
 /// Learners where copies are missing, on the servers that hold least.
 fn fill_missing(holders: &mut [Holders], servers: &[ServerId], wanted: usize) {
     for shard in 0..holders.len() {

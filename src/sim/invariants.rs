@@ -16,7 +16,7 @@ use super::log::{self, Commit};
 use super::trace::NodeIndex;
 use super::world::World;
 
-/// And by one life of it.
+/// Whoever leads in it; and none of them goes back to an earlier one.
 const VIEWS_RISE: &str = "a view is begun by one coordinator";
 /// A shard obeys no order of a view that is over.
 const RESTORES_RISE: &str = "a shard is never restored to a view below its own";
@@ -36,8 +36,9 @@ const PUBLISHED_WHOLE: &str = "a registered version is whole";
 /// What was seen of a run so far.
 #[derive(Debug, Default)]
 pub(super) struct Invariants {
-    /// The life of a coordinator that first showed each view.
-    begun: BTreeMap<View, (NodeIndex, u64)>,
+    /// The coordinator that showed each view, and the newest that each has shown.
+    begun: BTreeMap<View, NodeIndex>,
+    newest: BTreeMap<NodeIndex, View>,
     committed: Version,
     /// Newest version of each shard in each view.
     versions: BTreeMap<(u64, u64), u64>,
@@ -76,8 +77,7 @@ impl Invariants {
     pub(super) fn look_at_training(&mut self, world: &World<'_>) -> Result<(), &'static str> {
         for (&node, status) in world.seen.training.borrow().iter() {
             let status = status.borrow();
-            let life = world.nodes.get(node as usize).map_or(0, |node| node.restarts);
-            self.view(status.view, (node, life))?;
+            self.view(status.view, node)?;
             self.checkpoint(&status, world.counts.bits_flipped > 0)?;
             rows(&status)?;
         }
@@ -99,14 +99,22 @@ impl Invariants {
         if *known == digest { Ok(()) } else { Err(ONE_CONTENT) }
     }
 
-    fn view(&mut self, view: View, by: (NodeIndex, u64)) -> Result<(), &'static str> {
-        let first = view == View(0) || *self.begun.entry(view).or_insert(by) == by;
-        if first { Ok(()) } else { Err(VIEWS_RISE) }
+    fn view(&mut self, view: View, by: NodeIndex) -> Result<(), &'static str> {
+        // One that doesn't lead shows none.
+        if view == View(0) {
+            return Ok(());
+        }
+        let newest = self.newest.entry(by).or_default();
+        let rises = view >= *newest;
+        *newest = view;
+        let one = *self.begun.entry(view).or_insert(by) == by;
+        if rises && one { Ok(()) } else { Err(VIEWS_RISE) }
     }
 
     fn checkpoint(&mut self, status: &TrainingStatus, damaged: bool) -> Result<(), &'static str> {
         let running = matches!(status.progress, Progress::Running);
-        let newest = status.checkpoint.unwrap_or_default();
+        // A coordinator that has just taken over has not read the store yet.
+        let Some(newest) = status.checkpoint else { return Ok(()) };
         if running && newest < self.committed && !damaged {
             return Err(CHECKPOINTS_STAY);
         }

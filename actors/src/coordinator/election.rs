@@ -45,6 +45,8 @@ impl Coordinator {
             Next::Lead { .. } => self.renew(ctx),
             Next::Follow { leader, .. } => self.follow(Some(leader)),
             Next::Wait => self.follow(None),
+            // The answer to the one before tells more.
+            Next::Stand { .. } if self.standing => {}
             Next::Stand { view, term } => self.stand(view, term, observed.newest.as_ref(), ctx),
         }
     }
@@ -100,10 +102,14 @@ impl Coordinator {
         let (life, run) = (&self.own.life, &self.own.run);
         let state = Training::succession(before, &self.job, &self.config, life, run);
         let Some(entry) = self.entry(view, term, &state) else { return };
+        self.standing = true;
         self.append(entry, ctx, move |coordinator, ctx| coordinator.lead(view, term, state, ctx));
     }
 
     fn lead(&mut self, view: View, term: Term, state: ClusterState, ctx: &mut Context<Self>) {
+        if self.term >= Some(term) {
+            return;
+        }
         info!(%term, %view, "leading");
         self.term = Some(term);
         self.leader = Some(self.own.name.clone());
@@ -159,29 +165,44 @@ impl Coordinator {
         let (store, asked_at) = (self.links.append.clone(), self.now());
         let append = AppendView { entry: entry.clone() };
         let asked = async move { ask_store(&store, append).await };
-        ctx.spawn(asked.into_actor(self).map(move |appended, coordinator, ctx| match appended {
+        ctx.spawn(asked.into_actor(self).map(move |appended, coordinator, ctx| {
+            coordinator.standing = false;
+            coordinator.appended(appended, &entry, asked_at, won, ctx);
+        }));
+    }
+
+    fn appended(
+        &mut self,
+        appended: Result<Appended, CoordinationError>,
+        entry: &Entry,
+        asked_at: Duration,
+        won: impl FnOnce(&mut Self, &mut Context<Self>),
+        ctx: &mut Context<Self>,
+    ) {
+        match appended {
             Ok(Appended::Won) => {
-                coordinator.candidacy.won(&entry, asked_at);
-                won(coordinator, ctx);
-            }
-            Ok(Appended::Taken(newest)) => {
-                let now = coordinator.now();
-                coordinator.candidacy.lost(&newest, now);
-                if coordinator.term.is_some_and(|term| term != newest.term) {
-                    coordinator.follow(Some(newest.leader));
+                self.candidacy.won(entry, asked_at);
+                // Unless the log has gone on meanwhile.
+                if self.candidacy.leads_in() == Some(entry.term) {
+                    won(self, ctx);
                 }
             }
-            Err(error) if error.may_pass() && coordinator.leads() => {
-                coordinator.hold_up(error.to_string(), ctx);
+            Ok(Appended::Taken(newest)) => {
+                let now = self.now();
+                self.candidacy.lost(&newest, now);
+                if self.term.is_some_and(|term| term != newest.term) {
+                    self.follow(Some(newest.leader));
+                }
             }
+            Err(error) if error.may_pass() && self.leads() => self.hold_up(error.to_string(), ctx),
             // Whoever stands tries again with the next look.
-            Err(error) if error.may_pass() => coordinator.blinded(&error),
+            Err(error) if error.may_pass() => self.blinded(&error),
             Err(error) => {
                 warn!(%error, "no view can be raised");
-                coordinator.training.fail(error.to_string());
-                coordinator.show();
+                self.training.fail(error.to_string());
+                self.show();
             }
-        }));
+        }
     }
 
     /// Whether commands are this coordinator's to give.

@@ -9,7 +9,7 @@ use crate::assignment::lease;
 use crate::ids::{ServerId, ShardCopy, View, WorkerId};
 use crate::membership::Change;
 use crate::messages::Member;
-use crate::placement::{Holders, improve, promote};
+use crate::placement::{Holders, improve, promote, repair};
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
 
@@ -106,7 +106,13 @@ impl Training {
         let mut there = self.members.copies();
         there.retain(|copy| !self.stateless.contains(copy));
         let Some(left) = promote(&self.with_synced(), &there) else { return self.roll_back() };
-        let holders = improve(&left, &self.servers(), self.config.replicas);
+        let (servers, replicas) = (self.servers(), self.config.replicas);
+        let runs = matches!(self.phase, Phase::Running { .. });
+        let holders = match runs {
+            true => improve(&left, &servers, replicas),
+            // Who has not said that it has its state may have lost it: nobody else's is given up.
+            false => repair(&left, &servers, replicas),
+        };
         let even = self.even_leases();
         let leases = match self.keeps_residuals() && !planted::is(Bug::ResidualsLost) {
             // Nobody was there when slots were leased, so no checkpoint will come to move them at.
@@ -117,7 +123,9 @@ impl Training {
         if !anew && holders == self.holders && leases == self.leases {
             return Vec::new();
         }
-        self.raise(Assignment { recovery: Recovery::Continue, holders, leases })
+        let commands = self.raise(Assignment { recovery: Recovery::Continue, holders, leases });
+        self.replan = !runs;
+        commands
     }
 
     fn with_synced(&self) -> Vec<Holders> {

@@ -1,6 +1,6 @@
 //! What a leader leaves to its successor, and how that one goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::phase::{Asked, Assignment, Command, Phase, Recovery};
 use super::{Training, TrainingConfig};
 use crate::checkpoint::Manifest;
-use crate::ids::{CoordinatorId, Version, View, WorkerId};
+use crate::ids::{CoordinatorId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::job::JobSpec;
 use crate::messages::Member;
 use crate::messages::checkpoint_store::Opened;
@@ -101,7 +101,12 @@ impl Training {
         let copies: BTreeMap<_, _> =
             placement::copies(&training.holders).map(|copy| (copy, Asked::Again)).collect();
         let workers = training.leases.keys().copied().map(Member::Worker);
-        training.members.assume(copies.keys().copied().map(Member::Copy).chain(workers), now);
+        let servers: BTreeSet<_> = copies.keys().map(|copy| copy.server).collect();
+        // All actors of each: a server that lacks one would be taken for one that leaves.
+        let actors = servers.into_iter().flat_map(|server| {
+            (0..state.shards).map(move |shard| ShardCopy { shard: ShardId(shard), server })
+        });
+        training.members.assume(actors.map(Member::Copy).chain(workers), now);
         training.phase = Phase::Assigning { copies };
         let commands = training.ask_again();
         (training, commands)
