@@ -28,6 +28,9 @@ pub enum Change {
     Joined(Member),
     /// Silent for too long, or restarted and so without the state that it had.
     Lost(Member),
+    /// One that was assumed to live does. Whether in the life in which it was last heard of
+    /// elsewhere, nobody knows.
+    Confirmed(Member),
 }
 
 impl Membership {
@@ -52,7 +55,10 @@ impl Membership {
         for &(member, incarnation) in members {
             let life = Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
             match self.alive.get_mut(&member) {
-                Some(known) if known.incarnation.is_none() => *known = life,
+                Some(known) if known.incarnation.is_none() => {
+                    *known = life;
+                    changes.push(Change::Confirmed(member));
+                }
                 Some(known) if known.incarnation == life.incarnation => known.heard = now,
                 // A late word of an earlier life.
                 Some(known) if known.incarnation > life.incarnation => {}
@@ -148,6 +154,17 @@ mod tests {
         assert_eq!(members.expire(at(1000)), []);
         assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
         assert_eq!(members.workers(), []);
+    }
+
+    #[test]
+    fn who_is_assumed_to_live_is_confirmed_by_its_first_word_or_lost_at_the_deadline() {
+        let mut members = Membership::new(at(1000));
+        members.assume([WORKER, SHARD].into_iter(), at(5000));
+        let heard = members.heard("a", &[(WORKER, Incarnation(7))], at(5500));
+        assert_eq!(heard, [Change::Confirmed(WORKER)]);
+        assert_eq!(members.expire(at(6001)), [Change::Lost(SHARD)]);
+        let next = members.heard("a", &[(WORKER, Incarnation(8))], at(6002));
+        assert_eq!(next, [Change::Lost(WORKER), Change::Joined(WORKER)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Training;
-use super::phase::{Assignment, Command, Phase, Recovery};
+use super::phase::{Asked, Assignment, Command, Phase, Recovery};
 use crate::assignment::lease;
 use crate::ids::{ServerId, ShardCopy, View, WorkerId};
 use crate::membership::Change;
@@ -31,6 +31,7 @@ impl Training {
                     }
                 }
                 Change::Joined(_) => joined = true,
+                Change::Confirmed(member) => self.tell_again(member),
             }
         }
         let begins = matches!(self.phase, Phase::Raising(_) | Phase::Assigning { .. });
@@ -56,6 +57,24 @@ impl Training {
             return Vec::new();
         }
         self.plan(false)
+    }
+
+    /// It may have answered to this view in a life that is over: whoever lives now says so, or takes
+    /// what it is told.
+    fn tell_again(&mut self, member: Member) {
+        let (holders, phase) = (&self.holders, &mut self.phase);
+        match (member, phase) {
+            (Member::Copy(copy), Phase::Assigning { copies } | Phase::Running { copies, .. }) => {
+                let held = holders.get(copy.shard.0 as usize);
+                if held.is_some_and(|held| held.servers().any(|server| server == copy.server)) {
+                    copies.insert(copy, Asked::Again);
+                }
+            }
+            (Member::Worker(worker), Phase::Running { workers, .. }) => {
+                workers.insert(worker, Asked::Again);
+            }
+            _ => {}
+        }
     }
 
     /// Whether its state is one that was counted on.
