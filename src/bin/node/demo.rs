@@ -35,7 +35,7 @@ use questions::questions;
 
 /// What a cluster under kills takes for an epoch, in times of what one process takes that does
 /// nothing else; measured on two cores.
-const SLOWER: f64 = 3.0;
+const SLOWER: f64 = 1.5;
 /// A run that is not done in so many times what it should last hangs.
 const HANGS_AFTER: u32 = 10;
 /// And never before this: a start takes its time, whatever comes after it.
