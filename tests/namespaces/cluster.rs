@@ -16,15 +16,15 @@ use crate::network::{HOSTS, Network};
 const WAIT_MAX: Duration = Duration::from_secs(120);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_node");
 
-/// A norm over all shards and state at the servers: whatever is lost or counted twice changes the
-/// digest. Some thousand steps, so that a partition has a middle.
-const SETS: [&str; 10] = [
-    "job.epochs=300",
+/// State at the servers: whatever is lost or counted twice changes the digest. Some thousand steps, so
+/// that a partition has a middle. No norm over all shards: a primary that is cut off then holds a
+/// step that only its replica has not acknowledged.
+const SETS: [&str; 9] = [
+    "job.epochs=150",
     "servers.shards=3",
     "servers.replicas=1",
     "workers.count=3",
     "checkpoint.every_steps=50",
-    "job.gradient.clip_norm=1",
     "job.optimizer.kind=momentum",
     "job.virtual_workers=6",
     "detector.heartbeat_ms=100",
@@ -112,7 +112,7 @@ impl<'a> Cluster<'a> {
         appointed.map(|line| view(line).unwrap_or_else(|| panic!("no view in {line}"))).collect()
     }
 
-    /// Steps of stale primaries that a copy has refused.
+    /// Steps that were refused to a node because it is the primary no longer.
     pub(crate) fn fenced(&self, name: &str) -> usize {
         let log = std::fs::read_to_string(self.log_file(name)).unwrap();
         log.lines().filter(|line| line.contains("fenced: no longer the primary")).count()
