@@ -113,7 +113,8 @@ impl Bench {
             gather_for: Duration::from_secs(3600),
             gather_again_for: Duration::from_secs(3600),
         };
-        let (status, mut shown) = watch::channel(Training::new(job(), config.clone(), "r".into()).followed(None));
+        let (status, mut shown) =
+            watch::channel(Training::new(job(), config.clone(), "r".into()).followed(None));
         let own = Candidate {
             id: CoordinatorId(0),
             name: "main".into(),

@@ -34,11 +34,7 @@ impl StoreLock {
     ///
     /// # Errors
     /// Another process has it and keeps it, or the folder can't be written.
-    pub async fn take(
-        url_or_path: &str,
-        base: &Path,
-        shared: bool,
-    ) -> Result<Self, StoreError> {
+    pub async fn take(url_or_path: &str, base: &Path, shared: bool) -> Result<Self, StoreError> {
         let path = made(folder(url_or_path, base)?)?;
         let file = path.join(FILE);
         let failed = |source| StoreError::Folder { path: file.clone(), source };

@@ -31,7 +31,7 @@ pub(crate) fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
 
-/// A place for the temporary files of `node chaos`.
+/// A place for the temporary files of `node chaos` and `node demo`.
 #[derive(Debug)]
 pub(crate) struct Place(TempDir);
 
@@ -42,12 +42,17 @@ impl Place {
 
     /// `node chaos` with this configuration on the job of the plans.
     pub(crate) fn chaos(&self, config: &str, arguments: &[&str]) -> Command {
+        self.node(config, "chaos", arguments)
+    }
+
+    /// Another command on the same.
+    pub(crate) fn node(&self, config: &str, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
         command.arg("--config").arg(path(config)).env("TMPDIR", self.0.path());
         for set in JOB {
             command.args(["--set", set]);
         }
-        command.arg("chaos").args(arguments).env_remove("GRADMESH_LOG");
+        command.arg(name).args(arguments).env_remove("GRADMESH_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -72,7 +77,7 @@ impl Place {
             let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
             Some(String::from_utf8_lossy(&line).replace('\0', " "))
         });
-        lines.filter(|line| line.contains("gradmesh-chaos-") && line.contains(own)).collect()
+        lines.filter(|line| line.contains("/gradmesh-") && line.contains(own)).collect()
     }
 
     /// Waits until `reached`.

@@ -10,7 +10,7 @@ use crate::support::{JOB, Place, answer, path};
 
 /// Of one kind each; they run in every `cargo test`.
 const FEW: [&str; 4] =
-    ["all-at-once", "fails-server-stays-dead", "power-loss-server", "pause-coordinator"];
+    ["all-at-once", "fails-servers-stay-dead", "power-loss-server", "pause-coordinator"];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {

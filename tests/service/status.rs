@@ -52,7 +52,8 @@ fn run() -> TrainingStatus {
 
 /// The state of a service in front of this coordinator.
 fn state(coordinator: Option<Addr<Coordinator>>) -> ServiceState {
-    stub_state().with_status("digits".to_owned(), coordinator.map(Addr::recipient).into_iter().collect())
+    stub_state()
+        .with_status("digits".to_owned(), coordinator.map(Addr::recipient).into_iter().collect())
 }
 
 fn get(server: &Server) -> (u16, ClusterStatus) {
@@ -87,7 +88,7 @@ fn a_coordinator_that_is_gone_is_503_and_the_cluster_is_named_nevertheless() {
     let (code, status) = get(&server);
     assert_eq!((code, status.cluster.as_str(), status.training), (503, "digits", None));
     let cause = status.error.unwrap();
-    assert!(cause.starts_with("the coordinator doesn't answer: "), "{cause}");
+    assert!(cause.starts_with("no coordinator answers: "), "{cause}");
 }
 
 #[test]

@@ -85,13 +85,7 @@ impl Coordinator {
     }
 
     /// Tries to lead.
-    fn stand(
-        &mut self,
-        view: View,
-        term: Term,
-        newest: Option<&Entry>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn stand(&mut self, view: View, term: Term, newest: Option<&Entry>, ctx: &mut Context<Self>) {
         let before = newest.and_then(|entry| match serde_json::from_slice(&entry.state) {
             Ok(state) => Some((entry.view, state)),
             Err(error) => {

@@ -6,8 +6,8 @@ use tracing::{info, warn};
 
 use super::{CoordinatorLinks, RETRY_AFTER};
 use crate::checkpoint::{Finished, Manifest, Published};
-use crate::messages::checkpoint_store::{CheckpointError, ConcludeRun, LoadState};
 use crate::messages::ask;
+use crate::messages::checkpoint_store::{CheckpointError, ConcludeRun, LoadState};
 use crate::publication::describe;
 
 const PUBLISH_MAX: Duration = Duration::from_secs(60);

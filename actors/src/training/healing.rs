@@ -196,8 +196,7 @@ impl Training {
         let all =
             workers >= self.config.workers as usize && servers >= self.config.servers as usize;
         let first = self.holders.is_empty();
-        let patience =
-            if first { self.config.gather_for } else { self.config.gather_again_for };
+        let patience = if first { self.config.gather_for } else { self.config.gather_again_for };
         if !all && now.saturating_sub(began) < patience {
             return Vec::new();
         }

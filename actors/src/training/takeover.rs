@@ -93,7 +93,6 @@ impl Training {
         (training.run, training.expected_data) = (state.run, state.data_digest);
         training.lineage = lineage;
         training.rollback_to = state.rolled_back_to;
-        training.resumed_from = Some(state.rolled_back_to);
         training.holders = state.holders;
         training.leases = state.leases.into_iter().collect();
         training.reading = true;
@@ -156,6 +155,8 @@ impl Training {
             self.phase = Phase::Confirming { finished: finished.clone(), newest };
             return vec![Command::Confirm(finished)];
         }
+        let read = manifest.as_ref().filter(|manifest| of_run(manifest)).map(|m| m.version);
+        self.resumed_from.get_or_insert(read.unwrap_or(self.rollback_to));
         let known = self.checkpoint.as_ref().map(|known| known.version);
         let newer = |manifest: &Manifest| known.is_none_or(|known| known < manifest.version);
         if let Some(manifest) = manifest.filter(of_run).filter(newer) {

@@ -94,13 +94,54 @@ pub(crate) enum Command {
     /// in a temporary folder. SIGKILL, SIGTERM, SIGSTOP and SIGCONT, blocked, late, lost, doubled and
     /// overtaken messages, flipped bits; a failing or slow disk, a wrong clock and a panic are left out.
     /// Ends with 1 where the digest is another one, nothing is trained in time, or no fault began.
+    ///
+    /// With `random` for a plan the job is trained again and again while nodes are killed and paused
+    /// at random instants, sometimes two at once, until --kills processes were killed.
     #[cfg(feature = "sim")]
     Chaos {
         /// TOML, a table `[[faults]]` for each, as `node simulate` writes it.
+        #[arg(value_name = "random|FILE")]
         plan: PathBuf,
-        /// Gives up after this time, for example 60s.
+        /// Gives a run up after this time, for example 60s.
         #[arg(long = "for", value_name = "TIME", default_value = "60s")]
         limit: gradmesh::sim::Time,
+        /// random: ends when so many processes were killed.
+        #[arg(long, default_value_t = 100)]
+        kills: usize,
+        /// random: hits only nodes that have this role; may be repeated.
+        #[arg(long = "role", value_enum, value_name = "ROLE")]
+        roles: Vec<RoleArg>,
+        /// random: draws when what is hit.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// random: between two instants, on average.
+        #[arg(long, value_name = "TIME", default_value = "500ms")]
+        every: gradmesh::sim::Time,
+    },
+    /// The demonstration: trains on a cluster of processes of which one is killed every two seconds,
+    /// while it serves; the digest and each answer must be those of a calm run.
+    ///
+    /// A cluster of its own on loopback in a temporary folder: 1 coordinator, 3 servers (each shard
+    /// has a replica), 3 workers, 2 registries, 2 services. `[[nodes]]` of the configuration are
+    /// left out, its job is trained for as many epochs as take about --for. Ends with 1 where the
+    /// digest is another one or a prediction failed.
+    #[cfg(feature = "sim")]
+    Demo {
+        /// How long processes are killed, about.
+        #[arg(long = "for", value_name = "TIME", default_value = "30s")]
+        lasts: gradmesh::sim::Time,
+        /// Between two kills.
+        #[arg(long, value_name = "TIME", default_value = "2s")]
+        every: gradmesh::sim::Time,
+        /// Draws who is killed; another one each time where it is left out.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Kills only nodes of this role; may be repeated.
+        #[arg(long = "role", value_enum, value_name = "ROLE")]
+        roles: Vec<RoleArg>,
+        /// Trains for so many epochs, however long that takes.
+        #[arg(long)]
+        epochs: Option<u64>,
     },
     /// Checks the configuration and names every problem.
     Check {
@@ -124,6 +165,28 @@ pub(crate) enum Command {
         #[arg(long, default_value = "latest")]
         version: String,
     },
+}
+
+/// A role on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum RoleArg {
+    Coordinator,
+    Server,
+    Worker,
+    Registry,
+    Service,
+}
+
+impl From<RoleArg> for gradmesh::config::Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Coordinator => Self::Coordinator,
+            RoleArg::Server => Self::Server,
+            RoleArg::Worker => Self::Worker,
+            RoleArg::Registry => Self::Registry,
+            RoleArg::Service => Self::Service,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Subcommand)]

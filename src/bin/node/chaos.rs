@@ -1,22 +1,21 @@
 //! `node chaos`: a fault plan against real processes, and the digest beside the calm run's.
 
-mod calm;
+pub(crate) mod calm;
 mod changes;
-mod cluster;
+pub(crate) mod cluster;
 mod outcome;
-mod ports;
-mod recoveries;
+pub(crate) mod ports;
+pub(crate) mod random;
+pub(crate) mod recoveries;
+mod rounds;
 
 use std::io::IsTerminal;
 use std::path::Path;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures_util::FutureExt;
 use gradmesh::config::Config;
-use gradmesh::node::{NodeContext, OperatingSystem};
 use gradmesh::progress;
 use gradmesh::sim::{FaultPlan, one_role_each, read_plan};
 use gradmesh_actors::training::{Progress, TrainingStatus};
@@ -24,20 +23,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::run::stopped;
+use crate::run::{INTERRUPTED, stop};
 use crate::status::Coordinators;
+use crate::temporary;
 use calm::Calm;
 use changes::Changes;
-use cluster::Cluster;
+use cluster::{Cluster, Ways, stores_in};
 use outcome::{Outcome, Verdict};
 use ports::Ports;
 use recoveries::Recoveries;
+pub(crate) use rounds::random as random_rounds;
 
 /// Between two looks at processes and plan.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// What shells answer for a command that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 pub(crate) async fn chaos(
     mut config: Config,
@@ -49,25 +48,15 @@ pub(crate) async fn chaos(
         bail!("nothing is trained in 0 s; raise --for");
     }
     let plan = read_plan(plan)?;
-    if config.nodes.is_empty() {
-        config.nodes = one_role_each(&config);
-    }
+    give_nodes(&mut config);
     let names: Vec<&str> = config.nodes.iter().map(|node| &*node.name).collect();
     plan.check_nodes(&names)?;
-    // Polled once it listens: no signal may end this process when there is something to tidy up.
-    let mut stop = pin!(stopped());
-    if stop.as_mut().now_or_never().is_some() {
-        return Ok(ExitCode::from(INTERRUPTED));
-    }
-    // A number of a process comes again, a time does not.
-    let (process, time) = (OperatingSystem.entropy(), OperatingSystem.unix_time().as_micros());
-    let folder = std::env::temp_dir().join(format!("gradmesh-chaos-{process}-{time}"));
-    std::fs::create_dir(&folder)
-        .with_context(|| format!("folder {} can't be made; set TMPDIR", folder.display()))?;
+    let Some(stop) = stop() else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let folder = temporary::make("chaos")?;
     let outcome = in_folder(&config, &plan, limit, &folder, stop).await;
     let said = || format!("what the nodes said is in {}", folder.display());
     let Some(outcome) = outcome.with_context(said)? else {
-        discard(&folder);
+        temporary::discard(&folder);
         warn!("stopped before the end; nothing is known of the plan");
         return Ok(ExitCode::from(INTERRUPTED));
     };
@@ -76,8 +65,15 @@ pub(crate) async fn chaos(
         error!("{cause}; {}", said());
         return Ok(ExitCode::FAILURE);
     }
-    discard(&folder);
+    temporary::discard(&folder);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A process each, where the configuration has no `[[nodes]]`.
+fn give_nodes(config: &mut Config) {
+    if config.nodes.is_empty() {
+        config.nodes = one_role_each(config);
+    }
 }
 
 /// Runs both; no process of it is left afterwards. `None` where the user stopped it.
@@ -89,8 +85,8 @@ async fn in_folder(
     stop: impl Future<Output = std::io::Result<()>>,
 ) -> anyhow::Result<Option<Outcome>> {
     let mut ports = Ports::new();
-    let mut calm = Calm::start(config, folder, &mut ports)?;
-    let cluster = Cluster::prepare(config, folder, &mut ports).await;
+    let mut calm = Calm::start(&stores_in(config, &folder.join("calm")), folder, &mut ports)?;
+    let cluster = Cluster::prepare(config, folder, &mut ports, Ways::Faulty).await;
     let (mut cluster, config) = match cluster {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -110,12 +106,6 @@ async fn in_folder(
     calm.end().await;
     cluster.end().await;
     outcome
-}
-
-fn discard(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        warn!(folder = %folder.display(), %error, "temporary folder not removed");
-    }
 }
 
 async fn run(
@@ -175,7 +165,7 @@ async fn run(
 }
 
 /// A task that ends with whoever holds it.
-struct Aborted(actix_rt::task::JoinHandle<()>);
+pub(crate) struct Aborted(pub(crate) actix_rt::task::JoinHandle<()>);
 
 impl Drop for Aborted {
     fn drop(&mut self) {
@@ -183,7 +173,7 @@ impl Drop for Aborted {
     }
 }
 
-async fn ask(coordinators: Coordinators, heard: watch::Sender<Option<TrainingStatus>>) {
+pub(crate) async fn ask(coordinators: Coordinators, heard: watch::Sender<Option<TrainingStatus>>) {
     let mut shown: Option<watch::Sender<TrainingStatus>> = None;
     loop {
         if let Ok(status) = coordinators.status().await {

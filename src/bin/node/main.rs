@@ -6,6 +6,8 @@ mod args;
 #[cfg(feature = "sim")]
 mod chaos;
 mod check;
+#[cfg(feature = "sim")]
+mod demo;
 mod failure;
 mod http_status;
 mod log;
@@ -16,6 +18,8 @@ mod run;
 mod simulate;
 mod status;
 mod summary;
+#[cfg(feature = "sim")]
+mod temporary;
 mod up;
 
 use std::process::ExitCode;
@@ -58,9 +62,23 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Train { fresh } => run::train(config, fresh, args.json).await,
             Command::Up { train, fresh } => up::up(&args, config, train, fresh).await,
             #[cfg(feature = "sim")]
-            Command::Chaos { plan, limit } => {
+            Command::Chaos { plan, limit, kills, roles, seed, every } => {
                 let limit = std::time::Duration::from_millis(limit.0);
-                chaos::chaos(config, &plan, limit, args.json).await
+                if plan.as_os_str() != "random" {
+                    return chaos::chaos(config, &plan, limit, args.json).await;
+                }
+                let roles = roles.into_iter().map(Into::into).collect();
+                let every = std::time::Duration::from_millis(every.0);
+                let random = chaos::random::Random { kills, roles, seed, every };
+                chaos::random_rounds(config, random, limit, args.json).await
+            }
+            #[cfg(feature = "sim")]
+            Command::Demo { lasts, every, seed, roles, epochs } => {
+                let lasts = std::time::Duration::from_millis(lasts.0);
+                let every = std::time::Duration::from_millis(every.0);
+                let roles = roles.into_iter().map(Into::into).collect();
+                let wanted = demo::Wanted { lasts, every, seed, roles, epochs };
+                demo::demo(config, wanted, args.json).await
             }
             Command::Status => status::status(config, args.json).await,
             Command::Models(command) => models::models(config, command, args.json).await,

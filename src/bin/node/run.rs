@@ -12,6 +12,9 @@ use tracing::info;
 
 use crate::summary::Summary;
 
+/// What shells answer for a command that Ctrl-C has ended.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Trains, publishes, exits.
 pub(crate) async fn train(config: Config, fresh: bool, json: bool) -> anyhow::Result<ExitCode> {
     if !config.nodes.is_empty() {
@@ -120,6 +123,16 @@ pub(crate) async fn ended(watched: bool) {
     });
     // The channel closes and carries nothing.
     let _ = wait.await;
+}
+
+/// Ctrl-C or SIGTERM from now on: afterwards no signal ends this process while there is something
+/// to tidy up. `None` where one came already.
+#[cfg(feature = "sim")]
+pub(crate) fn stop() -> Option<futures_util::future::LocalBoxFuture<'static, std::io::Result<()>>> {
+    use futures_util::FutureExt;
+    let mut stop = stopped().boxed_local();
+    // Polled once, it listens.
+    stop.as_mut().now_or_never().is_none().then_some(stop)
 }
 
 /// Ctrl-C or SIGTERM.

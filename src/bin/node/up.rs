@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::failure::LASTING;
-use crate::run::stopped;
+use crate::run::{INTERRUPTED, stopped};
 use crate::status::Coordinators;
 use crate::summary::Summary;
 
@@ -30,8 +30,6 @@ const DEATHS_MAX: u32 = 20;
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// What a node has to end itself in after SIGTERM, before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
-/// What shells answer for a command that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 /// What a node that fails answers.
 #[derive(serde::Deserialize)]

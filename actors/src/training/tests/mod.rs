@@ -6,10 +6,10 @@ mod replicas;
 mod takeover;
 mod unreadable;
 
+use super::phase::{Assignment, Recovery};
 use super::*;
 use crate::checkpoint::{Finished, PartContent};
 use crate::ids::{Incarnation, WorkerId};
-use super::phase::{Assignment, Recovery};
 use crate::job::CodecKind;
 use crate::messages::checkpoint_store::Opened;
 use crate::messages::{AdoptView, Appointment, Duty, LeaseSlots, RestoreError};

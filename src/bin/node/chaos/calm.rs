@@ -10,11 +10,11 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin};
 
-use super::cluster::{command, log_file, stores_in};
+use super::cluster::{command, log_file};
 use super::ports::Ports;
 
 /// A process that trains all in itself, in stores of its own.
-pub(super) struct Calm {
+pub(crate) struct Calm {
     child: Child,
     /// Closes when this process dies, and the calm run ends.
     _lifeline: Option<ChildStdin>,
@@ -28,8 +28,9 @@ struct Answer {
 }
 
 impl Calm {
-    pub(super) fn start(config: &Config, folder: &Path, ports: &mut Ports) -> anyhow::Result<Self> {
-        let mut calm = stores_in(config, &folder.join("calm"));
+    /// `config` says where it stores; its own configuration and log go to `folder`.
+    pub(crate) fn start(config: &Config, folder: &Path, ports: &mut Ports) -> anyhow::Result<Self> {
+        let mut calm = config.clone();
         calm.nodes.clear();
         calm.service.listen = ports.take()?;
         let file = folder.join("calm.toml");
@@ -42,7 +43,7 @@ impl Calm {
         Ok(Self { child, _lifeline: lifeline })
     }
 
-    pub(super) async fn digest(&mut self, limit: Duration) -> anyhow::Result<String> {
+    pub(crate) async fn digest(&mut self, limit: Duration) -> anyhow::Result<String> {
         let output = self.child.stdout.take().context("the calm run's answer is read once")?;
         let mut lines = BufReader::new(output).lines();
         let Ok(line) = tokio::time::timeout(limit, lines.next_line()).await else {
@@ -58,7 +59,7 @@ impl Calm {
         Ok(digest)
     }
 
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill().await;
     }

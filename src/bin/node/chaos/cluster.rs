@@ -22,13 +22,26 @@ use crate::failure::LASTING;
 
 /// Before a process that ended by itself is started again; as in a simulation.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
+/// What a cluster stores, in the temporary folder.
+pub(crate) const STORES: &str = "chaos";
 
-pub(super) struct Cluster {
+/// How nodes reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ways {
+    Direct,
+    /// Each way through a proxy, which has the faults of the network.
+    Faulty,
+}
+
+pub(crate) struct Cluster {
     nodes: Vec<Node>,
     /// Faults of the network that are active.
     faults: watch::Sender<Vec<FaultKind>>,
     frames: SharedFrameCounts,
     restarts: usize,
+    /// Processes that lived when they were hit.
+    killed: usize,
+    paused: usize,
     stores: PathBuf,
 }
 
@@ -44,14 +57,15 @@ struct Node {
 }
 
 impl Cluster {
-    /// Makes links, and a configuration for each node in which the way to each other one leads
-    /// through one. Also gives the cluster's own configuration, without links.
-    pub(super) async fn prepare(
+    /// Makes a configuration for each node, in which the way to each other one leads through a link
+    /// where `ways` says so. Also gives the cluster's own configuration, without links.
+    pub(crate) async fn prepare(
         config: &Config,
         folder: &Path,
         ports: &mut Ports,
+        ways: Ways,
     ) -> anyhow::Result<(Self, Config)> {
-        let stores = folder.join("chaos");
+        let stores = folder.join(STORES);
         let mut config = stores_in(config, &stores);
         for node in &mut config.nodes {
             node.address = ports.take()?;
@@ -66,7 +80,7 @@ impl Cluster {
         for (own, node) in config.nodes.iter().enumerate() {
             let mut seen = config.clone();
             for (other, callee) in seen.nodes.iter_mut().enumerate() {
-                if other == own {
+                if other == own || ways == Ways::Direct {
                     continue;
                 }
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -91,23 +105,41 @@ impl Cluster {
                 start_at: None,
             });
         }
-        Ok((Self { nodes, faults, frames, restarts: 0, stores }, config))
+        Ok((Self { nodes, faults, frames, restarts: 0, killed: 0, paused: 0, stores }, config))
     }
 
-    pub(super) fn start_all(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn start_all(&mut self) -> anyhow::Result<()> {
         self.nodes.iter_mut().try_for_each(Node::start)
     }
 
-    pub(super) fn restarts(&self) -> usize {
+    pub(crate) fn restarts(&self) -> usize {
         self.restarts
     }
 
-    pub(super) fn frames(&self) -> FrameCounts {
+    pub(crate) fn killed(&self) -> usize {
+        self.killed
+    }
+
+    pub(crate) fn paused(&self) -> usize {
+        self.paused
+    }
+
+    /// Lines of the nodes' logs with this text.
+    pub(crate) fn said(&self, text: &str) -> usize {
+        let lines = |node: &Node| {
+            // A log that is not there says nothing.
+            let log = std::fs::read_to_string(&node.log).unwrap_or_default();
+            log.lines().filter(|line| line.contains(text)).count()
+        };
+        self.nodes.iter().map(lines).sum()
+    }
+
+    pub(crate) fn frames(&self) -> FrameCounts {
         self.frames.get()
     }
 
     /// Starts again what ended by itself, or what a fault has let go.
-    pub(super) fn look(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn look(&mut self) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             if let Some(child) = &mut node.child
                 && let Some(ended) = child.try_wait()?
@@ -130,7 +162,7 @@ impl Cluster {
     }
 
     /// Makes a change, and says what was done.
-    pub(super) fn change(&mut self, fault: &Fault, begins: bool) -> anyhow::Result<String> {
+    pub(crate) fn change(&mut self, fault: &Fault, begins: bool) -> anyhow::Result<String> {
         let kind = &fault.kind;
         Ok(match kind {
             FaultKind::Kill { node } => self.hold_down(node, begins, Signal::SIGKILL),
@@ -143,7 +175,8 @@ impl Cluster {
             FaultKind::Pause { node } => {
                 let signal = if begins { Signal::SIGSTOP } else { Signal::SIGCONT };
                 let hit = self.each(node, |node| node.signal(signal));
-                format!("{signal} to {hit}")
+                self.paused += if begins { hit } else { 0 };
+                told(signal, hit)
             }
             FaultKind::FlipBit { path } if begins => flip_bit(&self.stores, path)?,
             FaultKind::FlipBit { .. }
@@ -179,21 +212,25 @@ impl Cluster {
                 false
             }
         });
-        format!("{signal} to {hit}")
+        self.killed += if signal == Signal::SIGKILL { hit } else { 0 };
+        told(signal, hit)
     }
 
-    /// Says to how many processes something happened.
-    fn each(&mut self, name: &str, act: impl Fn(&mut Node) -> bool) -> String {
+    /// SIGKILL to one node, which [`Cluster::look`] starts again; whether it lived.
+    pub(crate) fn kill(&mut self, name: &str) -> bool {
+        let hit = self.each(name, |node| node.signal(Signal::SIGKILL));
+        self.killed += hit;
+        hit > 0
+    }
+
+    /// To how many processes something happened.
+    fn each(&mut self, name: &str, act: impl Fn(&mut Node) -> bool) -> usize {
         let named = self.nodes.iter_mut().filter(|node| name == ANY || node.name == name);
-        match named.map(act).filter(|hit| *hit).count() {
-            0 => "no process: it was down".to_owned(),
-            1 => "1 process".to_owned(),
-            hit => format!("{hit} processes"),
-        }
+        named.map(act).filter(|hit| *hit).count()
     }
 
     /// Kills all, also those that are stopped, and waits for their ends.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         for node in &mut self.nodes {
             if let Some(mut child) = node.child.take() {
                 // It may have ended by itself.
@@ -222,8 +259,16 @@ impl Node {
     }
 }
 
+fn told(signal: Signal, hit: usize) -> String {
+    match hit {
+        0 => format!("{signal} to no process: it was down"),
+        1 => format!("{signal} to 1 process"),
+        hit => format!("{signal} to {hit} processes"),
+    }
+}
+
 /// The same, but that nothing is stored elsewhere.
-pub(super) fn stores_in(config: &Config, folder: &Path) -> Config {
+pub(crate) fn stores_in(config: &Config, folder: &Path) -> Config {
     let mut config = config.clone();
     config.checkpoint.store = folder.join("checkpoints").to_string_lossy().into_owned();
     config.coordination.store = folder.join("coordination").to_string_lossy().into_owned();
@@ -234,7 +279,7 @@ pub(super) fn stores_in(config: &Config, folder: &Path) -> Config {
 /// A process that ends with this one, however that ends: its standard input then closes. One that
 /// is stopped reads nothing, but its process group is an orphan then, and kernels continue those
 /// after a SIGHUP. In a group of its own it also hears no Ctrl-C that is meant for this process.
-pub(super) fn command(config: &Path) -> anyhow::Result<Command> {
+pub(crate) fn command(config: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("path of this program")?);
     command.arg("--config").arg(config).arg("--log").arg("info");
     command.kill_on_drop(true).stdin(Stdio::piped()).process_group(0);
@@ -247,7 +292,7 @@ pub(super) fn command(config: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-pub(super) fn log_file(path: &Path) -> anyhow::Result<File> {
+pub(crate) fn log_file(path: &Path) -> anyhow::Result<File> {
     File::options()
         .create(true)
         .append(true)

@@ -82,6 +82,7 @@ impl Outcome {
                 "faults": self.faults,
                 "restarts": self.restarts,
                 "rollbacks": self.recoveries.rollbacks,
+                "promotions": self.recoveries.promotions,
                 "new_leases": self.recoveries.new_leases,
                 "lost": self.recoveries.lost,
                 "step": self.recoveries.step,
@@ -94,9 +95,10 @@ impl Outcome {
         for Told { fault, did, .. } in &self.faults {
             table.add_row([fault, did]);
         }
-        let Recoveries { rollbacks, new_leases, lost, step, steps, .. } = &self.recoveries;
+        let Recoveries { rollbacks, promotions, new_leases, lost, step, steps, .. } =
+            &self.recoveries;
         let healed = format!(
-            "{} restarts of nodes, {lost} members lost, {rollbacks} rollbacks, {new_leases} new leases",
+            "{} restarts of nodes, {lost} members lost, {promotions} promotions, {rollbacks} rollbacks, {new_leases} views that went on",
             self.restarts
         );
         table.add_row(["healed", &healed]);

@@ -14,16 +14,16 @@ const TRIES: usize = 1000;
 
 /// Ports that were free when they were taken, each once.
 #[derive(Debug)]
-pub(super) struct Ports(u64);
+pub(crate) struct Ports(u64);
 
 impl Ports {
     /// Begins where nobody else is likely to begin.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let time = u64::from(OperatingSystem.unix_time().subsec_nanos());
         Self(OperatingSystem.entropy().wrapping_mul(97).wrapping_add(time))
     }
 
-    pub(super) fn take(&mut self) -> anyhow::Result<SocketAddr> {
+    pub(crate) fn take(&mut self) -> anyhow::Result<SocketAddr> {
         for _ in 0..TRIES {
             self.0 = self.0.wrapping_add(1);
             let Ok(port) = u16::try_from(FIRST + self.0 % (LAST - FIRST)) else { continue };

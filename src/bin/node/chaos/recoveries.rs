@@ -7,28 +7,30 @@ use tracing::info;
 /// Sums over the coordinator's lives, whose counts begin at 0 each. What happened between the last
 /// look at one and its death is not in it.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Recoveries {
-    pub(super) rollbacks: u64,
-    pub(super) new_leases: u64,
-    pub(super) lost: u64,
+pub(crate) struct Recoveries {
+    pub(crate) rollbacks: u64,
+    pub(crate) promotions: u64,
+    pub(crate) new_leases: u64,
+    pub(crate) lost: u64,
     /// The last step that was seen, and the job's last.
-    pub(super) step: u64,
-    pub(super) steps: u64,
+    pub(crate) step: u64,
+    pub(crate) steps: u64,
     #[serde(skip)]
-    seen: [u64; 3],
+    seen: [u64; 4],
 }
 
 impl Recoveries {
-    pub(super) fn note(&mut self, status: &TrainingStatus) {
+    pub(crate) fn note(&mut self, status: &TrainingStatus) {
         self.step = status.version.0;
         self.steps = status.last_version.map_or(self.steps, |last| last.0);
-        let now = [status.rollbacks, status.new_leases, status.lost];
+        let now = [status.rollbacks, status.promotions, status.new_leases, status.lost];
         let is_new_life = now.iter().zip(self.seen).any(|(now, seen)| *now < seen);
         if is_new_life {
-            self.seen = [0; 3];
+            self.seen = [0; 4];
         }
-        let sums = [&mut self.rollbacks, &mut self.new_leases, &mut self.lost];
-        let texts = ["rolled back", "slots leased anew", "members lost"];
+        let sums =
+            [&mut self.rollbacks, &mut self.promotions, &mut self.new_leases, &mut self.lost];
+        let texts = ["rolled back", "replicas promoted", "views that went on", "members lost"];
         for (((sum, text), now), seen) in sums.into_iter().zip(texts).zip(now).zip(self.seen) {
             if now > seen {
                 *sum += now - seen;
@@ -38,7 +40,7 @@ impl Recoveries {
         self.seen = now;
     }
 
-    pub(super) fn at_step(&self) -> u64 {
+    pub(crate) fn at_step(&self) -> u64 {
         self.step
     }
 }
