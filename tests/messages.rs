@@ -86,7 +86,7 @@ fn flags_that_messages_name_exist() {
         String::from_utf8(output.stdout).unwrap()
     };
     let commands =
-        ["run", "train", "up", "simulate", "chaos", "check", "status", "models", "predict"];
+        ["run", "train", "up", "simulate", "chaos", "demo", "check", "status", "models", "predict"];
     let help: String = commands.iter().map(|command| node(&[command, "--help"])).collect();
     // Hidden: only `up` gives it. And those of the command that repeats a failed test.
     let known: BTreeSet<&str> = help

@@ -65,6 +65,7 @@ fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
     let mut config = Config::load(&file, &sets, std::iter::empty()).unwrap();
     let roles = [
         ("main", Role::Coordinator),
+        ("spare", Role::Coordinator),
         ("registry", Role::Registry),
         ("worker-0", Role::Worker),
         ("worker-1", Role::Worker),
@@ -73,7 +74,7 @@ fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
         ("ps-1", Role::Server),
         ("ps-2", Role::Server),
     ];
-    let roles = roles.into_iter().take(5 + servers);
+    let roles = roles.into_iter().take(6 + servers);
     let node = |(port, (name, role)): (u16, (&str, Role))| NodeConfig {
         name: name.to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -253,13 +254,4 @@ fn an_answer_that_comes_with_a_new_lease_does_not_count() {
     let report = sim.clone().faults([late]).run(Seed(974));
     assert!(report.passed(), "{report}");
     assert_eq!(report.digest(), Some(calm.as_str()), "{report}");
-}
-
-#[test]
-fn one_seed() {
-    let Ok(seed) = std::env::var("ONE") else { return };
-    let (sim, _) = &clusters()[(seed.parse::<u64>().unwrap() % 4) as usize];
-    let report =
-        sim.clone().limit(Duration::from_secs(5)).keep_events().run(Seed(seed.parse().unwrap()));
-    println!("{report}\n{}", report.timeline());
 }

@@ -13,6 +13,7 @@ use crate::ids::{Term, View};
 use crate::messages::coordination::{
     AppendView, Appended, CoordinationError, Entry, Observe, Observed, RenewLease,
 };
+use crate::planted::{self, Bug};
 use crate::training::{ClusterState, Command, Training};
 
 /// A store that says nothing for so long is asked again; it may still do what it was asked for.
@@ -127,6 +128,10 @@ impl Coordinator {
             let last = format!("there is no view after {above}; set another coordination.store");
             return self.training.fail(last);
         };
+        if planted::is(Bug::ViewForgotten) {
+            let commands = self.training.view_raised(view);
+            return self.carry_out(commands, ctx);
+        }
         let Some(entry) = self.entry(view, term, state) else { return };
         self.append(entry, ctx, move |coordinator, ctx| {
             if coordinator.term == Some(term) {

@@ -46,7 +46,7 @@ mod tests {
         let mut config = Config::load(file, &[], std::iter::empty()).unwrap();
         give(&mut config);
         let names: Vec<&str> = config.nodes.iter().map(|node| &*node.name).collect();
-        assert_eq!((names.len(), names[0], names[10]), (11, "coordinator-0", "service-1"));
+        assert_eq!((names.len(), names[0], names[11]), (12, "coordinator-0", "service-1"));
         assert!(config.nodes.iter().all(|node| node.roles.len() == 1));
     }
 }
