@@ -29,7 +29,7 @@ const FAULTS_UNTIL: Duration = Duration::from_millis(1200);
 
 /// Steps of a few milliseconds, a checkpoint each 8 of them, and nobody waits long for the dead.
 /// Registry and coordinator are apart, so that what they say to each other can be lost.
-const JOB: [&str; 13] = [
+const JOB: [&str; 14] = [
     "job.model.kind=linear",
     "job.model.hidden=[]",
     "job.epochs=4",
@@ -38,6 +38,7 @@ const JOB: [&str; 13] = [
     "checkpoint.keep=1",
     "detector.heartbeat_ms=30",
     "detector.dead_after_ms=120",
+    "coordination.lease_ms=200",
     "supervisor.restarts_max=100",
     "servers.shards=2",
     "workers.count=3",

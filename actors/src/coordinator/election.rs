@@ -189,8 +189,13 @@ impl Coordinator {
             Ok(Appended::Taken(newest)) => {
                 let now = self.now();
                 self.candidacy.lost(&newest, now);
-                if self.term.is_some_and(|term| term != newest.term) {
-                    self.follow(Some(newest.leader));
+                match self.term {
+                    Some(term) if term == newest.term => {
+                        let commands = self.training.overtaken(newest.view);
+                        self.carry_out(commands, ctx);
+                    }
+                    Some(_) => self.follow(Some(newest.leader)),
+                    None => {}
                 }
             }
             Err(error) if error.may_pass() && self.leads() => self.hold_up(error.to_string(), ctx),

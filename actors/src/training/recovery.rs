@@ -66,10 +66,14 @@ impl Training {
 
     /// The new view is durable: act on it.
     pub fn view_raised(&mut self, view: View) -> Vec<Command> {
-        let Phase::Raising(assignment) = &self.phase else { return Vec::new() };
         if view <= self.view {
             return Vec::new();
         }
+        let Phase::Raising(assignment) = &self.phase else {
+            // It was given up meanwhile; its number is taken all the same.
+            self.view = view;
+            return Vec::new();
+        };
         let Assignment { recovery, holders, leases } = assignment.clone();
         self.view = view;
         self.held_up = None;
@@ -96,6 +100,12 @@ impl Training {
         }
         self.phase = Phase::Assigning { copies };
         self.ask_again()
+    }
+
+    /// An entry of this leader has the number that was to be the next view's.
+    pub fn overtaken(&mut self, newest: View) -> Vec<Command> {
+        self.view = self.view.max(newest);
+        self.ask_store_again()
     }
 
     /// A copy answered to [`Command::Restore`] or [`Command::Adopt`].
