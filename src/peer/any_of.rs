@@ -130,7 +130,7 @@ where
     Err(last)
 }
 
-/// The answer to come. As [`Answer`](super::Answer) it ends as soon as nobody waits for it: whoever
+/// The answer to come. As [`Forward`](super::Forward) it ends as soon as nobody waits for it: whoever
 /// has given up has nobody asked in his name any more.
 pub struct AnyAnswer<M: WireMessage>(Pin<Box<dyn Future<Output = M::Result>>>);
 

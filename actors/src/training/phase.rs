@@ -42,9 +42,9 @@ pub enum Command {
     /// Append this to the log of views, as the entry after that of `above`
     /// → [`super::Training::view_raised`].
     RaiseView { above: View, state: Box<ClusterState> },
-    /// → [`super::Training::shard_answered`].
+    /// → [`super::Training::copy_answered`].
     Restore(Box<RestoreShard>),
-    /// → [`super::Training::shard_answered`].
+    /// → [`super::Training::copy_answered`].
     Adopt(AdoptView),
     /// → [`super::Training::worker_answered`].
     Lease(LeaseSlots),
