@@ -374,8 +374,7 @@ impl Handler<AdoptView> for ParameterServer {
         let AdoptView { appointment, lineage } = adopt;
         self.check(&appointment)?;
         let of_lineage = |shard: &Shard| shard.lineage() == lineage;
-        let unheard = planted::is(Bug::RollbackUnheard) && self.shard.is_some();
-        let has_state = self.shard.as_ref().is_some_and(of_lineage) || unheard;
+        let has_state = self.shard.as_ref().is_some_and(of_lineage);
         let needs_state = matches!(appointment.duty, Duty::Primary { .. } | Duty::Replica);
         if needs_state && !has_state {
             return Err(RestoreError::NotReady(self.copy));

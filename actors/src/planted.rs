@@ -65,8 +65,6 @@ pub enum Bug {
     LastStepUnsent,
     /// A copy that is being filled is called in sync before commits wait for it.
     SyncedTooEarly,
-    /// A copy keeps what it had before a rollback that it has not heard of.
-    RollbackUnheard,
     /// A copy is filled without the optimizer's state.
     FilledWithoutState,
     /// Replicas don't hear what the first shard has counted.
@@ -84,7 +82,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 36] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -114,7 +112,6 @@ impl Bug {
         Self::ReplicaNotAwaited,
         Self::LastStepUnsent,
         Self::SyncedTooEarly,
-        Self::RollbackUnheard,
         Self::FilledWithoutState,
         Self::ReportsUnreplicated,
         Self::NormForgotten,
