@@ -75,7 +75,7 @@ impl Outcome {
         let drawn = format!("{sum} (seed {}): {}", self.seed, kills.join(", "));
         table.add_row(["SIGKILLs", &drawn]);
         let healed = format!(
-            "{promotions} promotions, {rollbacks} rollbacks, {coordinators} times a new coordinator from the checkpoint"
+            "{promotions} promotions, {rollbacks} rollbacks, {coordinators} times a new leader"
         );
         table.add_row(["healed", &healed]);
         let failed = format!(
