@@ -9,7 +9,7 @@ use crate::assignment::lease;
 use crate::ids::{ServerId, ShardCopy, View, WorkerId};
 use crate::membership::Change;
 use crate::messages::Member;
-use crate::placement::{Holders, improve, promote, repair};
+use crate::placement::{Holders, copies, improve, promote, repair};
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
 
@@ -139,6 +139,10 @@ impl Training {
             true => self.leases.clone(),
             false => even,
         };
+        // A learner that was lost may be named again: its next life has to hear of it, and commits
+        // may wait for the one before.
+        let held = |copy: &ShardCopy| copies(&self.holders).any(|holder| holder == *copy);
+        let anew = anew || self.stateless.iter().any(held);
         if !anew && holders == self.holders && leases == self.leases {
             return Vec::new();
         }

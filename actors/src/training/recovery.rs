@@ -99,6 +99,14 @@ impl Training {
             }
         }
         self.phase = Phase::Assigning { copies };
+        // Whoever was lost while the view was raised will not answer.
+        let missing = |copy: &ShardCopy| {
+            let lost = !there.contains(copy) || self.stateless.contains(copy);
+            holds_state(&self.holders, *copy) && lost
+        };
+        if placement::copies(&self.holders).any(|copy| missing(&copy)) {
+            return self.plan(false);
+        }
         self.ask_again()
     }
 

@@ -141,3 +141,41 @@ fn workers_of_a_lossy_job_keep_their_slots_when_a_primary_dies() {
     assert_eq!(world.spans(), [(0, 2), (2, 4)]);
     assert_eq!(world.leases[&WorkerId(1)].view, View(2));
 }
+
+/// Its primary may have made commits wait for the life before.
+#[test]
+fn a_learner_that_restarts_is_appointed_anew() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.lives.insert(SERVERS[1], 2);
+    world.pass(1);
+    assert_eq!(world.duty(0, 1), Duty::Learner);
+    let before = world.training.view;
+    world.lives.insert(SERVERS[1], 3);
+    world.pass(1);
+    assert_eq!(world.adopted[&copy(0, 1)].appointment.view, before.next().unwrap());
+    assert_eq!(world.duty(0, 1), Duty::Learner);
+}
+
+#[test]
+fn a_copy_that_is_lost_while_a_view_is_raised_is_not_waited_for() {
+    let mut world = World::with(CodecKind::None, 3, 1);
+    world.lives.remove(&WORKERS[0]);
+    world.now += Duration::from_secs(2);
+    for process in [SERVERS[0], SERVERS[1], Process::Server(2), WORKERS[1]] {
+        world.beat(process, 1);
+    }
+    let raise = world.training.tick(world.now);
+    assert!(matches!(raise[..], [Command::RaiseView { .. }]), "{raise:?}");
+    // Server 0 is silent from here on: noticed before the view is there, and never again.
+    world.lives.remove(&SERVERS[0]);
+    world.now += Duration::from_millis(900);
+    for process in [SERVERS[1], Process::Server(2), WORKERS[1]] {
+        world.beat(process, 1);
+    }
+    world.now += Duration::from_millis(200);
+    assert_eq!(world.training.tick(world.now), []);
+    world.inbox.extend(raise);
+    world.carry_out();
+    assert_eq!(world.training.status().progress, Progress::Running);
+    assert_eq!(world.training.holders[0].primary, ServerId(1));
+}
