@@ -1,35 +1,31 @@
 //! Starts the actors of a node's roles and connects them.
 
+mod coordinating;
+
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Recipient};
-use gradmesh_actors::coordinator::{Candidate, Coordinator, CoordinatorLinks};
+use gradmesh_actors::coordinator::Coordinator;
 use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId};
-use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
 use gradmesh_actors::plan::{JobOffer, JobPlan};
 use gradmesh_actors::predictor::Predictor;
-use gradmesh_actors::training::{Training, TrainingConfig, TrainingStatus};
+use gradmesh_actors::training::TrainingStatus;
 use gradmesh_actors::worker::{Task, Worker, WorkerLinks};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tracing::info;
 
-use super::context::NodeContext;
 use super::directory::{Directory, Place, Plan};
 use super::heartbeat::Pulse;
 use super::placement::{Placed, Supervision, Thread, Threads, place};
 use super::registries::RegistryLinks;
-use super::{
-    GATHER_AGAIN_FOR, GATHER_FOR, Node, NodeBuilder, NodeError, Serving, base, has_ended,
-    incarnation, own_roles,
-};
+use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles};
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
@@ -38,6 +34,7 @@ use crate::store::coordination::CoordinationStore;
 use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
+use coordinating::{Coordination, Start, coordinate};
 
 /// Threads that answer HTTP: parsing is the larger part of a small model's request.
 const HTTP_THREADS: usize = 2;
@@ -337,77 +334,6 @@ impl Cast {
     {
         let of_server = |copies: &Vec<Place<_>>| copies.iter().map(Place::recipient).collect();
         self.servers.iter().map(of_server).collect()
-    }
-}
-
-async fn coordinate(
-    config: &Config,
-    cast: &Cast,
-    placed: Placed<Coordinator>,
-    supervision: Supervision,
-    start: Start,
-    coordination: Coordination,
-) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
-    let Coordination { id, name, lease, store } = coordination;
-    let links = CoordinatorLinks {
-        restore: cast.all_copies(),
-        adopt: cast.all_copies(),
-        lease: cast.workers.iter().map(Place::recipient).collect(),
-        publish: cast.registry.publish.clone(),
-        find: cast.registry.find.clone(),
-        open: cast.checkpoints.clone().recipient(),
-        commit: cast.checkpoints.clone().recipient(),
-        load_state: cast.checkpoints.clone().recipient(),
-        conclude: cast.checkpoints.clone().recipient(),
-        observe: store.clone().recipient(),
-        append: store.clone().recipient(),
-        renew: store.recipient(),
-    };
-    let training = TrainingConfig {
-        shards: config.servers.shards,
-        servers: config.servers(),
-        replicas: config.replicas(),
-        workers: config.workers.count,
-        checkpoint_every: config.checkpoint.every_steps,
-        dead_after: Duration::from_millis(config.detector.dead_after_ms),
-        gather_for: GATHER_FOR,
-        gather_again_for: GATHER_AGAIN_FOR,
-    };
-    let job = config.job.clone();
-    let Start { run, unix_ms } = start;
-    let first = Training::new(job.clone(), training.clone(), run.clone()).followed(None);
-    let (status, watched) = watch::channel(first);
-    // An actor that is restarted is another candidate's life.
-    let lives = AtomicU64::new(0);
-    let factory = move || {
-        let life = format!("{run}.{}", lives.fetch_add(1, Ordering::Relaxed));
-        let (name, run) = (name.clone(), run.clone());
-        let own = Candidate { id, name, lease, life, run, started_unix_ms: unix_ms };
-        Coordinator::new(own, job.clone(), training.clone(), links.clone(), status.clone())
-    };
-    placed.run("coordinator".into(), supervision, factory).await?;
-    Ok(watched)
-}
-
-/// This node among the coordinators, and where they agree.
-struct Coordination {
-    id: CoordinatorId,
-    name: String,
-    lease: Duration,
-    store: Addr<CoordinationStore>,
-}
-
-/// A run's name and when it began, unless it goes on from a checkpoint, which has both.
-struct Start {
-    run: String,
-    unix_ms: u64,
-}
-
-impl Start {
-    fn new(context: &dyn NodeContext, job: &JobSpec, unix_ms: u64) -> Self {
-        let seed = format!("{} {unix_ms} {}", job.digest(), context.entropy());
-        let run = blake3::hash(seed.as_bytes()).to_hex().chars().take(16).collect();
-        Self { run, unix_ms }
     }
 }
 

@@ -1,0 +1,90 @@
+//! Starts this node's candidate for the leadership.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::Addr;
+use gradmesh_actors::coordinator::{Candidate, Coordinator, CoordinatorLinks};
+use gradmesh_actors::ids::CoordinatorId;
+use gradmesh_actors::job::JobSpec;
+use gradmesh_actors::training::{Training, TrainingConfig, TrainingStatus};
+use tokio::sync::watch;
+
+use super::super::context::NodeContext;
+use super::super::directory::Place;
+use super::super::placement::{Placed, Supervision};
+use super::super::{GATHER_AGAIN_FOR, GATHER_FOR, NodeError};
+use super::Cast;
+use crate::config::Config;
+use crate::store::coordination::CoordinationStore;
+
+pub(super) async fn coordinate(
+    config: &Config,
+    cast: &Cast,
+    placed: Placed<Coordinator>,
+    supervision: Supervision,
+    start: Start,
+    coordination: Coordination,
+) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
+    let Coordination { id, name, lease, store } = coordination;
+    let links = CoordinatorLinks {
+        restore: cast.all_copies(),
+        adopt: cast.all_copies(),
+        lease: cast.workers.iter().map(Place::recipient).collect(),
+        publish: cast.registry.publish.clone(),
+        find: cast.registry.find.clone(),
+        open: cast.checkpoints.clone().recipient(),
+        commit: cast.checkpoints.clone().recipient(),
+        load_state: cast.checkpoints.clone().recipient(),
+        conclude: cast.checkpoints.clone().recipient(),
+        observe: store.clone().recipient(),
+        append: store.clone().recipient(),
+        renew: store.recipient(),
+    };
+    let training = TrainingConfig {
+        shards: config.servers.shards,
+        servers: config.servers(),
+        replicas: config.replicas(),
+        workers: config.workers.count,
+        checkpoint_every: config.checkpoint.every_steps,
+        dead_after: Duration::from_millis(config.detector.dead_after_ms),
+        gather_for: GATHER_FOR,
+        gather_again_for: GATHER_AGAIN_FOR,
+    };
+    let job = config.job.clone();
+    let Start { run, unix_ms } = start;
+    let first = Training::new(job.clone(), training.clone(), run.clone()).followed(None);
+    let (status, watched) = watch::channel(first);
+    // An actor that is restarted is another candidate's life.
+    let lives = AtomicU64::new(0);
+    let factory = move || {
+        let life = format!("{run}.{}", lives.fetch_add(1, Ordering::Relaxed));
+        let (name, run) = (name.clone(), run.clone());
+        let own = Candidate { id, name, lease, life, run, started_unix_ms: unix_ms };
+        Coordinator::new(own, job.clone(), training.clone(), links.clone(), status.clone())
+    };
+    placed.run("coordinator".into(), supervision, factory).await?;
+    Ok(watched)
+}
+
+/// This node among the coordinators, and where they agree.
+pub(super) struct Coordination {
+    pub(super) id: CoordinatorId,
+    pub(super) name: String,
+    pub(super) lease: Duration,
+    pub(super) store: Addr<CoordinationStore>,
+}
+
+/// A run's name and when it began, unless it goes on from a checkpoint, which has both.
+pub(super) struct Start {
+    run: String,
+    unix_ms: u64,
+}
+
+impl Start {
+    pub(super) fn new(context: &dyn NodeContext, job: &JobSpec, unix_ms: u64) -> Self {
+        let seed = format!("{} {unix_ms} {}", job.digest(), context.entropy());
+        let run = blake3::hash(seed.as_bytes()).to_hex().chars().take(16).collect();
+        Self { run, unix_ms }
+    }
+}
