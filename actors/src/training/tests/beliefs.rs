@@ -1,5 +1,6 @@
 //! Peers that shook hands, and say what can't be.
 
+use super::reports::failure;
 use super::*;
 use crate::ids::Slot;
 use crate::ledger::EpochRecord;

@@ -1,5 +1,6 @@
 //! Checkpoints that the store takes for whole and that a member can't restore.
 
+use super::reports::failure;
 use super::*;
 
 /// A checkpoint of version 4 that shards answer this to, and a server that has just restarted.
