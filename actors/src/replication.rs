@@ -156,3 +156,6 @@ impl Followers {
         self.0.iter().filter(synced).map(|(server, _)| *server).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context, Recipient};
 use bytes::Bytes;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Coordinator;
 use crate::candidacy::Next;
@@ -53,8 +53,13 @@ impl Coordinator {
     }
 
     fn blinded(&mut self, error: &CoordinationError) {
-        if !std::mem::replace(&mut self.blind, true) {
+        if std::mem::replace(&mut self.blind, true) {
+            return;
+        }
+        if error.may_pass() {
             warn!(%error, "who leads is unknown, asking again until it is known");
+        } else {
+            error!(%error, "who leads can't be known, and nothing is trained until somebody helps");
         }
     }
 

@@ -126,3 +126,26 @@ fn data_that_changed_while_nobody_led_is_trained_from_the_start() {
     assert_eq!(world.training.run, "run-2");
     assert_eq!(world.restored[&ShardId(0)], Version(0));
 }
+
+/// Nobody has said yet that it still has its state: no copy is given up and no primary moved.
+#[test]
+fn a_copy_that_lost_its_state_before_a_takeover_costs_no_other_copy() {
+    let world = World::with(CodecKind::None, 2, 1);
+    let (job, config) = (world.training.job.clone(), world.training.config.clone());
+    let state = Training::succession(None, &job, &config, "a", "run-1");
+    let held =
+        || Holders { primary: ServerId(1), replicas: vec![ServerId(0)], learners: Vec::new() };
+    let (lineage, holders) = (Some(View(1)), vec![held(), held()]);
+    let state = ClusterState { lineage, holders, ..state };
+    let own = (CoordinatorId(1), "b".to_owned());
+    let (mut training, _) =
+        Training::take_over(job, config, own, "run-2".into(), (View(4), state), world.now);
+    let empty = Err(RestoreError::NotReady(copy(1, 0)));
+    let raise = training.copy_answered(copy(1, 0), View(4), &empty);
+    let [Command::RaiseView { state, .. }] = &raise[..] else { panic!("{raise:?}") };
+    assert_eq!(state.holders[0], held());
+    assert_eq!(
+        (state.holders[1].primary, &state.holders[1].learners[..]),
+        (ServerId(1), &[ServerId(0)][..])
+    );
+}
