@@ -279,6 +279,23 @@ async fn concluding_a_run_removes_whole_and_unfinished_checkpoints() {
 }
 
 #[actix_rt::test]
+async fn concluding_a_run_leaves_the_checkpoints_of_another_one_alone() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    let finished = Finished {
+        run: "slept".into(),
+        job_digest: job_digest(),
+        data_digest: "data".into(),
+        last_version: Version(12),
+        ledger: Ledger::default(),
+        published: Published { model: "m".into(), version: 3, digest: "d".into() },
+    };
+    stored.store.send(ConcludeRun { finished }).await.unwrap().unwrap();
+    assert_eq!(stored.open().await, Ok(Some(Version(4))));
+    assert_eq!(stored.finished().await, None);
+}
+
+#[actix_rt::test]
 async fn a_residual_that_is_not_there_is_an_error() {
     let stored = Stored::new();
     stored.commit(4, &HALVES).await;

@@ -172,6 +172,15 @@ impl CheckpointStore {
     }
 
     async fn conclude(self, conclude: ConcludeRun) -> Result<(), CheckpointError> {
+        // A leader that slept since it published has been succeeded, and the next run may have
+        // begun: its checkpoints are not this one's to remove.
+        for version in self.versions().await? {
+            let other = self.manifest(version).await.ok().map(|manifest| manifest.run);
+            if let Some(run) = other.filter(|run| *run != conclude.finished.run) {
+                warn!(%version, %run, finished = %conclude.finished.run, "another run goes on here");
+                return Ok(());
+            }
+        }
         let text = Sealed::write(conclude.finished).map_err(|error| store_error(&error))?;
         self.put(FINISHED, text).await?;
         self.remove_all().await
