@@ -125,7 +125,8 @@ impl<'a> Cluster<'a> {
         loop {
             let output = self.command(1).args(["--json", "status"]).output().unwrap();
             let status: Value = serde_json::from_slice(&output.stdout).unwrap();
-            if reached(&status) {
+            // Before it listens, and while who leads changes, there is no status.
+            if status.get("error").is_none() && reached(&status) {
                 return status;
             }
             let phase = &status["progress"]["phase"];

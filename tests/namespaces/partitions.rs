@@ -37,11 +37,13 @@ fn larger_side_goes_on_alone(cut: Cut) {
     });
     assert_eq!(number(&alone, "rollbacks"), 0, "replicas have all that was committed: {alone}");
     assert!(number(&alone, "promotions") > 0, "server-3 is the primary of a shard: {alone}");
-    let later = |name| cluster.views_of(name).into_iter().filter(|of| *of > view).count();
-    assert_eq!(later("server-3"), 0, "{:?}", cluster.views_of("server-3"));
-    assert!(later("server-1") > 0 && later("server-2") > 0);
+    // A view that was raised for its worker, missed a moment before, may have reached server-3.
+    let view = number(&alone, "view");
+    let newest = |name| cluster.views_of(name).into_iter().max().unwrap_or(0);
+    assert!(newest("server-3") < view, "{:?} before {view}", cluster.views_of("server-3"));
+    assert!(newest("server-1") >= view && newest("server-2") >= view);
     network.heal(cut);
-    cluster.wait_until("part of the host that was cut off", |_| later("server-3") > 0);
+    cluster.wait_until("part of the host that was cut off", |_| newest("server-3") > view);
     assert_eq!(cluster.digest(), calm);
 }
 
