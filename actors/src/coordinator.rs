@@ -3,6 +3,8 @@
 //! Connects mailboxes to [`Training`], which decides; carries out its commands and hands the
 //! answers back. Publishes its state as one snapshot.
 
+mod silence;
+
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
@@ -62,6 +64,8 @@ pub struct Coordinator {
     links: CoordinatorLinks,
     status: watch::Sender<TrainingStatus>,
     started: Instant,
+    /// When deadlines were last looked at, since the start.
+    ticked: Duration,
     /// Wall-clock time of the start, in milliseconds since 1970: goes into the version's
     /// description and into nothing else.
     started_unix_ms: u64,
@@ -85,7 +89,8 @@ impl Coordinator {
         status: watch::Sender<TrainingStatus>,
     ) -> Self {
         let training = Training::new(job, config, run);
-        Self { training, links, status, started: Instant::now(), started_unix_ms }
+        let (started, ticked) = (Instant::now(), Duration::ZERO);
+        Self { training, links, status, started, ticked, started_unix_ms }
     }
 
     fn carry_out(&mut self, commands: Vec<Command>, ctx: &mut Context<Self>) {
@@ -263,10 +268,8 @@ impl Actor for Coordinator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
-        ctx.run_interval(TICK, |coordinator, ctx| {
-            let commands = coordinator.training.tick(coordinator.started.elapsed());
-            coordinator.carry_out(commands, ctx);
-        });
+        self.ticked = self.started.elapsed();
+        ctx.run_interval(TICK, Self::tick);
     }
 }
 

@@ -127,6 +127,9 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
+        if let Place::Here(coordinator) = &cast.coordinator {
+            directory.watch_refusals(&coordinator.clone().recipient());
+        }
     }
     if let Some((listener, own)) = listener {
         spawn_local(router.serve(listener, own));
@@ -340,7 +343,7 @@ async fn coordinate(
         replicas: config.replicas(),
         workers: config.workers.count,
         checkpoint_every: config.checkpoint.every_steps,
-        dead_after: Duration::from_millis(config.detector.dead_after_ms),
+        patience: config.detector.patience(),
         gather_for: GATHER_FOR,
         gather_again_for: GATHER_AGAIN_FOR,
     };

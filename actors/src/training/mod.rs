@@ -13,6 +13,7 @@
 //! ```
 
 mod beliefs;
+mod evidence;
 mod healing;
 mod phase;
 mod recovery;
@@ -113,7 +114,7 @@ impl Training {
     /// `run` names this run, unless a checkpoint names one that it continues.
     pub fn new(job: JobSpec, config: TrainingConfig, run: String) -> Self {
         Self {
-            members: Membership::new(config.dead_after),
+            members: Membership::new(config.patience),
             config,
             job,
             run,
@@ -176,8 +177,7 @@ impl Training {
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) -> Vec<Command> {
         let mut commands = Vec::new();
-        let changes = self.members.expire(now);
-        commands.extend(self.changed(&changes));
+        commands.extend(self.silence(now));
         commands.extend(self.gather(now));
         commands.extend(self.ask_again());
         commands
