@@ -3,6 +3,7 @@
 mod beliefs;
 mod finish;
 mod replicas;
+mod silence;
 mod unreadable;
 
 use super::*;
