@@ -43,9 +43,14 @@ const NOTICED_IN: u64 = 1500;
 enum Event {
     Tick,
     Beat,
-    Arrives { number: u64 },
+    Arrives {
+        number: u64,
+    },
     /// The receiver has all before `whole`, and those whose bits are set after it.
-    Acknowledged { whole: u64, beyond: u64 },
+    Acknowledged {
+        whole: u64,
+        beyond: u64,
+    },
     NodeStalls,
     CoordinatorStalls,
 }
@@ -64,7 +69,6 @@ enum End {
 struct World {
     detector: DetectorConfig,
     loss_percent: u64,
-    stalls: bool,
     rng: ChaCha8Rng,
     now: u64,
     due: BinaryHeap<Reverse<(u64, Event)>>,
@@ -92,7 +96,6 @@ impl World {
             members: Membership::new(detector.patience()),
             detector,
             loss_percent,
-            stalls,
             rng: ChaCha8Rng::seed_from_u64(seed),
             now: 0,
             due: BinaryHeap::new(),

@@ -318,7 +318,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "detector.dead_after_ms",
         Integer { min: 30, max: 600_000 },
-        Default("1300"),
+        Default("1200"),
         "milliseconds of silence after which a node counts as dead, at least 3 heartbeats",
     ),
     key(
