@@ -35,6 +35,8 @@ const LATE: u64 = 200;
 const STALL: u64 = 500;
 /// On average from one stall of a process to its next one.
 const STALL_EVERY: u64 = 60_000;
+/// At least, from the beginning of one to that of the next: two in a row would be one of a second.
+const STALL_APART: u64 = 2000;
 const HOUR: u64 = 3_600_000;
 /// What the defaults promise.
 const NOTICED_IN: u64 = 1500;
@@ -135,7 +137,7 @@ impl World {
     }
 
     fn stall_later(&mut self, event: Event) {
-        let pause = self.draw(2 * STALL_EVERY);
+        let pause = STALL_APART + self.draw(2 * (STALL_EVERY - STALL_APART));
         self.after(pause, event);
     }
 

@@ -89,7 +89,7 @@ impl Bench {
             replicas: 0,
             workers: 1,
             checkpoint_every: 100,
-            patience: Patience {
+            patience: gradmesh_actors::membership::Patience {
                 dead_after: Duration::from_secs(3600),
                 refused_after: Duration::from_secs(3600),
             },
