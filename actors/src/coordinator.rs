@@ -8,6 +8,7 @@
 mod carrying;
 mod election;
 mod publishing;
+mod silence;
 
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ pub struct Coordinator {
     links: CoordinatorLinks,
     status: watch::Sender<TrainingStatus>,
     started: Instant,
+    /// When deadlines were last looked at, since the start.
+    ticked: Duration,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -135,6 +138,7 @@ impl Coordinator {
             links,
             status,
             started: Instant::now(),
+            ticked: Duration::ZERO,
         }
     }
 
@@ -189,12 +193,8 @@ impl Actor for Coordinator {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         self.look(ctx);
-        ctx.run_interval(TICK, |coordinator, ctx| {
-            if coordinator.leads() {
-                let commands = coordinator.training.tick(coordinator.now());
-                coordinator.carry_out(commands, ctx);
-            }
-        });
+        self.ticked = self.now();
+        ctx.run_interval(TICK, Self::tick);
     }
 }
 

@@ -1,4 +1,10 @@
-//! Who is alive: heartbeats and the clock, nothing else. A closed socket says nothing here.
+//! Who is alive: heartbeats, the clock, and refused connections.
+//!
+//! A member is lost when its node was silent for [`Patience::dead_after`], and earlier, after
+//! [`Patience::refused_after`], where a call to the node's address was refused since it was heard of
+//! last: nobody listens there, so its process is gone. A closed connection says nothing here, and
+//! neither does a call that gets no answer: those come from networks too. A heartbeat takes the
+//! suspicion away, for a firewall can refuse in the name of a process that lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,12 +12,23 @@ use std::time::Duration;
 use crate::ids::{Incarnation, ServerId, ShardCopy, WorkerId};
 use crate::messages::Member;
 
+/// How long a member may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Whatever the reason.
+    pub dead_after: Duration,
+    /// Where its node's address refuses connections. Longer than from one heartbeat to the next, so
+    /// that those of a process that lives come in between.
+    pub refused_after: Duration,
+}
+
 /// The members that were heard of within the deadline.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    /// A member that was silent for this long is dead.
-    dead_after: Duration,
+    patience: Patience,
     alive: BTreeMap<Member, Life>,
+    /// Nodes of members whose address has refused a call since they were heard of.
+    refused: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,8 +51,8 @@ pub enum Change {
 }
 
 impl Membership {
-    pub fn new(dead_after: Duration) -> Self {
-        Self { dead_after, alive: BTreeMap::new() }
+    pub fn new(patience: Patience) -> Self {
+        Self { patience, alive: BTreeMap::new(), refused: BTreeSet::new() }
     }
 
     /// Takes these for alive without a word of theirs: they have until the deadline to say one.
@@ -52,6 +69,7 @@ impl Membership {
         now: Duration,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.refused.remove(node);
         for &(member, incarnation) in members {
             let life = Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
             match self.alive.get_mut(&member) {
@@ -88,18 +106,44 @@ impl Membership {
         changes
     }
 
+    /// A call to the node's address was refused.
+    pub fn refused(&mut self, node: &str) {
+        if self.alive.values().any(|life| life.node == node) {
+            self.refused.insert(node.to_owned());
+        }
+    }
+
+    /// Whoever looks did not run for a while, and could hear nobody: that was not their silence.
+    pub fn stood_still(&mut self, pause: Duration, now: Duration) {
+        for life in self.alive.values_mut() {
+            life.heard = (life.heard + pause).min(now);
+        }
+    }
+
+    /// When the first member is lost, if none is heard of before: at any later time.
+    pub fn next_loss(&self) -> Option<Duration> {
+        self.alive.values().map(|life| life.heard + self.patience_with(life)).min()
+    }
+
     /// Members that have been silent for too long; they are forgotten.
     pub fn expire(&mut self, now: Duration) -> Vec<Change> {
         let silent: Vec<Member> = self
             .alive
             .iter()
-            .filter(|(_, life)| now.saturating_sub(life.heard) > self.dead_after)
+            .filter(|(_, life)| now.saturating_sub(life.heard) > self.patience_with(life))
             .map(|(member, _)| *member)
             .collect();
         for member in &silent {
-            self.alive.remove(member);
+            if let Some(life) = self.alive.remove(member) {
+                self.refused.remove(&life.node);
+            }
         }
         silent.into_iter().map(Change::Lost).collect()
+    }
+
+    fn patience_with(&self, life: &Life) -> Duration {
+        let Patience { dead_after, refused_after } = self.patience;
+        if self.refused.contains(&life.node) { refused_after.min(dead_after) } else { dead_after }
     }
 
     pub fn workers(&self) -> Vec<WorkerId> {
@@ -130,69 +174,4 @@ impl Membership {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::ShardId;
-
-    const WORKER: Member = Member::Worker(WorkerId(1));
-    const SHARD: Member = Member::Copy(ShardCopy { shard: ShardId(0), server: ServerId(0) });
-
-    fn at(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn members() -> Membership {
-        let mut members = Membership::new(at(1000));
-        let alive = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
-        assert_eq!(members.heard("a", &alive, at(0)).len(), 2);
-        members
-    }
-
-    #[test]
-    fn silence_up_to_the_deadline_is_no_loss() {
-        let mut members = members();
-        assert_eq!(members.expire(at(1000)), []);
-        assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
-        assert_eq!(members.workers(), []);
-    }
-
-    #[test]
-    fn who_is_assumed_to_live_is_confirmed_by_its_first_word_or_lost_at_the_deadline() {
-        let mut members = Membership::new(at(1000));
-        members.assume([WORKER, SHARD].into_iter(), at(5000));
-        let heard = members.heard("a", &[(WORKER, Incarnation(7))], at(5500));
-        assert_eq!(heard, [Change::Confirmed(WORKER)]);
-        assert_eq!(members.expire(at(6001)), [Change::Lost(SHARD)]);
-        let next = members.heard("a", &[(WORKER, Incarnation(8))], at(6002));
-        assert_eq!(next, [Change::Lost(WORKER), Change::Joined(WORKER)]);
-    }
-
-    #[test]
-    fn a_server_of_which_one_actor_gave_up_can_hold_nothing_new() {
-        let mut members = members();
-        assert_eq!(members.servers(1), [ServerId(0)]);
-        assert_eq!(members.servers(2), []);
-        let other = Member::Copy(ShardCopy { shard: ShardId(1), server: ServerId(0) });
-        members.heard("a", &[(SHARD, Incarnation(1)), (other, Incarnation(1))], at(1));
-        assert_eq!(members.servers(2), [ServerId(0)]);
-    }
-
-    #[test]
-    fn another_incarnation_is_a_loss_and_a_join() {
-        let mut members = members();
-        let next = [(WORKER, Incarnation(2)), (SHARD, Incarnation(1))];
-        let changes = members.heard("a", &next, at(10));
-        assert_eq!(changes, [Change::Lost(WORKER), Change::Joined(WORKER)]);
-        // The earlier life's last heartbeat comes late: nothing changes.
-        let late = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
-        assert_eq!(members.heard("a", &late, at(20)), []);
-    }
-
-    #[test]
-    fn a_member_that_its_node_no_longer_names_is_lost() {
-        let mut members = members();
-        let changes = members.heard("a", &[(SHARD, Incarnation(1))], at(10));
-        assert_eq!(changes, [Change::Lost(WORKER)]);
-        assert_eq!(members.heard("b", &[], at(10)), []);
-    }
-}
+mod tests;

@@ -109,7 +109,10 @@ impl Bench {
             replicas: 0,
             workers: 1,
             checkpoint_every: 100,
-            dead_after: Duration::from_secs(3600),
+            patience: gradmesh_actors::membership::Patience {
+                dead_after: Duration::from_secs(3600),
+                refused_after: Duration::from_secs(3600),
+            },
             gather_for: Duration::from_secs(3600),
             gather_again_for: Duration::from_secs(3600),
         };

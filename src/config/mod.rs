@@ -13,8 +13,10 @@ mod schema;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use gradmesh_actors::job::JobSpec;
+use gradmesh_actors::membership::Patience;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
@@ -106,6 +108,17 @@ pub struct DetectorConfig {
     pub heartbeat_ms: u64,
     /// At least three heartbeats.
     pub dead_after_ms: u64,
+}
+
+impl DetectorConfig {
+    /// A node whose address refuses calls is believed dead when one heartbeat is missing, and half
+    /// of another one for those that are late.
+    pub fn patience(&self) -> Patience {
+        Patience {
+            dead_after: Duration::from_millis(self.dead_after_ms),
+            refused_after: Duration::from_millis(self.heartbeat_ms * 3 / 2),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

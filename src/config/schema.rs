@@ -312,13 +312,13 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "detector.heartbeat_ms",
         Integer { min: 10, max: 60_000 },
-        Default("250"),
+        Default("100"),
         "milliseconds between two heartbeats",
     ),
     key(
         "detector.dead_after_ms",
         Integer { min: 30, max: 600_000 },
-        Default("1500"),
+        Default("1200"),
         "milliseconds of silence after which a node counts as dead, at least 3 heartbeats",
     ),
     key(

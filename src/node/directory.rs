@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, Recipient};
-use gradmesh_actors::messages::WireMessage;
+use gradmesh_actors::messages::{NodeRefused, WireMessage};
+use tokio::task::spawn_local;
 
 use crate::config::{Config, NodeConfig, Role};
-use crate::peer::{Link, LinkPolicy, Peer, Proxy};
+use crate::peer::{Link, LinkPolicy, Peer, Proxy, Reach};
 use crate::transport::Transport;
 use crate::wire::{Hello, Target};
 
@@ -97,6 +98,24 @@ impl Directory {
     ) -> Option<Addr<Proxy>> {
         let node = self.plan.nodes_of(role).nth(number as usize)?.clone();
         Some(self.proxy(node, target))
+    }
+
+    /// Tells the coordinator of each call that a node's address refuses.
+    pub(super) fn watch_refusals(&self, coordinator: &Recipient<NodeRefused>) {
+        for link in self.links.values() {
+            let (mut reach, node) = (link.watch(), link.node().to_owned());
+            let coordinator = coordinator.clone();
+            spawn_local(async move {
+                // An error is the end of the link.
+                while reach.changed().await.is_ok() {
+                    let refused = matches!(*reach.borrow_and_update(), Reach::Refused { .. });
+                    // A coordinator that restarts hears of the next call.
+                    if refused {
+                        let _ = coordinator.send(NodeRefused { node: node.clone() }).await;
+                    }
+                }
+            });
+        }
     }
 
     fn proxy(&mut self, node: NodeConfig, target: Target) -> Addr<Proxy> {

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use actix::Recipient;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use gradmesh_actors::ids::Incarnation;
-use gradmesh_actors::messages::{Heartbeat, HeartbeatError, Member, ask};
+use gradmesh_actors::messages::{Heartbeat, HeartbeatAck, HeartbeatError, Member, ask};
 use gradmesh_actors::plan::JobOffer;
+use tokio::select;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error};
 
 use crate::supervisor::Vitals;
@@ -20,38 +24,59 @@ pub(super) struct Pulse {
     pub(super) every: Duration,
 }
 
+/// Heartbeats that are waited for, in heartbeats: the answer to one is of use for no longer.
+const ANSWER_MAX: u32 = 4;
+
 impl Pulse {
-    /// Beats until the node ends.
+    /// Beats until the node ends: at its times, whether the one before was answered or not. What a
+    /// network has lost of one is sent again when the next one arrives, not when nothing else does.
     pub(super) async fn run(self, coordinator: Recipient<Heartbeat>) {
         let mut offer_wanted = true;
+        let mut due = interval(self.every);
+        // After a pause the next beat is at once, and the beats that it cost are not made up for.
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked = FuturesUnordered::new();
         loop {
-            let members = self.members.iter().filter_map(|(member, vitals)| {
-                let life = vitals.now();
-                (!life.gave_up).then_some((*member, life.incarnation))
-            });
-            let offer = self.offer.as_ref().filter(|_| offer_wanted).cloned().map(Box::new);
-            let heartbeat = Heartbeat {
-                node: self.node.clone(),
-                life: self.life,
-                members: members.collect(),
-                offer,
+            let answer = select! { biased;
+                Some(answer) = asked.next() => Some(answer),
+                _ = due.tick() => None,
             };
-            match ask(&coordinator, heartbeat, self.every * 4).await {
-                Ok(ack) => {
-                    let asked_now = ack.offer_wanted && !offer_wanted;
-                    offer_wanted = ack.offer_wanted;
-                    if asked_now {
-                        continue;
-                    }
+            let now_wanted = match answer {
+                None => true,
+                Some(Ok(HeartbeatAck { offer_wanted: wanted, .. })) => {
+                    wanted && !std::mem::replace(&mut offer_wanted, wanted)
                 }
-                Err(HeartbeatError::NotLeading) => offer_wanted = false,
-                Err(HeartbeatError::Link(error)) => debug!(%error, "heartbeat not answered"),
-                Err(refused) => {
+                Some(Err(HeartbeatError::NotLeading)) => {
+                    offer_wanted = false;
+                    false
+                }
+                Some(Err(HeartbeatError::Link(error))) => {
+                    debug!(%error, "heartbeat not answered");
+                    false
+                }
+                Some(Err(refused)) => {
                     error!(%refused, "the coordinator refuses this node");
                     offer_wanted = true;
+                    false
                 }
+            };
+            if now_wanted && asked.len() < ANSWER_MAX as usize {
+                let heartbeat = self.heartbeat(offer_wanted);
+                asked.push(ask(&coordinator, heartbeat, self.every * ANSWER_MAX));
             }
-            tokio::time::sleep(self.every).await;
+        }
+    }
+
+    fn heartbeat(&self, with_offer: bool) -> Heartbeat {
+        let members = self.members.iter().filter_map(|(member, vitals)| {
+            let life = vitals.now();
+            (!life.gave_up).then_some((*member, life.incarnation))
+        });
+        Heartbeat {
+            node: self.node.clone(),
+            life: self.life,
+            members: members.collect(),
+            offer: self.offer.as_ref().filter(|_| with_offer).cloned().map(Box::new),
         }
     }
 }

@@ -134,6 +134,9 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
+        if let Some(coordinator) = cast.own_coordinator() {
+            directory.watch_refusals(&coordinator.clone().recipient());
+        }
     }
     if let Some((listener, own)) = listener {
         spawn_local(router.serve(listener, own));
@@ -306,6 +309,13 @@ fn worker_links(cast: &Cast) -> WorkerLinks {
 }
 
 impl Cast {
+    fn own_coordinator(&self) -> Option<&Addr<Coordinator>> {
+        self.coordinators.iter().find_map(|place| match place {
+            Place::Here(coordinator) => Some(coordinator),
+            Place::There(_) => None,
+        })
+    }
+
     fn all_coordinators<M>(&self) -> Vec<Recipient<M>>
     where
         M: WireMessage + Send + 'static,
@@ -390,11 +400,7 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
     if !networked {
         return;
     }
-    let coordinator = cast.coordinators.iter().find_map(|place| match place {
-        Place::Here(coordinator) => Some(coordinator),
-        Place::There(_) => None,
-    });
-    if let Some(coordinator) = coordinator {
+    if let Some(coordinator) = cast.own_coordinator() {
         let target = coordinator_target();
         router.route(target, coordinator.clone().recipient::<messages::Heartbeat>());
         router.route(target, coordinator.clone().recipient::<messages::ReportShard>());

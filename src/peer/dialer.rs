@@ -5,11 +5,12 @@ use std::io;
 use std::rc::Rc;
 
 use gradmesh_actors::messages::LinkError;
-use tokio::sync::mpsc;
+use tokio::select;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::link::{LinkPolicy, Outgoing, Peer};
+use super::link::{LinkPolicy, Outgoing, Peer, Reach};
 use super::pending::Pending;
 use super::session::Session;
 use crate::transport::{Connection, Transport};
@@ -21,6 +22,13 @@ pub(super) struct Dialer {
     pub(super) transport: Rc<dyn Transport>,
     pub(super) policy: LinkPolicy,
     pub(super) sent: Rc<RefCell<Pending>>,
+    pub(super) reach: watch::Sender<Reach>,
+}
+
+/// Why a call came to nothing.
+struct NotConnected {
+    error: LinkError,
+    refused: bool,
 }
 
 impl Dialer {
@@ -29,23 +37,26 @@ impl Dialer {
         let mut backoff = self.policy.backoff_min;
         let mut next_call = Instant::now();
         let mut last_logged = String::new();
-        while let Some(first) = requests.recv().await {
-            sleep_until(next_call).await;
-            if first.waiting.has_given_up() {
+        while let Some(first) = self.reason_to_call(&mut requests, next_call).await {
+            if first.as_ref().is_some_and(|first| first.waiting.has_given_up()) {
                 continue;
             }
             next_call = Instant::now() + backoff;
             match self.connect().await {
                 Ok(session) => {
                     info!(node, address = %self.peer.address, "connected");
-                    backoff = self.policy.backoff_min;
+                    self.reach.send_replace(Reach::Connected);
                     last_logged.clear();
                     let ended = session.run(first, &mut requests, &self.sent, &self.policy).await;
                     let Err(error) = ended else { return };
                     warn!(node, %error, "connection lost");
+                    // At once, if the connection has lasted: whether somebody listens is news.
+                    backoff = self.policy.backoff_min;
+                    self.reach.send_replace(Reach::Broken);
                 }
-                Err(error) => {
+                Err(NotConnected { error, refused }) => {
                     backoff = (backoff * 2).min(self.policy.backoff_max);
+                    self.reach.send_modify(|reach| *reach = reach.after_failure(refused));
                     // One line for each cause, not for each attempt.
                     let text = error.to_string();
                     if text == last_logged {
@@ -54,7 +65,7 @@ impl Dialer {
                         warn!(node, address = %self.peer.address, %error, "can't connect");
                         last_logged = text;
                     }
-                    first.waiting.answer(Err(error.clone()));
+                    first.into_iter().for_each(|first| first.waiting.answer(Err(error.clone())));
                     while let Ok(request) = requests.try_recv() {
                         request.waiting.answer(Err(error.clone()));
                     }
@@ -63,18 +74,39 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self) -> Result<Session, LinkError> {
+    /// Waits for something to ask, or, for those who watch, until a connection that was lost can be
+    /// made again, which is `Some(None)`; and in any case until `next_call`. `None` at the end.
+    async fn reason_to_call(
+        &self,
+        requests: &mut mpsc::Receiver<Outgoing>,
+        next_call: Instant,
+    ) -> Option<Option<Outgoing>> {
+        let calls_by_itself =
+            self.reach.receiver_count() > 0 && *self.reach.borrow() != Reach::Uncalled;
+        let first = select! { biased;
+            request = requests.recv() => request?,
+            () = sleep_until(next_call), if calls_by_itself => return Some(None),
+        };
+        sleep_until(next_call).await;
+        Some(Some(first))
+    }
+
+    async fn connect(&self) -> Result<Session, NotConnected> {
         let address = self.peer.address;
         let connection = timeout(HELLO_TIME_MAX, self.transport.connect(address))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|error| self.disconnected(error.to_string()))?;
+            .map_err(|error| NotConnected {
+                refused: error.kind() == io::ErrorKind::ConnectionRefused,
+                error: self.disconnected(error.to_string()),
+            })?;
         self.greet(connection).await.map_err(|error| {
             let cause = error.to_string();
-            match error.is_mismatch() {
+            let error = match error.is_mismatch() {
                 true => LinkError::Protocol { node: self.peer.node.clone(), cause },
                 false => self.disconnected(cause),
-            }
+            };
+            NotConnected { error, refused: false }
         })
     }
 
@@ -86,5 +118,15 @@ impl Dialer {
 
     fn disconnected(&self, cause: String) -> LinkError {
         LinkError::Disconnected { node: self.peer.node.clone(), cause }
+    }
+}
+
+impl Reach {
+    fn after_failure(self, refused: bool) -> Self {
+        match self {
+            _ if !refused => Self::Unreachable,
+            Self::Refused { calls } => Self::Refused { calls: calls + 1 },
+            _ => Self::Refused { calls: 1 },
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use gradmesh_actors::messages::{LinkError, WireMessage};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
 use super::REQUESTS_MAX;
@@ -51,6 +51,22 @@ impl Default for LinkPolicy {
     }
 }
 
+/// How a link's last call ended, or the connection that it made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody has been called.
+    Uncalled,
+    Connected,
+    /// There was a connection.
+    Broken,
+    /// Nobody listens at the address: so many calls in a row ended so.
+    Refused {
+        calls: u64,
+    },
+    /// No answer, or not the peer's.
+    Unreachable,
+}
+
 /// What the connection's task takes over.
 pub(super) struct Outgoing {
     pub(super) frame: Frame,
@@ -68,6 +84,7 @@ pub struct Link(Rc<Shared>);
 struct Shared {
     node: Rc<str>,
     queue: mpsc::Sender<Outgoing>,
+    reach: watch::Sender<Reach>,
     sent: Rc<RefCell<Pending>>,
     /// Held once here, and once by each request that is under way.
     places: Rc<()>,
@@ -88,9 +105,18 @@ impl Link {
         let (queue, requests) = mpsc::channel(REQUESTS_MAX);
         let node = peer.node.as_str().into();
         let sent = Rc::default();
-        let dialer = Dialer { peer, own, transport, policy, sent: Rc::clone(&sent) };
+        let reach = watch::Sender::new(Reach::Uncalled);
+        let told = reach.clone();
+        let dialer = Dialer { peer, own, transport, policy, sent: Rc::clone(&sent), reach: told };
         spawn_local(dialer.run(requests));
-        Self(Rc::new(Shared { node, queue, sent, places: Rc::default() }))
+        Self(Rc::new(Shared { node, queue, reach, sent, places: Rc::default() }))
+    }
+
+    /// Shows how the link fares. While somebody watches, a link that has lost its connection calls
+    /// again by itself, at once and then with the pauses of its [`LinkPolicy`].
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Reach> {
+        self.0.reach.subscribe()
     }
 
     /// Name of the node at the other end.

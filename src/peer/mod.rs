@@ -9,7 +9,7 @@ mod proxy;
 mod session;
 
 pub use any_of::{AnyAnswer, AnyOf, Standing};
-pub use link::{Link, LinkPolicy, Peer};
+pub use link::{Link, LinkPolicy, Peer, Reach};
 pub use proxy::{Forward, Proxy};
 
 /// Requests whose senders wait for one node. A node asks another for one thing per pair of a shard

@@ -39,7 +39,7 @@ impl Session {
     /// Until the connection breaks, which fails all that waits; or the last link is gone.
     pub(super) async fn run(
         self,
-        first: Outgoing,
+        first: Option<Outgoing>,
         requests: &mut mpsc::Receiver<Outgoing>,
         pending: &RefCell<Pending>,
         policy: &LinkPolicy,
@@ -98,13 +98,13 @@ async fn read_answers<R: AsyncRead + Unpin>(
 
 async fn write_requests<W: AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
-    first: Outgoing,
+    first: Option<Outgoing>,
     requests: &mut mpsc::Receiver<Outgoing>,
     pending: &RefCell<Pending>,
     pulse: &Pulse,
     policy: &LinkPolicy,
 ) -> Result<(), FrameError> {
-    let mut next = Some(first);
+    let mut next = first;
     let mut ping_due = pin!(sleep(policy.ping_every));
     // Requests and their answers are signs of life too: a ping is for links without them.
     let mut has_sent = false;

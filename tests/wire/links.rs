@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use gradmesh::peer::{Proxy, REQUESTS_MAX};
+use gradmesh::peer::{Proxy, REQUESTS_MAX, Reach};
 use gradmesh::transport::{MemoryTransport, TcpTransport, Transport};
 use gradmesh::wire::{
     Class, Fault, Frame, FrameReader, FrameWriter, Limits, Pulse, Role, Target, shake_hands,
@@ -46,6 +46,7 @@ on_each_transport!(
     messages_to_one_target_keep_their_order,
     the_death_of_the_node_fails_what_waits,
     a_node_that_restarts_is_called_again,
+    a_watched_link_finds_out_by_itself_who_listens,
     a_node_that_is_not_there_is_disconnected,
     an_unknown_kind_leaves_the_connection_alone,
     a_missing_target_is_closed_and_may_come_later,
@@ -144,6 +145,24 @@ async fn a_node_that_restarts_is_called_again(transport: Rc<dyn Transport>) {
     }
 
     assert_eq!(reply, Ok(echo("second life")));
+}
+
+/// Without a request that would make it call.
+async fn a_watched_link_finds_out_by_itself_who_listens(transport: Rc<dyn Transport>) {
+    let server = Server::start(&*transport).await;
+    let address = server.address;
+    let link = link(&transport, address);
+    let mut reach = link.watch();
+    assert_eq!(*reach.borrow(), Reach::Uncalled);
+    link.request(DESK, echo("first life")).await.unwrap();
+    assert_eq!(*reach.borrow(), Reach::Connected);
+
+    server.kill().await;
+    reach.wait_for(|reach| matches!(reach, Reach::Refused { calls: 1 })).await.unwrap();
+    reach.wait_for(|reach| matches!(reach, Reach::Refused { calls: 3.. })).await.unwrap();
+
+    let _server = Server::start_at(&*transport, address, hello("server")).await;
+    reach.wait_for(|reach| *reach == Reach::Connected).await.unwrap();
 }
 
 async fn a_node_that_is_not_there_is_disconnected(transport: Rc<dyn Transport>) {

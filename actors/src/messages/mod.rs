@@ -9,6 +9,7 @@
 //! | [`Replicate`], [`FillShard`] | ParameterServer → ParameterServer | copies of a shard follow its primary |
 //! | [`LeaseSlots`] | Coordinator → Worker | which slots to compute |
 //! | [`Heartbeat`] | node → Coordinator | who is alive |
+//! | [`NodeRefused`] | the node's own links → Coordinator | local: whose address refuses calls |
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
@@ -28,6 +29,7 @@ mod heartbeat;
 mod lease_slots;
 mod link;
 mod list_models;
+mod node_refused;
 mod predict;
 mod publish_model;
 mod pull_parameters;
@@ -50,6 +52,7 @@ pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
+pub use node_refused::NodeRefused;
 pub use predict::{Predict, PredictError, Prediction, Resolved};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};

@@ -13,6 +13,7 @@
 //! ```
 
 mod beliefs;
+mod evidence;
 mod healing;
 mod phase;
 mod recovery;
@@ -124,7 +125,7 @@ impl Training {
     /// `run` names this run, unless a checkpoint names one that it continues.
     pub fn new(job: JobSpec, config: TrainingConfig, run: String) -> Self {
         Self {
-            members: Membership::new(config.dead_after),
+            members: Membership::new(config.patience),
             config,
             job,
             fresh_run: run.clone(),
@@ -196,8 +197,7 @@ impl Training {
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) -> Vec<Command> {
         let mut commands = Vec::new();
-        let changes = self.members.expire(now);
-        commands.extend(self.changed(&changes));
+        commands.extend(self.silence(now));
         commands.extend(self.gather(now));
         commands.extend(self.ask_again());
         commands

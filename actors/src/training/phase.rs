@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{ClusterState, Published};
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardCopy, View, WorkerId};
+use crate::membership::Patience;
 use crate::messages::checkpoint_store::OpenCheckpoints;
 use crate::messages::{AdoptView, LeaseSlots, RestoreShard};
 use crate::placement::Holders;
@@ -23,7 +24,7 @@ pub struct TrainingConfig {
     /// Workers that are waited for, at most `gather_for`.
     pub workers: u32,
     pub checkpoint_every: u64,
-    pub dead_after: Duration,
+    pub patience: Patience,
     /// How long to wait for missing servers and workers before the run starts without them.
     pub gather_for: Duration,
     /// The same when it has to start again from a checkpoint.

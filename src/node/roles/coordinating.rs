@@ -47,7 +47,7 @@ pub(super) async fn coordinate(
         replicas: config.replicas(),
         workers: config.workers.count,
         checkpoint_every: config.checkpoint.every_steps,
-        dead_after: Duration::from_millis(config.detector.dead_after_ms),
+        patience: config.detector.patience(),
         gather_for: GATHER_FOR,
         gather_again_for: GATHER_AGAIN_FOR,
     };

@@ -4,6 +4,7 @@ mod beliefs;
 mod finish;
 mod replicas;
 mod reports;
+mod silence;
 mod takeover;
 mod unreadable;
 
@@ -12,6 +13,7 @@ use super::*;
 use crate::checkpoint::{Finished, PartContent};
 use crate::ids::{Incarnation, WorkerId};
 use crate::job::CodecKind;
+use crate::membership::Patience;
 use crate::messages::checkpoint_store::Opened;
 use crate::messages::{AdoptView, Appointment, Duty, LeaseSlots, RestoreError};
 use crate::plan::tests::{job, offer};
@@ -75,7 +77,10 @@ impl World {
             replicas,
             workers: 2,
             checkpoint_every: 4,
-            dead_after: Duration::from_secs(1),
+            patience: Patience {
+                dead_after: Duration::from_secs(1),
+                refused_after: Duration::from_millis(150),
+            },
             gather_for: Duration::from_secs(5),
             gather_again_for: Duration::from_secs(1),
         };

@@ -1,0 +1,182 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::ShardId;
+
+const WORKER: Member = Member::Worker(WorkerId(1));
+const SHARD: Member = Member::Copy(ShardCopy { shard: ShardId(0), server: ServerId(0) });
+
+const PATIENCE: Patience =
+    Patience { dead_after: Duration::from_secs(1), refused_after: Duration::from_millis(150) };
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn members() -> Membership {
+    let mut members = Membership::new(PATIENCE);
+    let alive = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
+    assert_eq!(members.heard("a", &alive, at(0)).len(), 2);
+    members
+}
+
+#[test]
+fn silence_up_to_the_deadline_is_no_loss() {
+    let mut members = members();
+    assert_eq!(members.expire(at(1000)), []);
+    assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
+    assert_eq!(members.workers(), []);
+}
+
+#[test]
+fn who_is_assumed_to_live_is_confirmed_by_its_first_word_or_lost_at_the_deadline() {
+    let mut members = Membership::new(PATIENCE);
+    members.assume([WORKER, SHARD].into_iter(), at(5000));
+    let heard = members.heard("a", &[(WORKER, Incarnation(7))], at(5500));
+    assert_eq!(heard, [Change::Confirmed(WORKER)]);
+    assert_eq!(members.expire(at(6001)), [Change::Lost(SHARD)]);
+    let next = members.heard("a", &[(WORKER, Incarnation(8))], at(6002));
+    assert_eq!(next, [Change::Lost(WORKER), Change::Joined(WORKER)]);
+}
+
+#[test]
+fn a_server_of_which_one_actor_gave_up_can_hold_nothing_new() {
+    let mut members = members();
+    assert_eq!(members.servers(1), [ServerId(0)]);
+    assert_eq!(members.servers(2), []);
+    let other = Member::Copy(ShardCopy { shard: ShardId(1), server: ServerId(0) });
+    members.heard("a", &[(SHARD, Incarnation(1)), (other, Incarnation(1))], at(1));
+    assert_eq!(members.servers(2), [ServerId(0)]);
+}
+
+#[test]
+fn another_incarnation_is_a_loss_and_a_join() {
+    let mut members = members();
+    let next = [(WORKER, Incarnation(2)), (SHARD, Incarnation(1))];
+    let changes = members.heard("a", &next, at(10));
+    assert_eq!(changes, [Change::Lost(WORKER), Change::Joined(WORKER)]);
+    // The earlier life's last heartbeat comes late: nothing changes.
+    let late = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
+    assert_eq!(members.heard("a", &late, at(20)), []);
+}
+
+#[test]
+fn a_member_that_its_node_no_longer_names_is_lost() {
+    let mut members = members();
+    let changes = members.heard("a", &[(SHARD, Incarnation(1))], at(10));
+    assert_eq!(changes, [Change::Lost(WORKER)]);
+    assert_eq!(members.heard("b", &[], at(10)), []);
+}
+
+#[test]
+fn a_refused_call_shortens_the_patience_with_its_node_alone() {
+    let mut members = members();
+    let other = Member::Worker(WorkerId(2));
+    members.heard("b", &[(other, Incarnation(1))], at(0));
+    members.refused("a");
+    assert_eq!(members.next_loss(), Some(at(150)));
+    assert_eq!(members.expire(at(150)), []);
+    assert_eq!(members.expire(at(151)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
+    assert_eq!(members.expire(at(1000)), []);
+    assert_eq!(members.expire(at(1001)), [Change::Lost(other)]);
+}
+
+#[test]
+fn a_heartbeat_takes_the_suspicion_away() {
+    let mut members = members();
+    members.refused("a");
+    members.heard("a", &[(WORKER, Incarnation(1)), (SHARD, Incarnation(1))], at(150));
+    assert_eq!(members.expire(at(1150)), []);
+    // The call that is refused after it counts again.
+    members.refused("a");
+    assert_eq!(members.expire(at(1150)).len(), 2);
+}
+
+#[test]
+fn a_node_of_which_nobody_is_known_is_not_suspected() {
+    let mut members = Membership::new(PATIENCE);
+    members.refused("a");
+    members.heard("a", &[(WORKER, Incarnation(1))], at(0));
+    assert_eq!(members.expire(at(1000)), []);
+}
+
+#[test]
+fn what_the_observer_slept_through_is_nobodys_silence() {
+    let mut members = members();
+    members.stood_still(at(2000), at(2500));
+    assert_eq!(members.expire(at(3000)), []);
+    assert_eq!(members.expire(at(3001)).len(), 2);
+    // Nobody is believed to be alive longer than since now.
+    let mut members = self::members();
+    members.stood_still(at(9000), at(100));
+    assert_eq!(members.next_loss(), Some(at(1100)));
+}
+
+/// What a detector hears, in any order, some time after the thing before.
+#[derive(Clone, Debug)]
+enum Heard {
+    Heartbeat,
+    Refused,
+    StoodStill(u64),
+    Looked,
+}
+
+proptest! {
+    #[test]
+    fn no_node_is_lost_while_its_heartbeats_come_in_time(
+        events in proptest::collection::vec(
+            (
+                0..=150u64,
+                prop_oneof![
+                    Just(Heard::Heartbeat),
+                    Just(Heard::Refused),
+                    (0..500u64).prop_map(Heard::StoodStill),
+                    Just(Heard::Looked),
+                ],
+            ),
+            1..200,
+        ),
+    ) {
+        let mut members = Membership::new(PATIENCE);
+        let (mut now, mut last) = (0, 0);
+        let alive = [(WORKER, Incarnation(1))];
+        members.heard("a", &alive, at(0));
+        for (after, event) in events {
+            // In time for the shortest patience.
+            now = (now + after).min(last + 150);
+            prop_assert_eq!(members.expire(at(now)), []);
+            match event {
+                Heard::Heartbeat => {
+                    prop_assert_eq!(members.heard("a", &alive, at(now)), []);
+                    last = now;
+                }
+                Heard::Refused => members.refused("a"),
+                Heard::StoodStill(pause) => members.stood_still(at(pause), at(now)),
+                Heard::Looked => {}
+            }
+        }
+    }
+
+    /// At once when a moment more has passed than is borne, whatever was heard before.
+    #[test]
+    fn a_silent_node_is_lost_in_time(
+        beats in proptest::collection::vec(0..=1000u64, 0..20),
+        refused in proptest::bool::ANY,
+    ) {
+        let mut members = Membership::new(PATIENCE);
+        let alive = [(WORKER, Incarnation(1))];
+        let mut now = 0;
+        members.heard("a", &alive, at(now));
+        for after in beats {
+            now += after;
+            members.heard("a", &alive, at(now));
+        }
+        if refused {
+            members.refused("a");
+        }
+        let patience = if refused { 150 } else { 1000 };
+        prop_assert_eq!(members.next_loss(), Some(at(now + patience)));
+        prop_assert_eq!(members.expire(at(now + patience)), []);
+        prop_assert_eq!(members.expire(at(now + patience + 1)), [Change::Lost(WORKER)]);
+    }
+}
