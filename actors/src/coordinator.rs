@@ -19,11 +19,11 @@ use crate::messages::checkpoint_store::{
 };
 use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
-    PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreError, RestoreShard,
-    StatusError, ask,
+    PublishModel, ReportError, ReportFailure, ReportFenced, ReportPart, ReportShard, RestoreError,
+    RestoreShard, StatusError, ask,
 };
 use crate::publication::describe;
-use crate::training::{Command, Published, Training, TrainingConfig, TrainingStatus};
+use crate::training::{Command, Event, Published, Training, TrainingConfig, TrainingStatus};
 use crate::version::VersionRef;
 
 /// A heartbeat and a report of each of 64 nodes and shards; senders beyond it are held back.
@@ -101,6 +101,7 @@ impl Coordinator {
                 Command::Publish(manifest) => self.publish(*manifest, ctx),
             }
         }
+        self.training.happened(self.started.elapsed()).iter().for_each(tell);
         self.status.send_if_modified(|status| self.training.update(status));
     }
 
@@ -322,6 +323,26 @@ impl Handler<GetStatus> for Coordinator {
 
     fn handle(&mut self, _: GetStatus, _ctx: &mut Self::Context) -> Self::Result {
         Ok(self.training.status())
+    }
+}
+
+impl Handler<ReportFenced> for Coordinator {
+    type Result = Result<(), ReportError>;
+
+    fn handle(&mut self, report: ReportFenced, ctx: &mut Self::Context) -> Self::Result {
+        let answer = self.training.report_fenced(report);
+        self.carry_out(Vec::new(), ctx);
+        answer
+    }
+}
+
+fn tell(event: &Event) {
+    let (number, view, kind, took_ms) =
+        (event.number, event.view.0, event.kind.name(), event.took_ms);
+    if event.kind.is_warning() {
+        warn!(number, kind, view, took_ms, "{event}");
+    } else {
+        info!(number, kind, view, took_ms, "{event}");
     }
 }
 

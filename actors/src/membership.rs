@@ -12,6 +12,16 @@ pub struct Membership {
     /// A member that was silent for this long is dead.
     dead_after: Duration,
     alive: BTreeMap<Member, Life>,
+    /// Of the first of those who were lost since it was asked for.
+    departed: Option<Departure>,
+}
+
+/// How long a loss had not been noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Of the member that had been silent for longest.
+    pub last_word: Duration,
+    pub noticed: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +41,7 @@ pub enum Change {
 
 impl Membership {
     pub fn new(dead_after: Duration) -> Self {
-        Self { dead_after, alive: BTreeMap::new() }
+        Self { dead_after, alive: BTreeMap::new(), departed: None }
     }
 
     /// Takes a node's word for its actors. `now` is the time since the coordinator started.
@@ -42,6 +52,7 @@ impl Membership {
         now: Duration,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
+        let mut last_words = Vec::new();
         for &(member, incarnation) in members {
             let life = Life { node: node.to_owned(), incarnation, heard: now };
             match self.alive.get_mut(&member) {
@@ -49,6 +60,7 @@ impl Membership {
                 // A late word of an earlier life.
                 Some(known) if known.incarnation > incarnation => {}
                 Some(known) => {
+                    last_words.push(known.heard);
                     *known = life;
                     changes.extend([Change::Lost(member), Change::Joined(member)]);
                 }
@@ -68,9 +80,10 @@ impl Membership {
             .map(|(member, _)| *member)
             .collect();
         for member in gone {
-            self.alive.remove(&member);
+            last_words.extend(self.alive.remove(&member).map(|life| life.heard));
             changes.push(Change::Lost(member));
         }
+        self.note(last_words, now);
         changes
     }
 
@@ -82,10 +95,22 @@ impl Membership {
             .filter(|(_, life)| now.saturating_sub(life.heard) > self.dead_after)
             .map(|(member, _)| *member)
             .collect();
-        for member in &silent {
-            self.alive.remove(member);
-        }
+        let last_words = silent.iter().filter_map(|member| self.alive.remove(member));
+        let last_words = last_words.map(|life| life.heard).collect();
+        self.note(last_words, now);
         silent.into_iter().map(Change::Lost).collect()
+    }
+
+    /// When the last word came of the first who was lost since the last call.
+    pub fn departed(&mut self) -> Option<Departure> {
+        self.departed.take()
+    }
+
+    fn note(&mut self, last_words: Vec<Duration>, noticed: Duration) {
+        let before = self.departed.map(|departure| departure.last_word);
+        if let Some(last_word) = last_words.into_iter().chain(before).min() {
+            self.departed = Some(Departure { last_word, noticed });
+        }
     }
 
     pub fn workers(&self) -> Vec<WorkerId> {
@@ -138,7 +163,10 @@ mod tests {
     fn silence_up_to_the_deadline_is_no_loss() {
         let mut members = members();
         assert_eq!(members.expire(at(1000)), []);
+        assert_eq!(members.departed(), None);
         assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
+        let departed = Departure { last_word: at(0), noticed: at(1001) };
+        assert_eq!((members.departed(), members.departed()), (Some(departed), None));
         assert_eq!(members.workers(), []);
     }
 

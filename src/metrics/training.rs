@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use gradmesh_actors::training::{Progress, TrainingStatus};
+use gradmesh_actors::training::{EventFeed, Progress, TrainingStatus};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
@@ -42,6 +43,7 @@ impl Page<'_> {
         self.progress(status)?;
         self.learning(status)?;
         self.cluster(status)?;
+        self.events(&status.events)?;
         self.bytes(status)
     }
 
@@ -85,6 +87,40 @@ impl Page<'_> {
         self.counter("rollbacks", rollbacks, None, status.rollbacks)?;
         let leases = "Views in which shards went on as they were";
         self.counter("new_leases", leases, None, status.new_leases)
+    }
+
+    /// By kind. What views did has a time: its sum by the number of those is the mean.
+    fn events(&mut self, feed: &EventFeed) -> fmt::Result {
+        let events = feed.tallies.iter().map(|(kind, tally)| (kind, tally.events));
+        self.by_kind("events", "What happened to the run, as node status shows it", None, events)?;
+        let timed = || feed.tallies.iter().filter(|(_, tally)| tally.timed > 0);
+        let views = timed().map(|(kind, tally)| (kind, tally.timed));
+        self.by_kind("recoveries", "Views by what they did, once everyone follows", None, views)?;
+        let took = timed().map(|(kind, tally)| (kind, tally.took_ms as f64 / 1e3));
+        let help = "From the last word of the first who was lost until everyone follows the view";
+        self.by_kind("recovery", help, Some(Unit::Seconds), took)
+    }
+
+    fn by_kind<'k, N: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        kinds: impl Iterator<Item = (&'k String, N)>,
+    ) -> fmt::Result {
+        let mut kinds = kinds.peekable();
+        // A family without series is not one.
+        if kinds.peek().is_none() {
+            return Ok(());
+        }
+        let (name, help) = (format!("training_{name}"), format!("{help}."));
+        let counter = MetricType::Counter;
+        let mut family = self.0.encode_descriptor(&name, &help, unit.as_ref(), counter)?;
+        for (kind, value) in kinds {
+            let labels = [("kind", kind.as_str())];
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn bytes(&mut self, status: &TrainingStatus) -> fmt::Result {
@@ -156,7 +192,7 @@ impl Page<'_> {
     }
 }
 
-fn metric_type(metric: &impl EncodeMetric) -> prometheus_client::metrics::MetricType {
+fn metric_type(metric: &impl EncodeMetric) -> MetricType {
     metric.metric_type()
 }
 
@@ -167,6 +203,7 @@ mod tests {
     use gradmesh_actors::ids::{Version, View};
     use gradmesh_actors::ledger::{EpochRecord, Ledger};
     use gradmesh_actors::messages::BytesMoved;
+    use gradmesh_actors::training::Tally;
 
     use super::*;
     use crate::metrics::Metrics;
@@ -203,6 +240,13 @@ mod tests {
             promotions: 8,
             handovers: 9,
             rollbacks: 7,
+            events: EventFeed {
+                newest: Vec::new(),
+                tallies: BTreeMap::from([
+                    ("joined".to_owned(), Tally { events: 9, timed: 0, took_ms: 0 }),
+                    ("promoted".to_owned(), Tally { events: 3, timed: 2, took_ms: 2500 }),
+                ]),
+            },
         }
     }
 
@@ -270,6 +314,9 @@ mod tests {
             ("pushed_bytes_total", "counter", 100.0),
             ("pushed_uncompressed_bytes_total", "counter", 400.0),
             ("pulled_bytes_total", "counter", 300.0),
+            ("events_total{kind=\"joined\"}", "counter", 9.0),
+            ("recoveries_total{kind=\"promoted\"}", "counter", 2.0),
+            ("recovery_seconds_total{kind=\"promoted\"}", "counter", 2.5),
             ("phase{phase=\"running\"}", "gauge", 1.0),
             ("phase{phase=\"failed\"}", "gauge", 0.0),
         ] {

@@ -273,6 +273,7 @@ fn server_links(cast: &Cast, copy: ShardCopy) -> ServerLinks {
     ServerLinks {
         report_shard: cast.coordinator.recipient(),
         report_part: cast.coordinator.recipient(),
+        report_fenced: cast.coordinator.recipient(),
         save: cast.checkpoints.clone().recipient(),
         load: cast.checkpoints.clone().recipient(),
         norm: cast.copies(ShardId(0)),
@@ -428,6 +429,7 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
         router.route(target, coordinator.clone().recipient::<messages::ReportShard>());
         router.route(target, coordinator.clone().recipient::<messages::ReportPart>());
         router.route(target, coordinator.clone().recipient::<messages::ReportFailure>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportFenced>());
         router.route(target, coordinator.clone().recipient::<messages::GetStatus>());
     }
     for (shard, copy) in cast.servers.iter().flat_map(|copies| (0u32..).zip(copies)) {

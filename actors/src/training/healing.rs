@@ -17,6 +17,7 @@ impl Training {
     /// Everyone that a node or the clock told of, at once: a server that dies takes many copies with
     /// it, and one view heals all.
     pub(super) fn changed(&mut self, changes: &[Change]) -> Vec<Command> {
+        self.note_changes(changes);
         let (mut lost_copy, mut joined, mut lost_worker) = (false, false, None);
         for change in changes {
             match *change {
@@ -91,6 +92,7 @@ impl Training {
         if new.iter().all(|copy| self.synced.contains(copy)) {
             return Vec::new();
         }
+        self.note_in_sync(&new);
         self.synced.extend(new);
         self.plan(false)
     }

@@ -13,6 +13,7 @@
 //! ```
 
 mod beliefs;
+mod events;
 mod healing;
 mod phase;
 mod recovery;
@@ -21,6 +22,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use events::{Cause, Event, EventFeed, EventKind, Tally, Who};
 pub use phase::{Command, TrainingConfig};
 pub use status::{Progress, TrainingStatus};
 
@@ -89,6 +91,7 @@ pub struct Training {
     /// Why the store or the registry is being asked again.
     held_up: Option<String>,
     recoveries: status::Recoveries,
+    events: events::Events,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -136,6 +139,7 @@ impl Training {
             ledger: Ledger::default(),
             held_up: None,
             recoveries: status::Recoveries::default(),
+            events: events::Events::default(),
         }
     }
 
@@ -265,10 +269,12 @@ impl Training {
         match report.kind {
             FailureKind::Lasting => self.fail(report.cause),
             FailureKind::Checkpoint if matches!(self.phase, Phase::Running { .. }) => {
+                self.events.because(Cause::Checkpoint { version: self.rollback_to });
                 self.passed_over.insert(self.rollback_to);
                 return (Ok(()), self.roll_back());
             }
             FailureKind::Residuals if matches!(self.phase, Phase::Running { .. }) => {
+                self.events.because(Cause::Residuals);
                 return (Ok(()), self.roll_back());
             }
             // Another recovery has begun, which reads the checkpoint itself.
@@ -307,7 +313,9 @@ impl Training {
         if !matches!(self.phase, Phase::Publishing) {
             return Vec::new();
         }
-        self.passed_over.extend(self.checkpoint.take().map(|manifest| manifest.version));
+        let damaged = self.checkpoint.take().map_or(self.rollback_to, |manifest| manifest.version);
+        self.events.because(Cause::Checkpoint { version: damaged });
+        self.passed_over.insert(damaged);
         self.roll_back()
     }
 
@@ -401,6 +409,7 @@ impl Training {
             return vec![publish];
         }
         if std::mem::take(&mut self.rebalance) {
+            self.events.because(Cause::Moves);
             return self.roll_back();
         }
         Vec::new()

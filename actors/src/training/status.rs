@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::events::EventFeed;
 use super::phase::Phase;
 use super::{Published, Training};
 use crate::ids::{Incarnation, Version, View};
@@ -68,25 +69,29 @@ pub struct TrainingStatus {
     pub promotions: u64,
     pub handovers: u64,
     pub rollbacks: u64,
+    pub events: EventFeed,
     /// Why a store or the registry is being asked again.
     pub held_up: Option<String>,
 }
 
 impl Training {
     pub fn status(&self) -> TrainingStatus {
-        self.status_with(self.ledger.clone())
+        TrainingStatus { events: self.events.feed(), ..self.status_with(self.ledger.clone()) }
     }
 
-    /// Brings a status up to date; whether it was not. The ledger is long and changes rarely.
+    /// Brings a status up to date; whether it was not. The ledger and the events are long and change
+    /// rarely.
     pub fn update(&self, status: &mut TrainingStatus) -> bool {
         let mut ledger = std::mem::take(&mut status.ledger);
         let mut changed = ledger != self.ledger;
         if changed {
             ledger.clone_from(&self.ledger);
         }
+        let mut events = std::mem::take(&mut status.events);
+        changed |= self.events.update(&mut events);
         let mut now = self.status_with(Ledger::default());
         changed |= *status != now;
-        now.ledger = ledger;
+        (now.ledger, now.events) = (ledger, events);
         *status = now;
         changed
     }
@@ -105,14 +110,13 @@ impl Training {
         };
         let copies = self.members.copies();
         let whole = self.progress.len() == self.config.shards as usize;
-        let slowest = self.progress.values().map(|shard| shard.version).min();
         let bytes = self.progress.values().fold(BytesMoved::default(), |sum, shard| {
             sum.plus(shard.bytes_before).plus(shard.bytes)
         });
         TrainingStatus {
             progress,
             view: self.view,
-            version: slowest.filter(|_| whole).unwrap_or_default(),
+            version: if whole { self.reached() } else { Version(0) },
             last_version: self.plan.as_ref().map(JobPlan::last_version),
             steps_per_epoch: self.plan.as_ref().map(JobPlan::steps_per_epoch),
             train_rows: self.plan.as_ref().map(|plan| plan.offer.data.train_rows as u64),
@@ -130,6 +134,12 @@ impl Training {
             handovers: self.recoveries.handovers,
             rollbacks: self.recoveries.rollbacks,
             held_up: self.held_up.clone(),
+            events: EventFeed::default(),
         }
+    }
+
+    /// The version that all shards that are known have reached.
+    pub(super) fn reached(&self) -> Version {
+        self.progress.values().map(|shard| shard.version).min().unwrap_or_default()
     }
 }

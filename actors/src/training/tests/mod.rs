@@ -1,6 +1,7 @@
 //! The coordinator's decisions, told as events and commands; no actor, no network.
 
 mod beliefs;
+mod events;
 mod finish;
 mod replicas;
 mod unreadable;
@@ -31,6 +32,8 @@ struct World {
     adopted: BTreeMap<ShardCopy, AdoptView>,
     /// What shards answer to restoring this version.
     unreadable: Option<(Version, RestoreError)>,
+    /// All that was told of the run.
+    told: Vec<Event>,
 }
 
 /// What dies and starts as one.
@@ -87,6 +90,7 @@ impl World {
             restored: BTreeMap::new(),
             adopted: BTreeMap::new(),
             unreadable: None,
+            told: Vec::new(),
         };
         world.pass(1);
         world
@@ -101,6 +105,7 @@ impl World {
             }
             self.inbox.extend(self.training.tick(self.now));
             self.carry_out();
+            self.told.extend(self.training.happened(self.now));
         }
     }
 
