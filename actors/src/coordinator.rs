@@ -19,8 +19,8 @@ use crate::messages::checkpoint_store::{
 };
 use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
-    PublishModel, ReportError, ReportFailure, ReportFenced, ReportPart, ReportShard, RestoreError,
-    RestoreShard, StatusError, ask,
+    PublishModel, ReportError, ReportFailure, ReportFenced, ReportPart, ReportShard, ReportSpeed,
+    RestoreError, RestoreShard, StatusError, ask,
 };
 use crate::publication::describe;
 use crate::training::{Command, Event, Published, Training, TrainingConfig, TrainingStatus};
@@ -331,6 +331,16 @@ impl Handler<ReportFenced> for Coordinator {
 
     fn handle(&mut self, report: ReportFenced, ctx: &mut Self::Context) -> Self::Result {
         let answer = self.training.report_fenced(report);
+        self.carry_out(Vec::new(), ctx);
+        answer
+    }
+}
+
+impl Handler<ReportSpeed> for Coordinator {
+    type Result = Result<(), ReportError>;
+
+    fn handle(&mut self, report: ReportSpeed, ctx: &mut Self::Context) -> Self::Result {
+        let answer = self.training.report_speed(report);
         self.carry_out(Vec::new(), ctx);
         answer
     }

@@ -121,6 +121,10 @@ impl Membership {
         self.alive.keys().filter_map(worker).collect()
     }
 
+    pub fn is_alive(&self, member: Member) -> bool {
+        self.alive.contains_key(&member)
+    }
+
     pub fn copies(&self) -> BTreeSet<ShardCopy> {
         let copy = |member: &Member| match member {
             Member::Copy(copy) => Some(*copy),

@@ -88,6 +88,7 @@ impl Bench {
             servers: 1,
             replicas: 0,
             workers: 1,
+            rebalance: true,
             checkpoint_every: 100,
             dead_after: Duration::from_secs(3600),
             gather_for: Duration::from_secs(3600),

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use gradmesh_actors::training::{EventFeed, Progress, TrainingStatus};
+use gradmesh_actors::ids::WorkerId;
+use gradmesh_actors::training::{EventFeed, Progress, Share, TrainingStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -44,6 +45,7 @@ impl Page<'_> {
         self.learning(status)?;
         self.cluster(status)?;
         self.events(&status.events)?;
+        self.shares(&status.shares)?;
         self.bytes(status)
     }
 
@@ -99,6 +101,37 @@ impl Page<'_> {
         let took = timed().map(|(kind, tally)| (kind, tally.took_ms as f64 / 1e3));
         let help = "From the last word of the first who was lost until everyone follows the view";
         self.by_kind("recovery", help, Some(Unit::Seconds), took)
+    }
+
+    /// Of each worker: an operator sees who is slow, and whether slots left it.
+    fn shares(&mut self, shares: &[Share]) -> fmt::Result {
+        let slots = shares.iter().map(|share| (share.worker, f64::from(share.slots)));
+        self.by_worker("worker_slots", "Slots that a worker has leased", None, slots)?;
+        let seconds = |share: &Share| Some((share.worker, share.slot_us? as f64 / 1e6));
+        let help = "Time that a worker takes to compute a slot, as it was lately";
+        let unit = Some(Unit::Seconds);
+        self.by_worker("worker_slot", help, unit, shares.iter().filter_map(seconds))
+    }
+
+    fn by_worker(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        workers: impl Iterator<Item = (WorkerId, f64)>,
+    ) -> fmt::Result {
+        let mut workers = workers.peekable();
+        if workers.peek().is_none() {
+            return Ok(());
+        }
+        let (name, help) = (format!("training_{name}"), format!("{help}."));
+        let gauge = MetricType::Gauge;
+        let mut family = self.0.encode_descriptor(&name, &help, unit.as_ref(), gauge)?;
+        for (WorkerId(worker), value) in workers {
+            let labels = [("worker", worker)];
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn by_kind<'k, N: EncodeCounterValue>(
@@ -240,6 +273,7 @@ mod tests {
             promotions: 8,
             handovers: 9,
             rollbacks: 7,
+            shares: vec![Share { worker: WorkerId(1), slots: 6, slot_us: Some(1500) }],
             events: EventFeed {
                 newest: Vec::new(),
                 tallies: BTreeMap::from([
@@ -314,6 +348,8 @@ mod tests {
             ("pushed_bytes_total", "counter", 100.0),
             ("pushed_uncompressed_bytes_total", "counter", 400.0),
             ("pulled_bytes_total", "counter", 300.0),
+            ("worker_slots{worker=\"1\"}", "gauge", 6.0),
+            ("worker_slot_seconds{worker=\"1\"}", "gauge", 0.0015),
             ("events_total{kind=\"joined\"}", "counter", 9.0),
             ("recoveries_total{kind=\"promoted\"}", "counter", 2.0),
             ("recovery_seconds_total{kind=\"promoted\"}", "counter", 2.5),

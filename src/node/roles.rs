@@ -288,6 +288,7 @@ fn worker_links(cast: &Cast) -> WorkerLinks {
         pull: cast.all_copies(),
         report_part: cast.coordinator.recipient(),
         report_failure: cast.coordinator.recipient(),
+        report_speed: cast.coordinator.recipient(),
         save: cast.checkpoints.clone().recipient(),
         load_residuals: cast.checkpoints.clone().recipient(),
     }
@@ -340,6 +341,7 @@ async fn coordinate(
         servers: config.servers(),
         replicas: config.replicas(),
         workers: config.workers.count,
+        rebalance: config.workers.rebalance,
         checkpoint_every: config.checkpoint.every_steps,
         dead_after: Duration::from_millis(config.detector.dead_after_ms),
         gather_for: GATHER_FOR,
@@ -430,6 +432,7 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
         router.route(target, coordinator.clone().recipient::<messages::ReportPart>());
         router.route(target, coordinator.clone().recipient::<messages::ReportFailure>());
         router.route(target, coordinator.clone().recipient::<messages::ReportFenced>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportSpeed>());
         router.route(target, coordinator.clone().recipient::<messages::GetStatus>());
     }
     for (shard, copy) in cast.servers.iter().flat_map(|copies| (0u32..).zip(copies)) {

@@ -17,6 +17,7 @@ mod events;
 mod healing;
 mod phase;
 mod recovery;
+mod speeds;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use events::{Cause, Event, EventFeed, EventKind, Tally, Who};
 pub use phase::{Command, TrainingConfig};
+pub use speeds::Share;
 pub use status::{Progress, TrainingStatus};
 
 pub use crate::checkpoint::Published;
@@ -41,6 +43,7 @@ use crate::placement::Holders;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
+use crate::stealing::Speeds;
 use beliefs::overlap;
 use phase::Phase;
 
@@ -92,6 +95,7 @@ pub struct Training {
     held_up: Option<String>,
     recoveries: status::Recoveries,
     events: events::Events,
+    speeds: Speeds,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -140,6 +144,7 @@ impl Training {
             held_up: None,
             recoveries: status::Recoveries::default(),
             events: events::Events::default(),
+            speeds: Speeds::default(),
         }
     }
 
@@ -184,6 +189,7 @@ impl Training {
         commands.extend(self.changed(&changes));
         commands.extend(self.gather(now));
         commands.extend(self.ask_again());
+        commands.extend(self.rebalance(now));
         commands
     }
 

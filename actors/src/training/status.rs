@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::events::EventFeed;
 use super::phase::Phase;
+use super::speeds::Share;
 use super::{Published, Training};
 use crate::ids::{Incarnation, Version, View};
 use crate::ledger::Ledger;
@@ -69,6 +70,8 @@ pub struct TrainingStatus {
     pub promotions: u64,
     pub handovers: u64,
     pub rollbacks: u64,
+    /// What each worker computes of a step.
+    pub shares: Vec<Share>,
     pub events: EventFeed,
     /// Why a store or the registry is being asked again.
     pub held_up: Option<String>,
@@ -134,6 +137,7 @@ impl Training {
             handovers: self.recoveries.handovers,
             rollbacks: self.recoveries.rollbacks,
             held_up: self.held_up.clone(),
+            shares: self.shares(),
             events: EventFeed::default(),
         }
     }

@@ -4,6 +4,7 @@ mod beliefs;
 mod events;
 mod finish;
 mod replicas;
+mod speeds;
 mod unreadable;
 
 use super::*;
@@ -72,6 +73,7 @@ impl World {
             servers,
             replicas,
             workers: 2,
+            rebalance: true,
             checkpoint_every: 4,
             dead_after: Duration::from_secs(1),
             gather_for: Duration::from_secs(5),

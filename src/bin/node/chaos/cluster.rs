@@ -22,6 +22,8 @@ use crate::failure::LASTING;
 
 /// Before a process that ended by itself is started again; as in a simulation.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
+/// For which a slow process runs at a time: of what the loop that stops it can keep, the shortest.
+const RUNS: Duration = Duration::from_millis(20);
 
 pub(super) struct Cluster {
     nodes: Vec<Node>,
@@ -30,6 +32,17 @@ pub(super) struct Cluster {
     frames: SharedFrameCounts,
     restarts: usize,
     stores: PathBuf,
+    slowed: Vec<Slowed>,
+}
+
+/// Processes that are slow.
+struct Slowed {
+    name: String,
+    times: u16,
+    stopped: bool,
+    since: Instant,
+    /// Until it is stopped, or goes on.
+    waits: Duration,
 }
 
 /// A node's process.
@@ -91,7 +104,7 @@ impl Cluster {
                 start_at: None,
             });
         }
-        Ok((Self { nodes, faults, frames, restarts: 0, stores }, config))
+        Ok((Self { nodes, faults, frames, restarts: 0, stores, slowed: Vec::new() }, config))
     }
 
     pub(super) fn start_all(&mut self) -> anyhow::Result<()> {
@@ -108,6 +121,7 @@ impl Cluster {
 
     /// Starts again what ended by itself, or what a fault has let go.
     pub(super) fn look(&mut self) -> anyhow::Result<()> {
+        self.look_at_slowed();
         for node in &mut self.nodes {
             if let Some(child) = &mut node.child
                 && let Some(ended) = child.try_wait()?
@@ -145,6 +159,7 @@ impl Cluster {
                 let hit = self.each(node, |node| node.signal(signal));
                 format!("{signal} to {hit}")
             }
+            FaultKind::Slow { node, times } => self.slow(node, *times, begins),
             FaultKind::FlipBit { path } if begins => flip_bit(&self.stores, path)?,
             FaultKind::FlipBit { .. }
             | FaultKind::FailWrites { .. }
@@ -166,6 +181,45 @@ impl Cluster {
                 active.remove(at);
             }
         });
+    }
+
+    /// Lets a process run for a part of the time only.
+    fn slow(&mut self, name: &str, times: u16, begins: bool) -> String {
+        if begins {
+            let name = name.to_owned();
+            self.slowed.push(Slowed {
+                name,
+                times,
+                stopped: false,
+                since: Instant::now(),
+                waits: RUNS,
+            });
+            return format!(
+                "{} for {} of {times} parts of the time",
+                Signal::SIGSTOP,
+                times.max(1) - 1
+            );
+        }
+        self.slowed.retain(|slowed| slowed.name != name || slowed.times != times);
+        self.each(name, |node| node.signal(Signal::SIGCONT))
+    }
+
+    /// Stops those that have run, and continues those that have stood for `times - 1` times as long.
+    fn look_at_slowed(&mut self) {
+        let mut due = Vec::new();
+        for slowed in &mut self.slowed {
+            let signal = if slowed.stopped { Signal::SIGCONT } else { Signal::SIGSTOP };
+            let passed = slowed.since.elapsed();
+            if passed >= slowed.waits {
+                let stops = passed * u32::from(slowed.times.max(1) - 1);
+                slowed.waits = if slowed.stopped { RUNS } else { stops };
+                (slowed.stopped, slowed.since) = (!slowed.stopped, Instant::now());
+                due.push((slowed.name.clone(), signal));
+            }
+        }
+        for (name, signal) in due {
+            self.each(&name, |node| node.signal(signal));
+        }
     }
 
     fn hold_down(&mut self, name: &str, begins: bool, signal: Signal) -> String {
