@@ -7,6 +7,7 @@
 
 mod carrying;
 mod election;
+mod news;
 mod publishing;
 mod silence;
 
@@ -159,6 +160,7 @@ impl Coordinator {
 
     fn show(&mut self) {
         if self.leads() {
+            self.tell();
             self.status.send_if_modified(|status| self.training.update(status));
         } else {
             let now = self.snapshot();

@@ -41,6 +41,7 @@ pub mod serving;
 pub mod shard;
 pub mod shuffle;
 pub mod slot_work;
+pub mod stealing;
 pub mod training;
 pub mod version;
 pub mod worker;

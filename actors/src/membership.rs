@@ -29,6 +29,18 @@ pub struct Membership {
     alive: BTreeMap<Member, Life>,
     /// Nodes of members whose address has refused a call since they were heard of.
     refused: BTreeSet<String>,
+    /// Of the first of those who were lost since it was asked for.
+    departed: Option<Departure>,
+}
+
+/// How long a loss had not been noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Of the member that had been silent for longest.
+    pub last_word: Duration,
+    pub noticed: Duration,
+    /// Whether an address that refused calls told of it.
+    pub refused: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +64,7 @@ pub enum Change {
 
 impl Membership {
     pub fn new(patience: Patience) -> Self {
-        Self { patience, alive: BTreeMap::new(), refused: BTreeSet::new() }
+        Self { patience, alive: BTreeMap::new(), refused: BTreeSet::new(), departed: None }
     }
 
     /// Takes these for alive without a word of theirs: they have until the deadline to say one.
@@ -70,6 +82,7 @@ impl Membership {
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         self.refused.remove(node);
+        let mut last_words = Vec::new();
         for &(member, incarnation) in members {
             let life = Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
             match self.alive.get_mut(&member) {
@@ -81,6 +94,7 @@ impl Membership {
                 // A late word of an earlier life.
                 Some(known) if known.incarnation > life.incarnation => {}
                 Some(known) => {
+                    last_words.push(known.heard);
                     *known = life;
                     changes.extend([Change::Lost(member), Change::Joined(member)]);
                 }
@@ -100,9 +114,10 @@ impl Membership {
             .map(|(member, _)| *member)
             .collect();
         for member in gone {
-            self.alive.remove(&member);
+            last_words.extend(self.alive.remove(&member).map(|life| life.heard));
             changes.push(Change::Lost(member));
         }
+        self.note(last_words, now, false);
         changes
     }
 
@@ -133,12 +148,33 @@ impl Membership {
             .filter(|(_, life)| now.saturating_sub(life.heard) > self.patience_with(life))
             .map(|(member, _)| *member)
             .collect();
-        for member in &silent {
-            if let Some(life) = self.alive.remove(member) {
-                self.refused.remove(&life.node);
-            }
+        let lost: Vec<Life> =
+            silent.iter().filter_map(|member| self.alive.remove(member)).collect();
+        let refused = lost.iter().any(|life| self.refused.contains(&life.node));
+        self.note(lost.iter().map(|life| life.heard), now, refused);
+        for life in lost {
+            self.refused.remove(&life.node);
         }
         silent.into_iter().map(Change::Lost).collect()
+    }
+
+    /// When the last word came of the first who was lost since the last call.
+    pub fn departed(&mut self) -> Option<Departure> {
+        self.departed.take()
+    }
+
+    fn note(
+        &mut self,
+        last_words: impl IntoIterator<Item = Duration>,
+        noticed: Duration,
+        refused: bool,
+    ) {
+        let before = self.departed;
+        let refused = refused || before.is_some_and(|departure| departure.refused);
+        let before = before.map(|departure| departure.last_word);
+        if let Some(last_word) = last_words.into_iter().chain(before).min() {
+            self.departed = Some(Departure { last_word, noticed, refused });
+        }
     }
 
     fn patience_with(&self, life: &Life) -> Duration {
@@ -152,6 +188,10 @@ impl Membership {
             Member::Copy(_) => None,
         };
         self.alive.keys().filter_map(worker).collect()
+    }
+
+    pub fn is_alive(&self, member: Member) -> bool {
+        self.alive.contains_key(&member)
     }
 
     pub fn copies(&self) -> BTreeSet<ShardCopy> {

@@ -28,7 +28,7 @@ use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
     AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FillShard, LinkError, NormError,
     NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed, Replicate,
-    ReportPart, ReportShard, RestoreError, RestoreShard, Update, ask,
+    ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard, Update, ask,
 };
 use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
@@ -54,6 +54,7 @@ pub struct ServerLinks {
     /// The coordinators in their order.
     pub report_shard: Vec<Recipient<ReportShard>>,
     pub report_part: Vec<Recipient<ReportPart>>,
+    pub report_fenced: Vec<Recipient<ReportFenced>>,
     pub save: Recipient<SavePart>,
     pub load: Recipient<LoadRange>,
     /// The copies of the first shard by server, of which one may be this actor.

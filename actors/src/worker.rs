@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, Supervised};
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::allocation::with_room;
@@ -19,13 +20,14 @@ use crate::ids::{ServerId, Slot, Version, View, WorkerId};
 use crate::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use crate::messages::{
     FailureKind, LeaseError, LeaseSlots, PullParameters, PushGradient, ReportError, ReportFailure,
-    ReportPart, Values, ask,
+    ReportPart, ReportSpeed, Values, ask,
 };
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::saving::save_until_written;
 use crate::slot_work::{SlotWork, StepWork};
+use crate::stealing::Stopwatch;
 
 /// Parts that are remembered for the next coordinator, as a ParameterServer's are.
 const PARTS_KEPT: usize = 3;
@@ -48,6 +50,7 @@ pub struct WorkerLinks {
     /// The coordinators in their order.
     pub report_part: Vec<Recipient<ReportPart>>,
     pub report_failure: Vec<Recipient<ReportFailure>>,
+    pub report_speed: Vec<Recipient<ReportSpeed>>,
     pub save: Recipient<SavePart>,
     pub load_residuals: Recipient<LoadResiduals>,
 }
@@ -78,6 +81,8 @@ pub struct Worker {
     parameters: Option<(Version, Values)>,
     /// The pull, load or exchange that is going on.
     under_way: Option<SpawnHandle>,
+    began: Instant,
+    stopwatch: Stopwatch,
 }
 
 impl std::fmt::Debug for Worker {
@@ -108,6 +113,8 @@ impl Worker {
             residuals_due: None,
             parameters: None,
             under_way: None,
+            began: Instant::now(),
+            stopwatch: Stopwatch::default(),
         }
     }
 
@@ -225,8 +232,10 @@ impl Worker {
                 let cause = format!("residuals are of {of}, the shards are at {version}");
                 return self.report(lease.view, kind, cause, ctx);
             }
+            let began = self.began.elapsed();
             match work.compute(version, parameters) {
                 Ok(computed) => {
+                    self.measured(&lease, began, ctx);
                     self.computed = Some((version, computed));
                     self.residuals_of = version.next();
                 }
@@ -246,6 +255,20 @@ impl Worker {
                 Err(halt) => worker.halt(lease, halt, ctx),
             }));
         self.under_way = Some(handle);
+    }
+
+    /// Tells the coordinator from time to time how fast this worker is.
+    fn measured(&mut self, lease: &LeaseSlots, began: Duration, ctx: &mut Context<Self>) {
+        let slots = lease.slots.end - lease.slots.first;
+        let Some(pace) = self.stopwatch.computed(slots, began, self.began.elapsed()) else {
+            return;
+        };
+        let leader = self.links.report_speed.get(lease.leader.0 as usize);
+        let Some(leader) = leader.cloned() else { return };
+        let report = ReportSpeed { worker: self.id, pace };
+        // One that is lost is followed by another.
+        let sent = async move { ask(&leader, report, ANSWER_MAX).await };
+        ctx.spawn(sent.into_actor(self).map(|_, _, _| ()));
     }
 
     fn advance(
@@ -423,6 +446,8 @@ impl Handler<LeaseSlots> for Worker {
                 .is_some_and(|codec| codec.keeps_residual());
             self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
         }
+        // The time between two leases is nobody's step.
+        self.stopwatch = Stopwatch::default();
         let (view, lineage) = (lease.view, lease.lineage);
         self.lease = Some(lease);
         self.parts.retain(|(of, _)| *of == lineage);

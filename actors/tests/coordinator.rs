@@ -108,6 +108,7 @@ impl Bench {
             servers: 1,
             replicas: 0,
             workers: 1,
+            rebalance: true,
             checkpoint_every: 100,
             patience: gradmesh_actors::membership::Patience {
                 dead_after: Duration::from_secs(3600),

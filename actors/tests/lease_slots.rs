@@ -15,7 +15,7 @@ use gradmesh_actors::layout::TensorSpec;
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use gradmesh_actors::messages::{
     LeaseError, LeaseSlots, Parameters, PullParameters, PushError, PushGradient, Pushed,
-    ReportFailure, ReportPart,
+    ReportFailure, ReportPart, ReportSpeed,
 };
 use gradmesh_actors::model::{Batch, Model, ModelDescription, Score};
 use gradmesh_actors::reduction::Span;
@@ -91,6 +91,7 @@ impl Actor for Others {
 }
 
 answers!(Others, ReportPart, Ok(()));
+answers!(Others, ReportSpeed, Ok(()));
 answers!(Others, SavePart, Err(CheckpointError::Closed));
 answers!(Others, LoadResiduals, Err(CheckpointError::Closed));
 
@@ -141,6 +142,7 @@ impl Bench {
             pull: vec![vec![others.clone().recipient()]],
             report_part: vec![others.clone().recipient()],
             report_failure: vec![others.clone().recipient()],
+            report_speed: vec![others.clone().recipient()],
             save: others.clone().recipient(),
             load_residuals: others.recipient(),
         };

@@ -13,7 +13,7 @@ use gradmesh_actors::messages::checkpoint_store::{
 };
 use gradmesh_actors::messages::{
     Appointment, CombineNorm, FillShard, NormError, NormPart, PullParameters, Replicate,
-    ReplicateError, ReportPart, ReportShard, RestoreError, RestoreShard,
+    ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
 };
 use gradmesh_actors::parameter_server::ParameterServer;
 use support::{COPY, answers, links, offer, primary, restore, server};
@@ -72,6 +72,7 @@ impl Actor for ShortStore {
 
 answers!(ShortStore, ReportShard, Ok(()));
 answers!(ShortStore, ReportPart, Ok(()));
+answers!(ShortStore, ReportFenced, Ok(()));
 answers!(ShortStore, SavePart, Err(CheckpointError::Closed));
 answers!(ShortStore, CombineNorm, Err(NormError::NotReady));
 answers!(ShortStore, Replicate, Err(ReplicateError::Empty(COPY)));

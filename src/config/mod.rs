@@ -68,6 +68,8 @@ pub struct ServersConfig {
 #[serde(deny_unknown_fields)]
 pub struct WorkersConfig {
     pub count: u32,
+    /// Slow ones get fewer slots.
+    pub rebalance: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

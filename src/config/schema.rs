@@ -266,6 +266,12 @@ pub(super) const KEYS: &[Key] = &[
         "workers of the cluster, any number gives the same bits",
     ),
     key(
+        "workers.rebalance",
+        Switch,
+        Default("true"),
+        "slots move from slow workers to fast ones where steps get shorter by a fifth",
+    ),
+    key(
         "checkpoint.store",
         Path,
         Default("gradmesh-data/checkpoints"),

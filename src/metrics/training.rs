@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use gradmesh_actors::training::{Progress, TrainingStatus};
+use gradmesh_actors::ids::WorkerId;
+use gradmesh_actors::training::{EventFeed, Progress, Share, TrainingStatus};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
@@ -43,6 +45,8 @@ impl Page<'_> {
         self.progress(status)?;
         self.learning(status)?;
         self.cluster(status)?;
+        self.events(&status.events)?;
+        self.shares(&status.shares)?;
         self.bytes(status)
     }
 
@@ -86,6 +90,71 @@ impl Page<'_> {
         self.counter("rollbacks", rollbacks, None, status.rollbacks)?;
         let leases = "Views in which shards went on as they were";
         self.counter("new_leases", leases, None, status.new_leases)
+    }
+
+    /// By kind. What views did has a time: its sum by the number of those is the mean.
+    fn events(&mut self, feed: &EventFeed) -> fmt::Result {
+        let events = feed.tallies.iter().map(|(kind, tally)| (kind, tally.events));
+        self.by_kind("events", "What happened to the run, as node status shows it", None, events)?;
+        let timed = || feed.tallies.iter().filter(|(_, tally)| tally.timed > 0);
+        let views = timed().map(|(kind, tally)| (kind, tally.timed));
+        self.by_kind("recoveries", "Views by what they did, once everyone follows", None, views)?;
+        let took = timed().map(|(kind, tally)| (kind, tally.took_ms as f64 / 1e3));
+        let help = "From the last word of the first who was lost until everyone follows the view";
+        self.by_kind("recovery", help, Some(Unit::Seconds), took)
+    }
+
+    /// Of each worker: an operator sees who is slow, and whether slots left it.
+    fn shares(&mut self, shares: &[Share]) -> fmt::Result {
+        let slots = shares.iter().map(|share| (share.worker, f64::from(share.slots)));
+        self.by_worker("worker_slots", "Slots that a worker has leased", None, slots)?;
+        let seconds = |share: &Share| Some((share.worker, share.slot_us? as f64 / 1e6));
+        let help = "Time that a worker takes to compute a slot, as it was lately";
+        let unit = Some(Unit::Seconds);
+        self.by_worker("worker_slot", help, unit, shares.iter().filter_map(seconds))
+    }
+
+    fn by_worker(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        workers: impl Iterator<Item = (WorkerId, f64)>,
+    ) -> fmt::Result {
+        let mut workers = workers.peekable();
+        if workers.peek().is_none() {
+            return Ok(());
+        }
+        let (name, help) = (format!("training_{name}"), format!("{help}."));
+        let gauge = MetricType::Gauge;
+        let mut family = self.0.encode_descriptor(&name, &help, unit.as_ref(), gauge)?;
+        for (WorkerId(worker), value) in workers {
+            let labels = [("worker", worker)];
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn by_kind<'k, N: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        kinds: impl Iterator<Item = (&'k String, N)>,
+    ) -> fmt::Result {
+        let mut kinds = kinds.peekable();
+        // A family without series is not one.
+        if kinds.peek().is_none() {
+            return Ok(());
+        }
+        let (name, help) = (format!("training_{name}"), format!("{help}."));
+        let counter = MetricType::Counter;
+        let mut family = self.0.encode_descriptor(&name, &help, unit.as_ref(), counter)?;
+        for (kind, value) in kinds {
+            let labels = [("kind", kind.as_str())];
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn bytes(&mut self, status: &TrainingStatus) -> fmt::Result {
@@ -158,7 +227,7 @@ impl Page<'_> {
     }
 }
 
-fn metric_type(metric: &impl EncodeMetric) -> prometheus_client::metrics::MetricType {
+fn metric_type(metric: &impl EncodeMetric) -> MetricType {
     metric.metric_type()
 }
 
@@ -169,6 +238,7 @@ mod tests {
     use gradmesh_actors::ids::{Version, View};
     use gradmesh_actors::ledger::{EpochRecord, Ledger};
     use gradmesh_actors::messages::BytesMoved;
+    use gradmesh_actors::training::Tally;
 
     use super::*;
     use crate::metrics::Metrics;
@@ -205,6 +275,14 @@ mod tests {
             promotions: 8,
             handovers: 9,
             rollbacks: 7,
+            shares: vec![Share { worker: WorkerId(1), slots: 6, slot_us: Some(1500) }],
+            events: EventFeed {
+                newest: Vec::new(),
+                tallies: BTreeMap::from([
+                    ("joined".to_owned(), Tally { events: 9, timed: 0, took_ms: 0 }),
+                    ("promoted".to_owned(), Tally { events: 3, timed: 2, took_ms: 2500 }),
+                ]),
+            },
         }
     }
 
@@ -272,6 +350,11 @@ mod tests {
             ("pushed_bytes_total", "counter", 100.0),
             ("pushed_uncompressed_bytes_total", "counter", 400.0),
             ("pulled_bytes_total", "counter", 300.0),
+            ("worker_slots{worker=\"1\"}", "gauge", 6.0),
+            ("worker_slot_seconds{worker=\"1\"}", "gauge", 0.0015),
+            ("events_total{kind=\"joined\"}", "counter", 9.0),
+            ("recoveries_total{kind=\"promoted\"}", "counter", 2.0),
+            ("recovery_seconds_total{kind=\"promoted\"}", "counter", 2.5),
             ("phase{phase=\"running\"}", "gauge", 1.0),
             ("phase{phase=\"failed\"}", "gauge", 0.0),
         ] {

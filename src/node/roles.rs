@@ -289,6 +289,7 @@ fn server_links(cast: &Cast, copy: ShardCopy) -> ServerLinks {
     ServerLinks {
         report_shard: cast.all_coordinators(),
         report_part: cast.all_coordinators(),
+        report_fenced: cast.all_coordinators(),
         save: cast.checkpoints.clone().recipient(),
         load: cast.checkpoints.clone().recipient(),
         norm: cast.copies(ShardId(0)),
@@ -303,6 +304,7 @@ fn worker_links(cast: &Cast) -> WorkerLinks {
         pull: cast.all_copies(),
         report_part: cast.all_coordinators(),
         report_failure: cast.all_coordinators(),
+        report_speed: cast.all_coordinators(),
         save: cast.checkpoints.clone().recipient(),
         load_residuals: cast.checkpoints.clone().recipient(),
     }
@@ -406,6 +408,8 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
         router.route(target, coordinator.clone().recipient::<messages::ReportShard>());
         router.route(target, coordinator.clone().recipient::<messages::ReportPart>());
         router.route(target, coordinator.clone().recipient::<messages::ReportFailure>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportFenced>());
+        router.route(target, coordinator.clone().recipient::<messages::ReportSpeed>());
         router.route(target, coordinator.clone().recipient::<messages::GetStatus>());
     }
     for (shard, copy) in cast.servers.iter().flat_map(|copies| (0u32..).zip(copies)) {

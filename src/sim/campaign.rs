@@ -324,6 +324,8 @@ mod tests {
             promotions: 0,
             handovers: 0,
             rollbacks: 0,
+            shares: Vec::new(),
+            events: Default::default(),
             held_up: None,
         }
     }

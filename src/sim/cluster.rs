@@ -5,7 +5,8 @@ use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use gradmesh_actors::dataset::{Dataset, DatasetError};
@@ -14,6 +15,7 @@ use gradmesh_actors::model::{Batch, Model, ModelDescription, ModelKinds, Score};
 use ndarray::{Array2, ArrayView2};
 
 use super::memory_dataset::MemoryDataset;
+use super::network::Network;
 use super::{Ending, Main, NodeSpec, Sim, SimNode};
 use crate::config::{Config, NodeConfig, Role};
 use crate::data::{self, DataError};
@@ -74,7 +76,7 @@ impl Sim {
                 let builder = NodeBuilder::new(config.clone())
                     .name(Some(own.clone()))
                     .data(Arc::clone(&data))
-                    .kinds(fragile(&kinds, &config.job.model.kind, &node.panics))
+                    .kinds(fragile(&kinds, &config.job.model.kind, &node))
                     .context(Rc::new(node.clone()));
                 live(builder, node).boxed_local()
             });
@@ -93,23 +95,25 @@ pub enum ClusterError {
     Rows(#[from] DatasetError),
 }
 
-/// The same kinds, but that a model of the job's kind panics when it is told to.
-fn fragile(kinds: &ModelKinds, kind: &str, panics: &Arc<AtomicBool>) -> ModelKinds {
+/// The same kinds, but that a model of the job's kind panics, or is slow, when it is told to.
+fn fragile(kinds: &ModelKinds, kind: &str, node: &SimNode) -> ModelKinds {
     let mut fragile = kinds.clone();
-    let (kinds, name, panics) = (kinds.clone(), kind.to_owned(), Arc::clone(panics));
+    let (kinds, name) = (kinds.clone(), kind.to_owned());
+    let (panics, slow) = (Arc::clone(&node.panics), Arc::clone(&node.slow));
     fragile.register(kind, move |settings| {
         let described = ModelDescription { kind: name.clone(), settings: settings.clone() };
         let model = kinds.build(&described)?;
-        Ok(Arc::new(Fragile { model, panics: Arc::clone(&panics) }))
+        Ok(Arc::new(Fragile { model, panics: Arc::clone(&panics), slow: Arc::clone(&slow) }))
     });
     fragile
 }
 
-/// A model whose next gradient panics where `panics` says so.
+/// A model whose next gradient panics where `panics` says so, and takes time where `slow` does.
 #[derive(Debug)]
 struct Fragile {
     model: Arc<dyn Model>,
     panics: Arc<AtomicBool>,
+    slow: Arc<AtomicU16>,
 }
 
 impl Model for Fragile {
@@ -130,6 +134,7 @@ impl Model for Fragile {
             // As a panic, but that nothing is printed: it is meant.
             std::panic::resume_unwind(Box::new("the fault plan says so"));
         }
+        take_time(self.slow.load(Ordering::Relaxed));
         self.model.gradient(parameters, batch, gradient)
     }
 
@@ -143,6 +148,17 @@ impl Model for Fragile {
 
     fn describe(&self) -> ModelDescription {
         self.model.describe()
+    }
+}
+
+/// A computation that takes time holds up its node, which is one thread. Here it holds up all nodes:
+/// nothing else can happen in the middle of a poll.
+fn take_time(times: u16) {
+    if times > 1 {
+        let more = Duration::from_millis(u64::from(times) - 1);
+        // The clock goes on at once; the rest of it is that others may run, later.
+        let _ = tokio::time::advance(more).now_or_never();
+        Network::with(|wires| wires.look_at_clock());
     }
 }
 

@@ -70,6 +70,9 @@ pub enum FaultKind {
     /// A worker of this node panics in its next gradient: its supervisor puts a fresh one in its
     /// place. Nothing happens on a node without workers.
     Panic { node: String },
+    /// Computations of this node take so many times as long. In a simulation, where they take no time, a
+    /// gradient takes a millisecond for each time beyond the first.
+    Slow { node: String, times: u16 },
     /// A bit of something that is stored flips: of a file whose path contains this.
     FlipBit { path: String },
     /// The wall clock of this node is wrong by so much.
@@ -219,6 +222,7 @@ impl Fault {
             | FaultKind::Stop { node }
             | FaultKind::Pause { node }
             | FaultKind::Panic { node }
+            | FaultKind::Slow { node, .. }
             | FaultKind::FailWrites { node, .. }
             | FaultKind::SlowDisk { node, .. }
             | FaultKind::Clock { node, .. } => vec![node],
@@ -287,6 +291,11 @@ pub fn panic_in(node: &str) -> Fault {
     Fault::new(FaultKind::Panic { node: node.to_owned() })
 }
 
+/// Computations of a node take `times` as long.
+pub fn slow(node: &str, times: u16) -> Fault {
+    Fault::new(FaultKind::Slow { node: node.to_owned(), times })
+}
+
 /// Nothing from one node reaches the other; the other way is open.
 pub fn block(from: &str, to: &str) -> Fault {
     Fault::new(FaultKind::Block { from: from.to_owned(), to: to.to_owned() })
@@ -345,6 +354,7 @@ impl fmt::Display for Fault {
             FaultKind::Stop { node } => write!(f, "stop({node:?})"),
             FaultKind::Pause { node } => write!(f, "pause({node:?})"),
             FaultKind::Panic { node } => write!(f, "panic_in({node:?})"),
+            FaultKind::Slow { node, times } => write!(f, "slow({node:?}, {times})"),
             FaultKind::Block { from, to } => write!(f, "block({from:?}, {to:?})"),
             FaultKind::Delay { from, to, ms } => write!(f, "delay({from:?}, {to:?}, {ms})"),
             FaultKind::Drop { from, to, rate } => write!(f, "lose({from:?}, {to:?}, {rate})"),
@@ -383,6 +393,7 @@ mod tests {
             lose("*", "worker-1", 50).at("0s").for_("3.25s"),
             flip_bit("parameters").at("2s"),
             skew("main", -30_000).at("1s").for_("1s"),
+            slow("worker-1", 4).at("0s").for_("5s"),
         ]);
         assert_eq!(FaultPlan::from_toml(&plan.to_toml()), Ok(plan.clone()));
         assert_eq!(plan.end(), Duration::from_millis(5600));

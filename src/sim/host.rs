@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -94,6 +94,7 @@ struct Machine {
     ended: Rc<RefCell<Option<Result<(), String>>>>,
     skew_ms: Rc<Cell<i64>>,
     panics: Arc<AtomicBool>,
+    slow: Arc<AtomicU16>,
 }
 
 impl<'a> Host<'a> {
@@ -116,6 +117,7 @@ impl<'a> Host<'a> {
             ended: Rc::default(),
             skew_ms: Rc::default(),
             panics: Arc::default(),
+            slow: Arc::default(),
         };
         let mut host = Self {
             sim,
@@ -280,6 +282,9 @@ impl<'a> Host<'a> {
             FaultKind::Panic { node } => self.each(node, |host, node| {
                 host.machines[node as usize].panics.store(true, Ordering::Relaxed);
             }),
+            FaultKind::Slow { node, times } => self.each(node, |host, node| {
+                host.machines[node as usize].slow.store(*times, Ordering::Relaxed);
+            }),
             FaultKind::FlipBit { path } => {
                 if let Some(flipped) = self.disk.flip_bit(path).now_or_never().flatten() {
                     self.counts.bits_flipped += 1;
@@ -307,6 +312,9 @@ impl<'a> Host<'a> {
             }),
             FaultKind::Clock { node, .. } => self.each(node, |host, node| {
                 host.machines[node as usize].skew_ms.set(0);
+            }),
+            FaultKind::Slow { node, .. } => self.each(node, |host, node| {
+                host.machines[node as usize].slow.store(0, Ordering::Relaxed);
             }),
             FaultKind::FlipBit { .. } | FaultKind::Panic { .. } => {}
             kind => {
@@ -358,6 +366,7 @@ impl<'a> Host<'a> {
             seen: Rc::clone(&self.seen),
             skew_ms: Rc::clone(&self.machines[index].skew_ms),
             panics: Arc::clone(&self.machines[index].panics),
+            slow: Arc::clone(&self.machines[index].slow),
         };
         let machine = &mut self.machines[index];
         let restarts = self.states[index].restarts + u64::from(restarted);

@@ -38,7 +38,7 @@ pub use cluster::{ClusterError, one_role_each};
 pub use failure::{CampaignError, Failure};
 pub use fault::{
     ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
-    flip_bit, kill, lose, panic_in, partition, pause, power_loss, read_plan, reorder, skew,
+    flip_bit, kill, lose, panic_in, partition, pause, power_loss, read_plan, reorder, skew, slow,
     slow_disk, stop,
 };
 pub use faulty_link::FaultyLink;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU16};
 use std::time::Duration;
 
 use gradmesh_actors::training::TrainingStatus;
@@ -44,6 +44,8 @@ pub struct SimNode {
     pub(super) skew_ms: Rc<Cell<i64>>,
     /// The next gradient that is computed here panics.
     pub(super) panics: Arc<AtomicBool>,
+    /// How many times as long a gradient takes here.
+    pub(super) slow: Arc<AtomicU16>,
 }
 
 /// What nodes show to the checks.

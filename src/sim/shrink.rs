@@ -263,6 +263,7 @@ fn size(kind: &FaultKind) -> u64 {
         | FaultKind::Reorder { rate, .. }
         | FaultKind::FailWrites { rate, .. } => u64::from(*rate),
         FaultKind::Clock { by_ms, .. } => by_ms.unsigned_abs(),
+        FaultKind::Slow { times, .. } => u64::from(*times),
         FaultKind::Kill { .. }
         | FaultKind::PowerLoss { .. }
         | FaultKind::Stop { .. }
@@ -281,6 +282,7 @@ fn resize(kind: &mut FaultKind, size: u64) {
         | FaultKind::Duplicate { rate, .. }
         | FaultKind::Reorder { rate, .. }
         | FaultKind::FailWrites { rate, .. } => *rate = u16::try_from(size).unwrap_or(*rate),
+        FaultKind::Slow { times, .. } => *times = u16::try_from(size).unwrap_or(*times),
         FaultKind::Clock { by_ms, .. } => {
             let size = i64::try_from(size).unwrap_or(i64::MAX);
             *by_ms = size * by_ms.signum();

@@ -51,6 +51,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("servers.shards", &["0", "1025", "'two'"]),
     ("servers.replicas", &["-1", "9", "'two'"]),
     ("workers.count", &["0", "4097", "'two'"]),
+    ("workers.rebalance", &["1", "'yes'"]),
     ("checkpoint.store", &["1", "''", "\"a\\u0000b\""]),
     ("checkpoint.every_steps", &["0", "1000000001", "'often'"]),
     ("checkpoint.keep", &["0", "1001", "'all'"]),

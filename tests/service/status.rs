@@ -47,6 +47,8 @@ fn run() -> TrainingStatus {
         promotions: 0,
         handovers: 0,
         rollbacks: 0,
+        shares: Vec::new(),
+        events: Default::default(),
     }
 }
 

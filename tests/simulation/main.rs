@@ -7,6 +7,7 @@
 mod by_hand;
 mod registries;
 mod repeatability;
+mod slow;
 mod swarm;
 mod two_registries;
 

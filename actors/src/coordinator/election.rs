@@ -118,6 +118,7 @@ impl Coordinator {
         let now = self.now();
         let (training, commands) = Training::take_over(job, config, own, run, (view, state), now);
         self.training = training;
+        self.training.led(self.own.name.clone(), term);
         self.carry_out(commands, ctx);
         self.renew(ctx);
     }

@@ -24,7 +24,10 @@ fn members() -> Membership {
 fn silence_up_to_the_deadline_is_no_loss() {
     let mut members = members();
     assert_eq!(members.expire(at(1000)), []);
+    assert_eq!(members.departed(), None);
     assert_eq!(members.expire(at(1001)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
+    let departed = Departure { last_word: at(0), noticed: at(1001), refused: false };
+    assert_eq!((members.departed(), members.departed()), (Some(departed), None));
     assert_eq!(members.workers(), []);
 }
 

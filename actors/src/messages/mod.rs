@@ -12,6 +12,8 @@
 //! | [`NodeRefused`] | the node's own links → Coordinator | local: whose address refuses calls |
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
+//! | [`ReportFenced`] | ParameterServer → Coordinator | a primary that was replaced has found it out |
+//! | [`ReportSpeed`] | Worker → Coordinator | how long computations take |
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
 //! | [`coordination`] | Coordinator → the node's own store | local: who leads, in which view, with what state |
@@ -38,7 +40,9 @@ mod registry_error;
 mod registry_store;
 mod remove_alias;
 mod replicate;
+mod report_fenced;
 mod report_shard;
+mod report_speed;
 mod restore_shard;
 mod run_status;
 mod set_alias;
@@ -64,9 +68,11 @@ pub use registry_store::{
 };
 pub use remove_alias::RemoveAlias;
 pub use replicate::{FillShard, Replicate, ReplicateError, Replicated, Update};
+pub use report_fenced::ReportFenced;
 pub use report_shard::{
     BytesMoved, FailureKind, ReportError, ReportFailure, ReportPart, ReportShard,
 };
+pub use report_speed::{Pace, ReportSpeed};
 pub use restore_shard::{AdoptView, Appointment, Duty, RestoreError, RestoreShard};
 pub use run_status::{GetStatus, StatusError};
 pub use set_alias::{AliasSet, SetAlias};

@@ -4,18 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
-use actix::{AsyncContext, Context, Handler};
+use actix::{AsyncContext, Context, Handler, Recipient};
 use tracing::{info, warn};
 
 use super::{ANSWER_MAX, ParameterServer};
+use crate::exchange::{RETRY_FIRST, wait};
 use crate::ids::{ServerId, ShardCopy, View};
-use crate::messages::{Duty, FillShard, LinkError, Replicate, ReplicateError, Replicated, ask};
+use crate::messages::{
+    Duty, FillShard, LinkError, Replicate, ReplicateError, Replicated, ReportError, ReportFenced,
+    ask,
+};
 use crate::plan::JobPlan;
 use crate::replication::{Followers, Next};
 use crate::shard::Shard;
 
 /// A whole shard may have to cross a slow network.
 const FILL_MAX: Duration = Duration::from_secs(60);
+/// Tries to say that it was fenced: minutes. It is news and no state, so it may be lost.
+const TELLS_MAX: u32 = 100;
 /// Before a copy that has not heard of its view is asked again: it is about to.
 const EARLY_AFTER: Duration = Duration::from_millis(10);
 /// Before one that can't be reached is.
@@ -74,7 +80,7 @@ impl ParameterServer {
                 self.settle(ctx);
                 return self.follow_up(ctx);
             }
-            Err(ReplicateError::StaleView { current, .. }) => return self.fenced(current),
+            Err(ReplicateError::StaleView { current, .. }) => return self.fenced(current, ctx),
             Err(ReplicateError::EarlyView { .. }) => {
                 self.followers.unanswered(server);
                 EARLY_AFTER
@@ -106,8 +112,10 @@ impl ParameterServer {
     }
 
     /// A copy knows a newer view: this one has been replaced, and nothing it does counts.
-    fn fenced(&mut self, current: View) {
+    fn fenced(&mut self, current: View, ctx: &mut Context<Self>) {
         warn!(copy = %self.copy, view = %self.view, %current, "fenced: no longer the primary");
+        let report = ReportFenced { copy: self.copy, view: self.view, by: current };
+        ctx.spawn(tell(self.links.report_fenced.clone(), report).into_actor(self));
         self.duty = None;
         self.abandon();
         self.norm_waiting.clear();
@@ -133,6 +141,20 @@ impl ParameterServer {
             None => Err(ReplicateError::EarlyView { got, current }),
             _ => Err(ReplicateError::NoFollower(self.copy)),
         }
+    }
+}
+
+/// Tells whoever leads, for as long as nobody may.
+async fn tell(coordinators: Vec<Recipient<ReportFenced>>, report: ReportFenced) {
+    let mut pause = RETRY_FIRST;
+    for _ in 0..TELLS_MAX {
+        for coordinator in &coordinators {
+            let answer = ask(coordinator, report, ANSWER_MAX).await;
+            if !matches!(answer, Err(ReportError::Link(_) | ReportError::NotLeading)) {
+                return;
+            }
+        }
+        wait(&mut pause).await;
     }
 }
 

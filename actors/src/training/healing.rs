@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Training;
 use super::phase::{Asked, Assignment, Command, Phase, Recovery};
-use crate::assignment::lease;
 use crate::ids::{ServerId, ShardCopy, View, WorkerId};
 use crate::membership::Change;
 use crate::messages::Member;
@@ -17,6 +16,8 @@ impl Training {
     /// Everyone that a node or the clock told of, at once: a server that dies takes many copies with
     /// it, and one view heals all.
     pub(super) fn changed(&mut self, changes: &[Change]) -> Vec<Command> {
+        self.note_changes(changes);
+        self.forget_speeds(changes);
         let (mut lost_copy, mut joined, mut lost_worker) = (false, false, None);
         for change in changes {
             match *change {
@@ -110,6 +111,7 @@ impl Training {
         if new.iter().all(|copy| self.synced.contains(copy)) {
             return Vec::new();
         }
+        self.note_in_sync(&new);
         self.synced.extend(new);
         self.plan(false)
     }
@@ -170,11 +172,9 @@ impl Training {
         self.members.servers(self.config.shards)
     }
 
-    /// Slots for everyone who is there.
+    /// Slots for everyone who is there: even as far as is known.
     pub(super) fn even_leases(&self) -> BTreeMap<WorkerId, Span> {
-        let mut leases = lease(self.job.virtual_workers, &self.members.workers());
-        leases.retain(|_, span| span.first < span.end);
-        leases
+        self.speeds.leases(self.job.virtual_workers, &self.members.workers(), &self.leases)
     }
 
     /// Everyone goes back to the last whole checkpoint, when enough of them are there.

@@ -13,17 +13,21 @@
 //! ```
 
 mod beliefs;
+mod events;
 mod evidence;
 mod healing;
 mod phase;
 mod recovery;
+mod speeds;
 mod status;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use events::{Cause, Event, EventFeed, EventKind, Tally, Who};
 pub use phase::{Command, TrainingConfig};
+pub use speeds::Share;
 pub use status::{Progress, TrainingStatus};
 pub use takeover::ClusterState;
 
@@ -42,6 +46,7 @@ use crate::placement::Holders;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
+use crate::stealing::Speeds;
 use beliefs::overlap;
 use phase::Phase;
 
@@ -101,6 +106,8 @@ pub struct Training {
     /// Why the store or the registry is being asked again.
     held_up: Option<String>,
     recoveries: status::Recoveries,
+    events: events::Events,
+    speeds: Speeds,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -153,6 +160,8 @@ impl Training {
             ledger: Ledger::default(),
             held_up: None,
             recoveries: status::Recoveries::default(),
+            events: events::Events::default(),
+            speeds: Speeds::default(),
         }
     }
 
@@ -200,6 +209,7 @@ impl Training {
         commands.extend(self.silence(now));
         commands.extend(self.gather(now));
         commands.extend(self.ask_again());
+        commands.extend(self.rebalance(now));
         commands
     }
 
@@ -285,10 +295,12 @@ impl Training {
         match report.kind {
             FailureKind::Lasting => self.fail(report.cause),
             FailureKind::Checkpoint if matches!(self.phase, Phase::Running { .. }) => {
+                self.events.because(Cause::Checkpoint { version: self.rollback_to });
                 self.passed_over.insert(self.rollback_to);
                 return (Ok(()), self.roll_back());
             }
             FailureKind::Residuals if matches!(self.phase, Phase::Running { .. }) => {
+                self.events.because(Cause::Residuals);
                 return (Ok(()), self.roll_back());
             }
             // Another recovery has begun, which reads the checkpoint itself.
@@ -327,7 +339,9 @@ impl Training {
         if !matches!(self.phase, Phase::Publishing) {
             return Vec::new();
         }
-        self.passed_over.extend(self.checkpoint.take().map(|manifest| manifest.version));
+        let damaged = self.checkpoint.take().map_or(self.rollback_to, |manifest| manifest.version);
+        self.events.because(Cause::Checkpoint { version: damaged });
+        self.passed_over.insert(damaged);
         self.roll_back()
     }
 
@@ -424,6 +438,7 @@ impl Training {
             return vec![publish];
         }
         if std::mem::take(&mut self.rebalance) {
+            self.events.because(Cause::Moves);
             return self.roll_back();
         }
         Vec::new()

@@ -23,6 +23,8 @@ pub struct TrainingConfig {
     pub replicas: u32,
     /// Workers that are waited for, at most `gather_for`.
     pub workers: u32,
+    /// Whether slots move from slow workers to fast ones.
+    pub rebalance: bool,
     pub checkpoint_every: u64,
     pub patience: Patience,
     /// How long to wait for missing servers and workers before the run starts without them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::phase::{Asked, Assignment, Command, Phase, Recovery};
-use super::{ShardProgress, Training};
+use super::{Cause, ShardProgress, Training};
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
@@ -11,7 +11,7 @@ use crate::messages::checkpoint_store::{OpenCheckpoints, Opened};
 use crate::messages::{
     AdoptView, Appointment, Duty, LeaseError, LeaseSlots, RestoreError, RestoreShard,
 };
-use crate::placement::{self, Holders, by_shard, place};
+use crate::placement::{self, Holders, place};
 use crate::reduction::Span;
 
 impl Training {
@@ -74,10 +74,11 @@ impl Training {
             self.view = view;
             return Vec::new();
         };
-        let Assignment { recovery, holders, leases } = assignment.clone();
+        let assignment = assignment.clone();
         self.view = view;
         self.held_up = None;
-        self.count_moves(recovery, &holders);
+        self.note_view(&assignment);
+        let Assignment { recovery, holders, leases } = assignment;
         // Those who hold nothing any more are told too.
         let there = self.members.copies();
         let before = placement::copies(&self.holders).filter(|copy| there.contains(copy));
@@ -141,6 +142,7 @@ impl Training {
             }
             // The store took it for whole, and would again. Version 0 needs no checkpoint.
             Err(RestoreError::Checkpoint { .. }) => {
+                self.events.because(Cause::Checkpoint { version: self.rollback_to });
                 self.passed_over.insert(self.rollback_to);
                 return self.roll_back();
             }
@@ -219,28 +221,6 @@ impl Training {
         self.phase = Phase::Raising(assignment);
         self.replan = false;
         self.ask_store_again()
-    }
-
-    fn count_moves(&mut self, recovery: Recovery, next: &[Holders]) {
-        match recovery {
-            Recovery::Rollback => self.recoveries.rollbacks += u64::from(self.view_before()),
-            Recovery::Continue => {
-                self.recoveries.new_leases += 1;
-                let there = self.members.copies();
-                for ((shard, before), next) in by_shard(&self.holders).zip(next) {
-                    let copy = ShardCopy { shard, server: before.primary };
-                    let lost = !there.contains(&copy) || self.stateless.contains(&copy);
-                    let moved = before.primary != next.primary;
-                    self.recoveries.handovers += u64::from(moved && !lost);
-                    self.recoveries.promotions += u64::from(moved && lost);
-                }
-            }
-        }
-    }
-
-    /// Whether this coordinator has begun a view before.
-    fn view_before(&self) -> bool {
-        !self.holders.is_empty()
     }
 
     fn lease_if_assigned(&mut self) -> Vec<Command> {

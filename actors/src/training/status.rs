@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::events::EventFeed;
 use super::phase::Phase;
+use super::speeds::Share;
 use super::{Published, Training};
 use crate::ids::{Incarnation, Version, View};
 use crate::ledger::Ledger;
@@ -72,13 +74,16 @@ pub struct TrainingStatus {
     pub promotions: u64,
     pub handovers: u64,
     pub rollbacks: u64,
+    /// What each worker computes of a step.
+    pub shares: Vec<Share>,
+    pub events: EventFeed,
     /// Why a store or the registry is being asked again.
     pub held_up: Option<String>,
 }
 
 impl Training {
     pub fn status(&self) -> TrainingStatus {
-        self.status_with(self.ledger.clone())
+        TrainingStatus { events: self.events.feed(), ..self.status_with(self.ledger.clone()) }
     }
 
     /// What a coordinator shows that doesn't lead.
@@ -87,16 +92,19 @@ impl Training {
         TrainingStatus { progress, view: View(0), ..self.status() }
     }
 
-    /// Brings a status up to date; whether it was not. The ledger is long and changes rarely.
+    /// Brings a status up to date; whether it was not. The ledger and the events are long and change
+    /// rarely.
     pub fn update(&self, status: &mut TrainingStatus) -> bool {
         let mut ledger = std::mem::take(&mut status.ledger);
         let mut changed = ledger != self.ledger;
         if changed {
             ledger.clone_from(&self.ledger);
         }
+        let mut events = std::mem::take(&mut status.events);
+        changed |= self.events.update(&mut events);
         let mut now = self.status_with(Ledger::default());
         changed |= *status != now;
-        now.ledger = ledger;
+        (now.ledger, now.events) = (ledger, events);
         *status = now;
         changed
     }
@@ -115,14 +123,13 @@ impl Training {
         };
         let copies = self.members.copies();
         let whole = self.progress.len() == self.config.shards as usize;
-        let slowest = self.progress.values().map(|shard| shard.version).min();
         let bytes = self.progress.values().fold(BytesMoved::default(), |sum, shard| {
             sum.plus(shard.bytes_before).plus(shard.bytes)
         });
         TrainingStatus {
             progress,
             view: self.view,
-            version: slowest.filter(|_| whole).unwrap_or_default(),
+            version: if whole { self.reached() } else { Version(0) },
             last_version: self.plan.as_ref().map(JobPlan::last_version),
             steps_per_epoch: self.plan.as_ref().map(JobPlan::steps_per_epoch),
             train_rows: self.plan.as_ref().map(|plan| plan.offer.data.train_rows as u64),
@@ -140,6 +147,13 @@ impl Training {
             handovers: self.recoveries.handovers,
             rollbacks: self.recoveries.rollbacks,
             held_up: self.held_up.clone(),
+            shares: self.shares(),
+            events: EventFeed::default(),
         }
+    }
+
+    /// The version that all shards that are known have reached.
+    pub(super) fn reached(&self) -> Version {
+        self.progress.values().map(|shard| shard.version).min().unwrap_or_default()
     }
 }

@@ -11,7 +11,7 @@ use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
     Appointment, CombineNorm, Duty, FillShard, LinkError, NormError, Replicate, ReplicateError,
-    ReportPart, ReportShard, RestoreShard,
+    ReportFenced, ReportPart, ReportShard, RestoreShard,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
@@ -41,6 +41,7 @@ impl Actor for Others {
 
 answers!(Others, ReportShard, Ok(()));
 answers!(Others, ReportPart, Ok(()));
+answers!(Others, ReportFenced, Ok(()));
 answers!(Others, SavePart, Err(CheckpointError::Closed));
 answers!(Others, LoadRange, Err(CheckpointError::Closed));
 answers!(Others, CombineNorm, Err(NormError::NotReady));
@@ -113,6 +114,7 @@ where
     A: Actor<Context = Context<A>>
         + Handler<ReportShard>
         + Handler<ReportPart>
+        + Handler<ReportFenced>
         + Handler<SavePart>
         + Handler<LoadRange>
         + Handler<CombineNorm>
@@ -122,6 +124,7 @@ where
     ServerLinks {
         report_shard: vec![others.clone().recipient()],
         report_part: vec![others.clone().recipient()],
+        report_fenced: vec![others.clone().recipient()],
         save: others.clone().recipient(),
         load: others.clone().recipient(),
         norm: vec![others.clone().recipient()],

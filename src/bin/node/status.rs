@@ -16,12 +16,15 @@ use gradmesh::peer::{Link, LinkPolicy, Peer};
 use gradmesh::transport::TcpTransport;
 use gradmesh::wire::{self, Target};
 use gradmesh_actors::messages::{GetStatus, LinkError, StatusError};
-use gradmesh_actors::training::{Progress, TrainingStatus};
+use gradmesh_actors::training::{EventFeed, Progress, TrainingStatus};
 
 use crate::http_status;
 
 /// A connection and an answer on one machine take milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
+
+/// Events in the table; --json has more of them.
+const SHOWN: usize = 10;
 
 /// Links to the nodes that may coordinate.
 pub(crate) struct Coordinators(Vec<Link>);
@@ -108,5 +111,21 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
     let checkpoint = status.checkpoint.map_or_else(|| "-".to_owned(), |v| v.0.to_string());
     table.add_row(["checkpoint", &checkpoint]);
     answer::line(table)?;
+    if let Some(events) = newest(&status.events) {
+        answer::line(events)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What happened last, in plain words.
+fn newest(feed: &EventFeed) -> Option<Table> {
+    let newest = feed.newest.len().saturating_sub(SHOWN);
+    let newest = feed.newest.get(newest..).filter(|newest| !newest.is_empty())?;
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    for event in newest {
+        let at = format!("{:.1} s", event.at_ms as f64 / 1e3);
+        table.add_row([at, event.view.to_string(), event.to_string()]);
+    }
+    Some(table)
 }

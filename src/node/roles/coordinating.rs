@@ -46,6 +46,7 @@ pub(super) async fn coordinate(
         servers: config.servers(),
         replicas: config.replicas(),
         workers: config.workers.count,
+        rebalance: config.workers.rebalance,
         checkpoint_every: config.checkpoint.every_steps,
         patience: config.detector.patience(),
         gather_for: GATHER_FOR,

@@ -1,10 +1,12 @@
 //! The coordinator's decisions, told as events and commands; no actor, no network.
 
 mod beliefs;
+mod events;
 mod finish;
 mod replicas;
 mod reports;
 mod silence;
+mod speeds;
 mod takeover;
 mod unreadable;
 
@@ -38,6 +40,8 @@ struct World {
     empty: bool,
     /// What shards answer to restoring this version.
     unreadable: Option<(Version, RestoreError)>,
+    /// All that was told of the run.
+    told: Vec<Event>,
 }
 
 /// What dies and starts as one.
@@ -76,6 +80,7 @@ impl World {
             servers,
             replicas,
             workers: 2,
+            rebalance: true,
             checkpoint_every: 4,
             patience: Patience {
                 dead_after: Duration::from_secs(1),
@@ -98,6 +103,7 @@ impl World {
             adopted: BTreeMap::new(),
             empty: false,
             unreadable: None,
+            told: Vec::new(),
         };
         world.pass(1);
         world
@@ -112,6 +118,7 @@ impl World {
             }
             self.inbox.extend(self.training.tick(self.now));
             self.carry_out();
+            self.told.extend(self.training.happened(self.now));
         }
     }
 

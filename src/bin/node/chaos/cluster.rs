@@ -24,6 +24,8 @@ use crate::failure::LASTING;
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 /// What a cluster stores, in the temporary folder.
 pub(crate) const STORES: &str = "chaos";
+/// For which a slow process runs at a time: of what the loop that stops it can keep, the shortest.
+const RUNS: Duration = Duration::from_millis(20);
 
 /// How nodes reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,17 @@ pub(crate) struct Cluster {
     killed: usize,
     paused: usize,
     stores: PathBuf,
+    slowed: Vec<Slowed>,
+}
+
+/// Processes that are slow.
+struct Slowed {
+    name: String,
+    times: u16,
+    stopped: bool,
+    since: Instant,
+    /// Until it is stopped, or goes on.
+    waits: Duration,
 }
 
 /// A node's process.
@@ -105,7 +118,10 @@ impl Cluster {
                 start_at: None,
             });
         }
-        Ok((Self { nodes, faults, frames, restarts: 0, killed: 0, paused: 0, stores }, config))
+        let slowed = Vec::new();
+        let (restarts, killed, paused) = (0, 0, 0);
+        let cluster = Self { nodes, faults, frames, restarts, killed, paused, stores, slowed };
+        Ok((cluster, config))
     }
 
     pub(crate) fn start_all(&mut self) -> anyhow::Result<()> {
@@ -140,6 +156,7 @@ impl Cluster {
 
     /// Starts again what ended by itself, or what a fault has let go.
     pub(crate) fn look(&mut self) -> anyhow::Result<()> {
+        self.look_at_slowed();
         for node in &mut self.nodes {
             if let Some(child) = &mut node.child
                 && let Some(ended) = child.try_wait()?
@@ -178,6 +195,7 @@ impl Cluster {
                 self.paused += if begins { hit } else { 0 };
                 told(signal, hit)
             }
+            FaultKind::Slow { node, times } => self.slow(node, *times, begins),
             FaultKind::FlipBit { path } if begins => flip_bit(&self.stores, path)?,
             FaultKind::FlipBit { .. }
             | FaultKind::FailWrites { .. }
@@ -199,6 +217,36 @@ impl Cluster {
                 active.remove(at);
             }
         });
+    }
+
+    /// Lets a process run for a part of the time only.
+    fn slow(&mut self, name: &str, times: u16, begins: bool) -> String {
+        if begins {
+            let (name, since) = (name.to_owned(), Instant::now());
+            self.slowed.push(Slowed { name, times, stopped: false, since, waits: RUNS });
+            let stopped = times.max(1) - 1;
+            return format!("{} for {stopped} of {times} parts of the time", Signal::SIGSTOP);
+        }
+        self.slowed.retain(|slowed| slowed.name != name || slowed.times != times);
+        told(Signal::SIGCONT, self.each(name, |node| node.signal(Signal::SIGCONT)))
+    }
+
+    /// Stops those that have run, and continues those that have stood for `times - 1` times as long.
+    fn look_at_slowed(&mut self) {
+        let mut due = Vec::new();
+        for slowed in &mut self.slowed {
+            let signal = if slowed.stopped { Signal::SIGCONT } else { Signal::SIGSTOP };
+            let passed = slowed.since.elapsed();
+            if passed >= slowed.waits {
+                let stops = passed * u32::from(slowed.times.max(1) - 1);
+                slowed.waits = if slowed.stopped { RUNS } else { stops };
+                (slowed.stopped, slowed.since) = (!slowed.stopped, Instant::now());
+                due.push((slowed.name.clone(), signal));
+            }
+        }
+        for (name, signal) in due {
+            self.each(&name, |node| node.signal(signal));
+        }
     }
 
     fn hold_down(&mut self, name: &str, begins: bool, signal: Signal) -> String {
