@@ -405,7 +405,11 @@ impl Training {
         codec(&self.job.gradient).is_some_and(|codec| codec.keeps_residual())
     }
 
-    fn commit_if_whole(&mut self, version: Version) -> Option<Command> {
+    pub(super) fn commit_if_whole(&mut self, version: Version) -> Option<Command> {
+        // Copies tell a new leader again of parts that were removed since, with their checkpoint.
+        if self.reading {
+            return None;
+        }
         let plan = self.plan.as_ref()?;
         let awaits_residuals = self.keeps_residuals() && !planted::is(Bug::ManifestFirst);
         let slots = awaits_residuals.then_some(self.job.virtual_workers);

@@ -143,26 +143,32 @@ impl Training {
     /// The store has been searched while the run goes on.
     pub(super) fn read_meanwhile(&mut self, opened: Opened) -> Vec<Command> {
         self.held_up = None;
-        let goes_on = matches!(self.phase, Phase::Assigning { .. } | Phase::Running { .. });
+        let goes_on = match &self.phase {
+            Phase::Assigning { .. } | Phase::Running { .. } => true,
+            Phase::Raising(assignment) => assignment.recovery == Recovery::Continue,
+            _ => false,
+        };
         if !std::mem::take(&mut self.reading) || !goes_on {
             return Vec::new();
         }
         let Opened { manifest, finished } = opened;
         let of_run = |manifest: &Manifest| manifest.run == self.run;
-        if let Some(finished) = finished.filter(|finished| finished.run == self.run) {
+        let raises = matches!(self.phase, Phase::Raising(_));
+        if let Some(finished) = finished.filter(|finished| finished.run == self.run && !raises) {
             let newest = manifest.filter(of_run).map(Box::new);
             let finished = Box::new(finished);
             self.phase = Phase::Confirming { finished: finished.clone(), newest };
             return vec![Command::Confirm(finished)];
         }
-        let read = manifest.as_ref().filter(|manifest| of_run(manifest)).map(|m| m.version);
+        let manifest = manifest.filter(of_run);
+        let read = manifest.as_ref().map(|manifest| manifest.version);
         self.resumed_from.get_or_insert(read.unwrap_or(self.rollback_to));
-        let known = self.checkpoint.as_ref().map(|known| known.version);
-        let newer = |manifest: &Manifest| known.is_none_or(|known| known < manifest.version);
-        if let Some(manifest) = manifest.filter(of_run).filter(newer) {
-            self.checkpoint = Some(manifest);
-            return self.after_checkpoint();
-        }
-        Vec::new()
+        self.checkpoint = manifest;
+        self.collected.retain(|&version, _| Some(version) > read);
+        let collected: Vec<Version> = self.collected.keys().copied().collect();
+        let mut commands: Vec<Command> =
+            collected.into_iter().filter_map(|version| self.commit_if_whole(version)).collect();
+        commands.extend(self.after_checkpoint());
+        commands
     }
 }

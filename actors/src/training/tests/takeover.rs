@@ -99,6 +99,36 @@ fn parts_that_were_reported_to_the_dead_leader_count_when_they_are_reported_agai
 }
 
 #[test]
+fn parts_of_a_checkpoint_that_was_removed_are_not_committed_by_a_successor() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.save(8);
+    world.save(12);
+    world.succeed();
+    for (process, life) in world.lives.clone() {
+        world.beat(process, life);
+    }
+    // The store is being searched.
+    world.inbox.retain(|command| !matches!(command, Command::Open(_)));
+    world.carry_out();
+    for version in [8, 12, 16] {
+        for (start, end) in [(0, 256), (256, 600)] {
+            world.report(version, PartContent::Parameters { start, end }, View(2)).unwrap();
+        }
+    }
+    let commits = |world: &World| {
+        let of = |command: &Command| match command {
+            Command::Commit(manifest) => Some(manifest.version.0),
+            _ => None,
+        };
+        world.inbox.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(commits(&world), [0; 0]);
+    let manifest = world.stored.clone();
+    world.inbox = world.training.opened(Opened { manifest, finished: None });
+    assert_eq!(commits(&world), [16]);
+}
+
+#[test]
 fn a_run_of_another_job_or_another_cut_leaves_nothing_to_take_over() {
     let world = World::with(CodecKind::None, 2, 1);
     let (job, config) = (world.training.job.clone(), world.training.config.clone());

@@ -11,14 +11,14 @@ use gradmesh::transport::TcpTransport;
 use gradmesh::wire::{self, Target};
 use gradmesh_actors::ids::{ShardId, Version, View};
 use gradmesh_actors::messages::{GetStatus, PullError, PullParameters};
-use gradmesh_actors::training::TrainingStatus;
+use gradmesh_actors::training::{Progress, TrainingStatus};
 use tokio::time::timeout;
 
 /// An answer on one machine takes less than a millisecond; a server that was killed gives none.
 const ANSWER_MAX: Duration = Duration::from_millis(50);
 
 pub(crate) struct Probe {
-    coordinator: Link,
+    coordinators: Vec<Link>,
     servers: Vec<Link>,
     shards: u32,
 }
@@ -32,15 +32,29 @@ impl Probe {
             Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default())
         };
         Self {
-            coordinator: of_role(Role::Coordinator).map(link).next().unwrap(),
+            coordinators: of_role(Role::Coordinator).map(link).collect(),
             servers: of_role(Role::Server).map(link).collect(),
             shards: config.servers.shards,
         }
     }
 
-    pub(crate) async fn status(&self) -> Option<TrainingStatus> {
+    /// What each coordinator says, in their order; none where one doesn't answer.
+    pub(crate) async fn statuses(&self) -> Vec<Option<TrainingStatus>> {
         let target = Target::new(wire::Role::Coordinator, 0);
-        timeout(ANSWER_MAX, self.coordinator.request(target, GetStatus {})).await.ok()?.ok()
+        let asked = self.coordinators.iter().map(|coordinator| async move {
+            timeout(ANSWER_MAX, coordinator.request(target, GetStatus {})).await.ok()?.ok()
+        });
+        join_all(asked).await
+    }
+
+    /// What the leader says, and its number.
+    pub(crate) async fn leader(&self) -> Option<(usize, TrainingStatus)> {
+        let leads = |(at, status): (usize, Option<TrainingStatus>)| {
+            let status = status?;
+            let follows = matches!(status.progress, Progress::Following { .. });
+            (!follows).then_some((at, status))
+        };
+        self.statuses().await.into_iter().enumerate().find_map(leads)
     }
 
     /// The version that each shard's primary has committed, where one answers. The server that was

@@ -10,9 +10,15 @@ use gradmesh::config::{Config, NodeConfig, Role};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-pub(crate) const SERVERS: usize = 3;
-/// Of `cluster.toml`'s job, 187 steps each: more than a kill and its recovery take.
-const EPOCHS_A_KILL: usize = 5;
+/// A shard a server, a process a node.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) coordinators: usize,
+    pub(crate) servers: usize,
+    pub(crate) replicas: usize,
+    pub(crate) workers: usize,
+}
+
 /// As `node up`.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 
@@ -29,10 +35,12 @@ struct Node {
 }
 
 /// The configuration of the cluster, and the file of the calm run.
-pub(crate) fn prepare(folder: &Path, kills: usize) -> (Config, PathBuf) {
+pub(crate) fn prepare(folder: &Path, epochs: usize, shape: Shape) -> (Config, PathBuf) {
     let sets = [
-        format!("job.epochs={}", EPOCHS_A_KILL * (kills + 2)),
-        format!("servers.shards={SERVERS}"),
+        format!("job.epochs={epochs}"),
+        format!("servers.shards={}", shape.servers),
+        format!("servers.replicas={}", shape.replicas),
+        format!("workers.count={}", shape.workers),
         format!("checkpoint.store={}", folder.join("checkpoints").display()),
         format!("coordination.store={}", folder.join("coordination").display()),
         format!("registry.store={}", folder.join("registry").display()),
@@ -49,9 +57,11 @@ pub(crate) fn prepare(folder: &Path, kills: usize) -> (Config, PathBuf) {
         let (address, roles) = (free_address(), roles.to_vec());
         config.nodes.push(NodeConfig { name, address, roles, listen: None });
     };
-    node("main".to_owned(), &[Role::Coordinator, Role::Registry, Role::Service]);
-    (0..SERVERS).for_each(|at| node(format!("ps-{at}"), &[Role::Server]));
-    (0..2).for_each(|at| node(format!("worker-{at}"), &[Role::Worker]));
+    for at in 0..shape.coordinators {
+        node(format!("main-{at}"), &[Role::Coordinator, Role::Registry]);
+    }
+    (0..shape.servers).for_each(|at| node(format!("ps-{at}"), &[Role::Server]));
+    (0..shape.workers).for_each(|at| node(format!("worker-{at}"), &[Role::Worker]));
     std::fs::write(folder.join("cluster.toml"), config.to_toml().unwrap()).unwrap();
     (config, calm_file)
 }
@@ -95,8 +105,7 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn kill(&mut self, server: usize) {
-        let name = format!("ps-{server}");
+    pub(crate) fn kill(&mut self, name: &str) {
         let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
         node.child.as_mut().unwrap().start_kill().unwrap();
     }
