@@ -1,9 +1,10 @@
 //! ParameterServer: one copy of one shard of the model.
 //!
 //! Connects a mailbox to a [`Shard`]; which gradient counts is decided in `shard.rs`, who must have
-//! a step before it counts in `replication.rs`. Requests that wait for a step are answered when it
-//! commits.
+//! a step before the next one is made in `replication.rs`. Requests that wait for a step are
+//! answered when it is applied.
 
+mod norms;
 mod replicating;
 mod restoring;
 mod saving;
@@ -14,8 +15,7 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{
-    Actor, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture,
-    SpawnHandle, Supervised,
+    Actor, AsyncContext, Context, Handler, Recipient, ResponseActFuture, SpawnHandle, Supervised,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
     AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FillShard, LinkError, NormError,
     NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed, Replicate,
-    ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard, Update, ask,
+    ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard, Update,
 };
 use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
@@ -84,12 +84,14 @@ pub struct ParameterServer {
     shard: Option<Shard>,
     followers: Followers,
     restoring: bool,
-    /// Pushes that wait, and for which step to be committed.
+    /// Pushes that wait, and for which step to be applied.
     waiting: BTreeMap<WorkerId, (Version, Owed<Result<Pushed, PushError>>)>,
     norms: Option<NormRounds>,
     norm_waiting: BTreeMap<ShardId, (Version, oneshot::Sender<Result<CombinedNorm, NormError>>)>,
     /// The request for the norm of the step in flight, or the word of the one before.
     combining: Option<SpawnHandle>,
+    /// The first shard of this view has heard what it may lack.
+    norms_told: bool,
     saving: usize,
     /// Newest parts that were written, and of which lineage.
     parts: Vec<(View, ReportPart)>,
@@ -125,6 +127,7 @@ impl ParameterServer {
             norms: None,
             norm_waiting: BTreeMap::new(),
             combining: None,
+            norms_told: false,
             saving: 0,
             parts: Vec::new(),
             reported: None,
@@ -145,6 +148,7 @@ impl ParameterServer {
         (self.view, self.first, self.leader) = (view, first, leader);
         self.duty = Some(duty.clone());
         self.stop_combining(ctx);
+        self.norms_told = false;
         let Duty::Primary { replicas, learners } = duty else { return self.step_down(&duty) };
         let Some(shard) = &mut self.shard else { return };
         shard.lead(view, !replicas.is_empty());
@@ -156,13 +160,13 @@ impl ParameterServer {
         let saved = if was_primary { None } else { shard.saved() };
         if self.copy.shard == ShardId(0) {
             let mut norms = NormRounds::new(shard.plan().shards.blocks());
-            if let Some((step, sum)) = shard.norm() {
+            for (step, sum) in shard.norms() {
                 // Its own sum is one that it can have.
                 let _ = norms.add(step, self.copy.shard, NormPart::Whole(sum));
             }
             self.norms = Some(norms);
         }
-        self.tell_norm(ctx);
+        self.tell_norms(ctx);
         self.report_parts(ctx);
         if let Some(save) = saved {
             self.save(save, ctx);
@@ -191,51 +195,14 @@ impl ParameterServer {
         }
     }
 
-    fn stop_combining(&mut self, ctx: &mut Context<Self>) {
-        if let Some(combining) = self.combining.take() {
-            ctx.cancel_future(combining);
-        }
-    }
-
     /// Applies a complete step, at once or when the global norm is known.
     fn complete(&mut self, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
         match shard.aggregate() {
             Err(overflow) => self.refuse(&overflow),
             Ok(Aggregated::Ready) => self.apply(None, ctx),
-            Ok(Aggregated::NeedsNorm(_)) => self.tell_norm(ctx),
+            Ok(Aggregated::NeedsNorm(_)) => self.tell_norms(ctx),
         }
-    }
-
-    /// Asks for the norm of the step in flight, or tells that of the step before to a first shard
-    /// that may have taken another one's place.
-    fn tell_norm(&mut self, ctx: &mut Context<Self>) {
-        let Some(shard) = &self.shard else { return };
-        // Of two steps only the later one can still be wanted.
-        let (step, part, asks) = match (shard.block_sums(), shard.norm()) {
-            (Some(sums), _) => (shard.version(), NormPart::Sums(sums), true),
-            (None, Some((step, sum))) if !planted::is(Bug::NormForgotten) => {
-                (step, NormPart::Whole(sum), false)
-            }
-            (None, _) => return,
-        };
-        let Some(norm) = self.links.norm.get(self.first.0 as usize).cloned() else { return };
-        let request = CombineNorm { step, shard: self.copy.shard, part };
-        self.stop_combining(ctx);
-        let view = self.view;
-        let answer = combine(norm, request).into_actor(self);
-        let combining = ctx.spawn(answer.map(move |sum, server, ctx| {
-            if asks && server.view == view && server.awaits_norm(step) {
-                server.apply(Some(sum), ctx);
-            }
-        }));
-        self.combining = Some(combining);
-    }
-
-    /// A rollback may have come between.
-    fn awaits_norm(&self, step: Version) -> bool {
-        let awaits = |shard: &Shard| shard.version() == step && shard.block_sums().is_some();
-        self.is_primary() && self.shard.as_ref().is_some_and(awaits)
     }
 
     fn apply(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
@@ -249,8 +216,23 @@ impl ParameterServer {
         } else {
             self.followers.push(&update);
         }
-        self.settle(ctx);
+        // To the replicas first: the step after this one waits for them.
         self.follow_up(ctx);
+        self.answer_applied();
+        self.settle(ctx);
+    }
+
+    fn answer_applied(&mut self) {
+        let Some(shard) = &mut self.shard else { return };
+        let applied = shard.applied();
+        for (worker, (step, waiting)) in std::mem::take(&mut self.waiting) {
+            if step.0 >= applied {
+                self.waiting.insert(worker, (step, waiting));
+                continue;
+            }
+            let Parameters { version, values } = shard.at_or_newest(step.next());
+            waiting.answer(Ok(Pushed { version, values }));
+        }
     }
 
     /// Commits what everyone has who must have it, and goes on with the next step where it is
@@ -275,15 +257,6 @@ impl ParameterServer {
             target: COMMITS, shard = self.copy.shard.0, server = self.copy.server.0,
             view = shard.view().0, version = shard.version().0, digest = shard.digest()
         );
-        let applied = shard.applied();
-        for (worker, (step, waiting)) in std::mem::take(&mut self.waiting) {
-            if step.0 >= applied {
-                self.waiting.insert(worker, (step, waiting));
-                continue;
-            }
-            let Parameters { version, values } = shard.newest();
-            waiting.answer(Ok(Pushed { version, values }));
-        }
         if let Some(save) = save {
             self.save(save, ctx);
         }
@@ -410,13 +383,13 @@ impl Handler<PushGradient> for ParameterServer {
         match shard.accept(&push) {
             Err(refused) => Later::now(Err(refused)),
             Ok(Accepted::Applied) => {
-                let Parameters { version, values } = shard.newest();
+                let Parameters { version, values } = shard.at_or_newest(push.step.next());
                 Later::now(Ok(Pushed { version, values }))
             }
             Ok(Accepted::Waiting)
                 if planted::is(Bug::EarlyReply) && self.waiting.contains_key(&push.worker) =>
             {
-                let Parameters { version, values } = shard.newest();
+                let Parameters { version, values } = shard.at_or_newest(push.step.next());
                 Later::now(Ok(Pushed { version, values }))
             }
             Ok(accepted) => {
@@ -445,57 +418,6 @@ impl Handler<PullParameters> for ParameterServer {
         match &mut self.shard {
             Some(shard) if is_primary => shard.pull(&pull),
             _ => Err(PullError::NotReady(self.copy.shard)),
-        }
-    }
-}
-
-impl Handler<CombineNorm> for ParameterServer {
-    type Result = ResponseFuture<Result<CombinedNorm, NormError>>;
-
-    fn handle(&mut self, combine: CombineNorm, _ctx: &mut Self::Context) -> Self::Result {
-        let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
-        let Some(norms) = &mut self.norms else { return done(Err(NormError::NotReady)) };
-        let CombineNorm { step, shard, part } = combine;
-        let sum = match norms.add(step, shard, part) {
-            Ok(sum) => sum,
-            Err(refused) => return done(Err(refused)),
-        };
-        if let Some(sum_of_squares) = sum {
-            let combined = CombinedNorm { sum_of_squares };
-            let of_step = |(of, _): &(Version, _)| *of == step;
-            let due: Vec<ShardId> = self
-                .norm_waiting
-                .iter()
-                .filter(|(_, waiting)| of_step(waiting))
-                .map(|(shard, _)| *shard)
-                .collect();
-            for shard in due {
-                if let Some((_, waiting)) = self.norm_waiting.remove(&shard) {
-                    let _ = waiting.send(Ok(combined));
-                }
-            }
-            return done(Ok(combined));
-        }
-        let (answer, answered) = oneshot::channel();
-        if let Some((_, earlier)) = self.norm_waiting.insert(shard, (step, answer)) {
-            let _ = earlier.send(Err(NormError::Superseded));
-        }
-        Box::pin(async move { answered.await.unwrap_or(Err(NormError::Link(LinkError::Closed))) })
-    }
-}
-
-/// Asks for the norm until it is there. Ends with the actor, or is ignored after a rollback.
-async fn combine(norm: Recipient<CombineNorm>, request: CombineNorm) -> f64 {
-    loop {
-        match ask(&norm, request.clone(), ANSWER_MAX).await {
-            Ok(combined) => return combined.sum_of_squares,
-            Err(_) if planted::is(Bug::OwnNorm) => {
-                return match request.part {
-                    NormPart::Sums(sums) => sums.iter().sum(),
-                    NormPart::Whole(sum) => sum,
-                };
-            }
-            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
         }
     }
 }

@@ -73,6 +73,12 @@ pub enum Bug {
     NormForgotten,
     /// A worker goes on from residuals of another version than its parameters.
     ResidualsUnchecked,
+    /// Residuals are saved for a version that its worker has come by again.
+    LaterResidualsSaved,
+    /// A step is applied before its replica has the one before.
+    TwoAhead,
+    /// A copy counts as in sync before it has the versions that others may need.
+    WindowUnfilled,
     /// An entry of the registry's log is put whether there is one or not.
     EntryOverwritten,
     /// A publication that lost its entry is tried again without a look for its run.
@@ -82,7 +88,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -116,6 +122,9 @@ impl Bug {
         Self::ReportsUnreplicated,
         Self::NormForgotten,
         Self::ResidualsUnchecked,
+        Self::LaterResidualsSaved,
+        Self::TwoAhead,
+        Self::WindowUnfilled,
         Self::EntryOverwritten,
         Self::RunUnseen,
         Self::StaleCatalog,

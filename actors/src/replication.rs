@@ -2,7 +2,7 @@
 //!
 //! A plain queue a follower, one request under way at a time: updates reach a copy in their order.
 //! A learner that has caught up counts for commits at once, before anyone is told of it: whoever
-//! makes it the next primary then finds in it all that was ever seen.
+//! makes it the next primary then finds in it all that was ever committed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::ids::ServerId;
 use crate::messages::Update;
 use crate::planted::{self, Bug};
+use crate::shard::EARLIER_KEPT;
 
 /// Updates that wait for a copy that is being filled. Then commits wait for it, so that a fill that
 /// is slower than the steps ends all the same, and memory stays bounded: each is a gradient.
@@ -114,8 +115,10 @@ impl Followers {
         follower.under_way = false;
         follower.applied = Some(applied);
         follower.queue.retain(|update| update.step.0 >= applied);
-        // One that was just filled has no version before its newest, which somebody may need yet.
-        if follower.learner && applied > follower.filled_at && applied.saturating_add(1) >= ours {
+        // One that was just filled has no versions before its newest, which somebody may need yet.
+        let keeps_enough = applied >= follower.filled_at.saturating_add(EARLIER_KEPT as u64)
+            || planted::is(Bug::WindowUnfilled);
+        if follower.learner && keeps_enough && applied.saturating_add(1) >= ours {
             follower.required = true;
         }
     }

@@ -1,12 +1,14 @@
 //! One copy of a shard: a range of the parameters, the step that is being summed, and the update.
 //!
-//! Which gradient counts is decided here and nowhere else. What is applied is not yet seen: a
-//! primary answers with a version when its replicas have it too.
+//! Which gradient counts is decided here and nowhere else. What is applied may be seen at once, but
+//! nothing is applied on top of it before the replicas have it too: then it is committed. So the
+//! workers compute while a step is on its way to the replicas; should it be lost with its primary,
+//! they send the same gradients again, and the same bits come of them.
 
 mod follow;
 mod pushes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,6 +29,11 @@ use crate::reduction::Reduction;
 /// Target of the event of each applied step. Only who listens to it, as the failure simulation
 /// does, pays for its digest.
 pub const COMMITS: &str = "gradmesh::commits";
+
+/// Versions before the newest that a copy keeps. Another shard's newest may have been lost while it
+/// was not committed; then workers start again from what that one's replica has, and by then this
+/// one can be two steps further.
+pub const EARLIER_KEPT: usize = 2;
 
 /// A shard's state at one version, as it was initialised or read from a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +64,8 @@ pub struct Shard {
     /// Updates that everyone has who must have them.
     committed: u64,
     current: Values,
-    /// The version before: a worker that lost a race with a dying one computes on it again.
-    previous: Option<Values>,
+    /// The versions before, newest first: at most [`EARLIER_KEPT`].
+    earlier: VecDeque<Values>,
     state: Vec<Vec<f32>>,
     reduction: Reduction,
     reports: BTreeMap<Slot, SlotReport>,
@@ -70,16 +77,17 @@ pub struct Shard {
     bytes: BytesMoved,
     /// The newest update, for a copy that lacks it.
     last: Option<Arc<Update>>,
-    /// The whole sum of squares of the newest step that has one.
-    norm: Option<(Version, f64)>,
+    /// The whole sums of squares of the newest steps that have one, newest last: of as many as
+    /// there are earlier versions, which another shard may have to make again.
+    norms: VecDeque<(Version, f64)>,
 }
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
-    /// Answer when the step is committed.
+    /// Answer when the step is applied.
     Waiting,
-    /// The step had been committed: answer now.
+    /// The step had been applied: answer now.
     Applied,
     /// This push completed the sum: [`Shard::aggregate`] is next.
     Complete,
@@ -128,7 +136,7 @@ impl Shard {
             version: state.version,
             committed: state.version.0 + u64::from(state.ledger.closed && id == ShardId(0)),
             current: Arc::new(state.parameters),
-            previous: None,
+            earlier: VecDeque::with_capacity(EARLIER_KEPT + 1),
             state: state.optimizer,
             reduction,
             reports: BTreeMap::new(),
@@ -137,7 +145,7 @@ impl Shard {
             ledger: state.ledger,
             bytes: BytesMoved::default(),
             last: None,
-            norm: None,
+            norms: VecDeque::with_capacity(EARLIER_KEPT + 1),
             plan,
         }
     }
@@ -164,7 +172,7 @@ impl Shard {
         self.version.0 + u64::from(self.ledger.closed && self.is_first())
     }
 
-    /// The newest version that may be seen.
+    /// The newest version that every copy has which may be the next primary.
     pub fn committed(&self) -> Version {
         Version(self.committed.min(self.version.0))
     }
@@ -174,9 +182,9 @@ impl Shard {
         self.committed == self.applied()
     }
 
-    /// The sum of squares of the newest step that had one.
-    pub fn norm(&self) -> Option<(Version, f64)> {
-        self.norm
+    /// The sums of squares of the newest steps that had one, in their order.
+    pub fn norms(&self) -> impl Iterator<Item = (Version, f64)> + use<> {
+        self.norms.clone().into_iter()
     }
 
     pub fn bytes(&self) -> BytesMoved {
@@ -197,15 +205,21 @@ impl Shard {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// The newest parameters that may be seen, as a reply.
-    pub fn newest(&mut self) -> Parameters {
-        let version = self.committed();
-        let values = match &self.previous {
-            Some(previous) if version < self.version => previous,
-            _ => &self.current,
+    /// The parameters of this version if they are here, else the newest; as a reply.
+    pub fn at_or_newest(&mut self, version: Version) -> Parameters {
+        let (version, values) = match self.at(version) {
+            Some(values) => (version, Arc::clone(values)),
+            None => (self.version, Arc::clone(&self.current)),
         };
         self.bytes.pulled += size_of_val(values.as_slice()) as u64;
-        Parameters { version, values: Arc::clone(values) }
+        Parameters { version, values }
+    }
+
+    fn at(&self, version: Version) -> Option<&Values> {
+        match self.version.0.checked_sub(version.0)? {
+            0 => Some(&self.current),
+            back => self.earlier.get(usize::try_from(back).ok()? - 1),
+        }
     }
 
     /// # Errors
@@ -217,17 +231,10 @@ impl Shard {
         if pull.view < self.view {
             return Err(PullError::StaleView { got: pull.view, current: self.view });
         }
-        let newest = self.committed();
-        let wanted = pull.version.unwrap_or(newest);
-        if wanted == newest {
-            return Ok(self.newest());
-        }
-        match &self.previous {
-            Some(values) if wanted.comes_before(self.version) => {
-                self.bytes.pulled += size_of_val(values.as_slice()) as u64;
-                Ok(Parameters { version: wanted, values: Arc::clone(values) })
-            }
-            _ => Err(PullError::OutOfWindow { wanted, version: newest }),
+        let version = self.version;
+        match pull.version.filter(|wanted| self.at(*wanted).is_none()) {
+            Some(wanted) => Err(PullError::OutOfWindow { wanted, version }),
+            None => Ok(self.at_or_newest(pull.version.unwrap_or(version))),
         }
     }
 
@@ -261,7 +268,7 @@ impl Shard {
         Ok(sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm))
     }
 
-    /// Applies the step, and returns it for the other copies. Nobody sees the next version before
+    /// Applies the step, and returns it for the other copies. The next one is complete only after
     /// [`Shard::commit`].
     ///
     /// # Errors
@@ -291,7 +298,7 @@ impl Shard {
         Ok(update)
     }
 
-    /// Whoever must have what is applied has it: it may be seen. Returns what must be saved.
+    /// Whoever must have what is applied has it. Returns what must be saved.
     pub fn commit(&mut self) -> Option<Save> {
         self.committed = self.applied();
         self.save()
@@ -309,14 +316,18 @@ impl Shard {
                 self.check_finite(&format!("{name} values of the optimizer"), values)?;
             }
             self.state = state;
-            self.previous = Some(std::mem::replace(&mut self.current, Arc::new(next)));
+            self.earlier.push_front(std::mem::replace(&mut self.current, Arc::new(next)));
+            self.earlier.truncate(EARLIER_KEPT);
             self.version = self.version.next();
         }
         if self.is_first() {
             let reports = update.reports.iter().map(|report| (report.slot, *report)).collect();
             self.ledger.commit(&self.plan, step, &reports);
         }
-        self.norm = update.sum_of_squares.map(|sum| (step, sum)).or(self.norm);
+        self.norms.extend(update.sum_of_squares.map(|sum| (step, sum)));
+        if self.norms.len() > EARLIER_KEPT {
+            self.norms.pop_front();
+        }
         self.last = Some(Arc::clone(update));
         self.forget_step();
         Ok(())

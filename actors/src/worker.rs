@@ -3,6 +3,7 @@
 //! Connects a mailbox to [`SlotWork`]. One thing is under way at a time: a pull, a load of
 //! residuals, or the exchange of one step with all shards; a new lease drops it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ use crate::stealing::Stopwatch;
 
 /// Parts that are remembered for the next coordinator, as a ParameterServer's are.
 const PARTS_KEPT: usize = 3;
+/// Steps whose gradients are kept where they can't be computed again: one that is exchanged, and
+/// the one before, which a shard loses with its primary if it was not committed.
+const COMPUTED_KEPT: usize = 2;
 /// Before a part is reported to a coordinator that could not be told.
 const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -68,9 +72,9 @@ pub struct Worker {
     links: WorkerLinks,
     lease: Option<LeaseSlots>,
     work: Option<SlotWork>,
-    /// What was computed last, and on which version, until a later version is here: a step is
-    /// computed once, for residuals go on with it.
-    computed: Option<(Version, StepWork)>,
+    /// What was computed last, and on which versions, newest first: a step is computed once, for
+    /// residuals go on with it. At most [`COMPUTED_KEPT`].
+    computed: VecDeque<(Version, StepWork)>,
     /// The version that the residuals in `work` are of.
     residuals_of: Version,
     /// Newest residuals that were written, and of which lineage.
@@ -107,7 +111,7 @@ impl Worker {
             links,
             lease: None,
             work: None,
-            computed: None,
+            computed: VecDeque::new(),
             residuals_of: Version(0),
             parts: Vec::new(),
             residuals_due: None,
@@ -224,8 +228,7 @@ impl Worker {
     ) {
         let Some(work) = &mut self.work else { return };
         let last = work.plan().last_version();
-        let again = matches!(&self.computed, Some((of, _)) if *of == version);
-        if !again {
+        if !self.computed.iter().any(|(of, _)| *of == version) {
             let stale = work.keeps_residuals() && self.residuals_of != version;
             if stale && !planted::is(Bug::ResidualsUnchecked) && !planted::is(Bug::ComputesAgain) {
                 let (kind, of) = (FailureKind::Residuals, self.residuals_of);
@@ -235,14 +238,18 @@ impl Worker {
             let began = self.began.elapsed();
             match work.compute(version, parameters) {
                 Ok(computed) => {
+                    // Without residuals an earlier one can be computed again.
+                    let kept = if work.keeps_residuals() { COMPUTED_KEPT } else { 1 };
                     self.measured(&lease, began, ctx);
-                    self.computed = Some((version, computed));
+                    self.computed.push_front((version, computed));
+                    self.computed.truncate(kept);
                     self.residuals_of = version.next();
                 }
                 Err(error) => return self.fail(lease.view, error.to_string(), ctx),
             }
         }
-        let Some((_, computed)) = &self.computed else { return };
+        let computed = self.computed.iter().find(|(of, _)| *of == version);
+        let Some((_, computed)) = computed else { return };
         let pushes = pushes(self.id, &lease, version, computed);
         let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
         let receivers: Vec<_> = receivers.collect();
@@ -321,6 +328,10 @@ impl Worker {
         if !work.keeps_residuals() || !is_saved(version, lease.checkpoint_every, last) {
             return;
         }
+        // It came by here before, and then a shard lost its newest version.
+        if self.residuals_of != version && !planted::is(Bug::LaterResidualsSaved) {
+            return;
+        }
         let residuals = work.residuals();
         let slots = residuals.iter().map(|(slot, _)| *slot).collect();
         let tensors =
@@ -368,7 +379,7 @@ impl Worker {
             Halt::Resync => {
                 self.parameters = None;
                 if planted::is(Bug::ComputesAgain) {
-                    self.computed = None;
+                    self.computed.clear();
                 }
                 ctx.notify(Proceed(lease.view));
             }
@@ -431,12 +442,12 @@ impl Handler<LeaseSlots> for Worker {
         }
         let held = self.lease.as_ref();
         if held.is_none_or(|held| held.slots != lease.slots) {
-            self.computed = None;
+            self.computed.clear();
         }
         if held.is_none_or(|held| held.lineage != lease.lineage) {
             let version = lease.rolled_back_to;
             self.parameters = None;
-            self.computed = None;
+            self.computed.clear();
             self.residuals_of = version;
             // Residuals of slots that stay here are of steps that didn't happen.
             if !(version == Version(0) && planted::is(Bug::ResidualsKept)) {

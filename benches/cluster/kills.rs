@@ -47,7 +47,8 @@ pub(crate) async fn server(
     loop {
         cluster.look();
         let (leader, versions) = tokio::join!(probe.leader(), probe.versions(Some(server)));
-        let next = versions.iter().all(|version| version.is_some_and(|version| version > base));
+        // A step that is shown is committed before the next one is.
+        let next = versions.iter().all(|of| of.is_some_and(|of| of > base.next()));
         note(&mut seen.committed, killed, next);
         if let Some((_, status)) = leader {
             note(&mut seen.detected, killed, status.lost > before.lost);

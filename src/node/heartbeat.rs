@@ -44,7 +44,8 @@ impl Pulse {
             let now_wanted = match answer {
                 None => true,
                 Some(Ok(HeartbeatAck { offer_wanted: wanted, .. })) => {
-                    wanted && !std::mem::replace(&mut offer_wanted, wanted)
+                    let before = std::mem::replace(&mut offer_wanted, wanted);
+                    wanted && !before
                 }
                 Some(Err(HeartbeatError::NotLeading)) => {
                     offer_wanted = false;

@@ -62,19 +62,21 @@ fn a_learner_without_state_is_filled_and_sent_what_came_meanwhile() {
 }
 
 #[test]
-fn a_learner_counts_after_one_step_of_its_own_and_is_then_waited_for() {
+fn a_learner_counts_after_two_steps_of_its_own_and_is_then_waited_for() {
     let mut followers = Followers::new(&[], &[LEARNER], 5, None);
     followers.due();
     followers.filling(LEARNER, 5);
     followers.answered(LEARNER, 5, 5);
-    // It has no version before this one.
-    assert_eq!(followers.synced(5), []);
-    assert!(followers.have(6), "nobody waits for it yet");
-    followers.push(&update(5));
-    followers.answered(LEARNER, 6, 6);
-    assert_eq!(followers.synced(6), [LEARNER]);
-    assert!(!followers.have(7));
-    assert_eq!(followers.synced(7), [], "it lacks what was committed");
+    // It lacks the versions before, which a worker may need.
+    for step in [5, 6] {
+        assert_eq!(followers.synced(step), []);
+        assert!(followers.have(step + 1), "nobody waits for it yet");
+        followers.push(&update(step));
+        followers.answered(LEARNER, step + 1, step + 1);
+    }
+    assert_eq!(followers.synced(7), [LEARNER]);
+    assert!(!followers.have(8));
+    assert_eq!(followers.synced(8), [], "it lacks what was committed");
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Shard {
     }
 
     /// From now on this copy is the primary of `view`. Where others have to be in sync, the newest
-    /// update counts when they have it: the primary before may have died on the way.
+    /// update is committed when they have it: the primary before may have died on the way.
     pub fn lead(&mut self, view: View, has_followers: bool) {
         self.view = self.view.max(view);
         if has_followers && self.last.is_some() {

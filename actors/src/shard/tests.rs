@@ -113,13 +113,17 @@ fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRo
     shards.iter_mut().for_each(|shard| drop(shard.finish(sum).unwrap()));
 }
 
+fn newest(shard: &mut Shard) -> Parameters {
+    shard.at_or_newest(shard.version())
+}
+
 /// The bits of all shards after some steps, one shard after another.
 fn trained(job: JobSpec, count: u32, steps: u64) -> Vec<u32> {
     let plan = plan(job, count);
     let mut shards = shards_at(&plan, 0);
     let mut rounds = norm_rounds(&plan);
     (0..steps).for_each(|step| run_step(&mut shards, &plan, step, &mut rounds));
-    shards.iter_mut().flat_map(|shard| shard.newest().values.to_vec()).map(f32::to_bits).collect()
+    shards.iter_mut().flat_map(|shard| newest(shard).values.to_vec()).map(f32::to_bits).collect()
 }
 
 /// The push is refused, and the step then ends as if it had never come.
@@ -129,7 +133,7 @@ fn check_refused(mut shard: Shard, refused: &PushGradient, matches: impl Fn(&Pus
     let plan = Arc::clone(&shard.plan);
     let mut rounds = norm_rounds(&plan);
     run_step(std::slice::from_mut(&mut shard), &plan, 0, &mut rounds);
-    let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
+    let bits: Vec<u32> = newest(&mut shard).values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(plan.offer.job.clone(), 1, 1));
     assert_eq!(shard.ledger.rows, 4 * ROWS);
 }
@@ -146,7 +150,7 @@ fn a_push_that_comes_twice_counts_once() {
     shard.finish(None).unwrap();
     assert_eq!(shard.accept(&push(&plan, 0, 0, 2..4)), Ok(Accepted::Applied));
     assert_eq!(shard.version(), Version(1));
-    let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
+    let bits: Vec<u32> = newest(&mut shard).values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(job(), 1, 1));
 }
 
@@ -160,7 +164,7 @@ fn a_push_that_comes_again_while_the_norm_is_awaited_changes_nothing() {
     let Ok(Aggregated::NeedsNorm(sums)) = shard.aggregate() else { panic!("no norm wanted") };
     assert_eq!(shard.accept(&push(&plan, 0, 0, 0..4)), Ok(Accepted::Waiting));
     shard.finish(Some(sums.iter().sum())).unwrap();
-    let bits: Vec<u32> = shard.newest().values.iter().map(|value| value.to_bits()).collect();
+    let bits: Vec<u32> = newest(&mut shard).values.iter().map(|value| value.to_bits()).collect();
     assert_eq!(bits, trained(job, 1, 1));
 }
 
@@ -285,22 +289,24 @@ fn parts_stay_when_the_view_rises_and_pushes_of_the_view_before_are_refused() {
 }
 
 #[test]
-fn the_newest_version_and_the_one_before_can_be_pulled() {
+fn the_newest_version_and_the_two_before_can_be_pulled() {
     let plan = plan(job(), 1);
     let mut shards = shards_at(&plan, 0);
-    let first = shards[0].newest();
-    (0..2).for_each(|step| run_step(&mut shards, &plan, step, &mut norm_rounds(&plan)));
+    run_step(&mut shards, &plan, 0, &mut norm_rounds(&plan));
+    let first = newest(&mut shards[0]);
+    (1..4).for_each(|step| run_step(&mut shards, &plan, step, &mut norm_rounds(&plan)));
     let shard = &mut shards[0];
     let mut pull = |version: Option<u64>| {
         let version = version.map(Version);
         shard.pull(&PullParameters { view: View(1), shard: ShardId(0), version })
     };
-    assert_eq!(pull(None).unwrap().version, Version(2));
-    let previous = pull(Some(1)).unwrap();
-    assert_eq!(previous.version, Version(1));
-    assert_ne!(previous.values, first.values);
-    for gone in [0, 3] {
-        let (wanted, version) = (Version(gone), Version(2));
+    assert_eq!(pull(None).unwrap().version, Version(4));
+    let [three, two] = [3, 2].map(|version| pull(Some(version)).unwrap());
+    assert_eq!([three.version, two.version], [Version(3), Version(2)]);
+    assert_ne!(three.values, two.values);
+    assert_ne!(two.values, first.values);
+    for gone in [1, 5] {
+        let (wanted, version) = (Version(gone), Version(4));
         assert_eq!(pull(Some(gone)), Err(PullError::OutOfWindow { wanted, version }));
     }
 }
@@ -364,14 +370,14 @@ fn no_value_of_the_mean_gradient_passes_the_clip() {
     clipped.gradient.clip_value = 0.25;
     clipped.optimizer.learning_rate = 1.0;
     let mut shard = one(clipped);
-    let before = shard.newest().values;
+    let before = newest(&mut shard).values;
     let plan = Arc::clone(&shard.plan);
     let push = push(&plan, 0, 0, 0..4);
     let huge = Payload::Dense(Arc::new(vec![1e6; 600]));
     shard.accept(&PushGradient { payload: vec![huge; 4], ..push }).unwrap();
     shard.aggregate().unwrap();
     shard.finish(None).unwrap();
-    let after = shard.newest().values;
+    let after = newest(&mut shard).values;
     assert!(before.iter().zip(after.iter()).all(|(old, new)| *new == old - 0.25));
 }
 
@@ -386,7 +392,7 @@ fn versions_at_the_interval_are_saved_with_their_range() {
         let Range { start, end } = plan.shards.range(ShardId(id));
         assert_eq!(save.content, PartContent::Parameters { start, end });
         assert_eq!(save.version, Version(4));
-        assert_eq!(save.tensors[0], ("parameters".to_owned(), shard.newest().values));
+        assert_eq!(save.tensors[0], ("parameters".to_owned(), newest(shard).values));
     }
 }
 

@@ -62,38 +62,58 @@ fn a_step_that_comes_twice_is_applied_once_and_one_ahead_not_at_all() {
 }
 
 #[test]
-fn what_is_applied_and_not_committed_is_seen_by_nobody() {
+fn what_is_applied_is_seen_and_the_next_step_waits_until_it_is_committed() {
     let (mut primary, _) = pair();
-    let before = primary.newest();
     step(&mut primary);
     let plan = Arc::clone(&primary.plan);
-    assert_eq!(primary.newest(), before);
-    assert_eq!(primary.accept(&push(&plan, 0, 0, 0..2)), Ok(Accepted::Waiting));
-    let pull = PullParameters { view: View(1), shard: ShardId(0), version: Some(Version(1)) };
-    assert!(matches!(primary.pull(&pull), Err(PullError::OutOfWindow { .. })));
-    // Somebody saw it elsewhere, in a view before: its push waits for the commit.
+    assert_eq!(newest(&mut primary).version, Version(1));
+    assert_eq!(primary.committed(), Version(0));
+    assert_eq!(primary.accept(&push(&plan, 0, 0, 0..2)), Ok(Accepted::Applied));
+    assert_eq!(primary.at_or_newest(Version(0)).version, Version(0));
     assert_eq!(primary.accept(&push(&plan, 0, 1, 0..4)), Ok(Accepted::Waiting));
     assert!(!primary.is_complete());
     primary.commit();
     assert!(primary.is_complete());
-    assert_eq!(primary.newest().version, Version(1));
-    assert_eq!(primary.accept(&push(&plan, 0, 0, 0..2)), Ok(Accepted::Applied));
 }
 
 #[test]
-fn a_promoted_copy_shows_its_newest_step_when_the_others_have_it() {
+fn a_promoted_copy_goes_on_when_the_others_have_its_newest_step() {
     let (mut primary, mut replica) = pair();
     let update = step(&mut primary);
     replica.follow(TO, &update).unwrap();
     replica.lead(View(2), true);
-    assert_eq!(replica.newest().version, Version(0));
+    let plan = Arc::clone(&replica.plan);
+    let next = PushGradient { view: View(2), ..push(&plan, 0, 1, 0..4) };
+    assert_eq!(replica.accept(&next), Ok(Accepted::Waiting));
     replica.commit();
-    assert_eq!(replica.newest().version, Version(1));
+    assert!(replica.is_complete());
     // Alone it needs nobody.
     let (_, mut alone) = pair();
     alone.follow(TO, &update).unwrap();
     alone.lead(View(2), false);
-    assert_eq!(alone.newest().version, Version(1));
+    assert_eq!(alone.accept(&next), Ok(Accepted::Complete));
+}
+
+/// The newest step was seen, and is lost with its primary: whoever computed on it starts again from
+/// the replica, which makes the same bits of the same gradients.
+#[test]
+fn a_step_that_was_lost_before_it_was_committed_is_made_again() {
+    let (mut primary, mut replica) = pair();
+    let first = step(&mut primary);
+    replica.follow(TO, &first).unwrap();
+    primary.commit();
+    step(&mut primary);
+    let seen = newest(&mut primary);
+    replica.lead(View(2), false);
+    let plan = Arc::clone(&replica.plan);
+    let ahead = PushGradient { view: View(2), ..push(&plan, 0, 2, 0..4) };
+    let refused = replica.accept(&ahead);
+    assert_eq!(refused, Err(PushError::OutOfWindow { got: Version(2), version: Version(1) }));
+    let again = PushGradient { view: View(2), ..push(&plan, 0, 1, 0..4) };
+    replica.accept(&again).unwrap();
+    replica.aggregate().unwrap();
+    replica.apply(None).unwrap();
+    assert_eq!(newest(&mut replica), seen);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn check_overflowed(shard: &mut Shard, before: &Parameters, overflow: &PushError
     assert!(text.contains(what) && text.contains("parameter 0 (tensor \"w\")"), "{text}");
     assert!(text.contains("shard-0 at version 17"), "{text}");
     assert!(text.ends_with("or set job.gradient.clip_norm"), "{text}");
-    assert_eq!(shard.newest(), *before);
+    assert_eq!(newest(shard), *before);
     assert_eq!(shard.ledger().unwrap(), &Ledger::default());
     let again = push(&Arc::clone(&shard.plan), 0, 17, 0..4);
     assert_eq!(shard.accept(&again).as_ref(), Err(overflow));
@@ -29,7 +29,7 @@ fn finite_parts_whose_sum_is_not_are_no_step() {
         let mut job = job();
         job.gradient.clip_value = clip_value;
         let mut shard = shards_at(&plan(job, 1), 17).remove(0);
-        let before = shard.newest();
+        let before = newest(&mut shard);
         fill(&mut shard, 17, f32::MAX / 2.0);
         let overflow = shard.aggregate().unwrap_err();
         check_overflowed(&mut shard, &before, &overflow, "sums of gradients");
@@ -41,7 +41,7 @@ fn an_update_whose_parameters_are_not_finite_is_no_step() {
     let mut job = job();
     job.optimizer.learning_rate = 1e30;
     let mut shard = shards_at(&plan(job, 1), 17).remove(0);
-    let before = shard.newest();
+    let before = newest(&mut shard);
     fill(&mut shard, 17, 1e30);
     shard.aggregate().unwrap();
     let overflow = shard.finish(None).unwrap_err();
@@ -55,7 +55,7 @@ fn an_update_whose_optimizer_state_is_not_finite_is_no_step() {
     job.optimizer.kind = OptimizerKind::Adam;
     let mut shard = shards_at(&plan(job, 1), 17).remove(0);
     shard.state = vec![vec![0.0; 600]; 2];
-    let before = shard.newest();
+    let before = newest(&mut shard);
     fill(&mut shard, 17, 1e30);
     shard.aggregate().unwrap();
     let overflow = shard.finish(None).unwrap_err();
