@@ -15,14 +15,15 @@ use crate::network::{HOSTS, Network, address};
 
 /// Far beyond what anything takes on a busy machine.
 const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Of a host's own, where nobody listens.
+const NOWHERE: &str = "127.0.0.1";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_node");
 
 /// State at the servers: whatever is lost or counted twice changes the digest. Some thousand steps, so
 /// that a partition has a middle. No norm over all shards: a primary that is cut off then holds a
 /// step that only its replica has not acknowledged.
-const SETS: [&str; 7] = [
+const SETS: [&str; 6] = [
     "job.epochs=150",
-    "servers.replicas=1",
     "checkpoint.every_steps=50",
     "job.optimizer.kind=momentum",
     "job.virtual_workers=6",
@@ -80,8 +81,11 @@ pub(crate) fn calm_digest() -> &'static str {
 /// `members`: hosts with a server and a worker, a shard for each.
 fn node(mut command: Command, config: &Path, members: usize) -> Command {
     command.arg("--config").arg(config).args(SETS.iter().flat_map(|set| ["--set", set]));
-    for key in ["servers.shards", "workers.count"] {
-        command.arg("--set").arg(format!("{key}={members}"));
+    let replicas = usize::from(members > 1);
+    let counts =
+        [("servers.shards", members), ("workers.count", members), ("servers.replicas", replicas)];
+    for (key, count) in counts {
+        command.arg("--set").arg(format!("{key}={count}"));
     }
     command.env_remove("GRADMESH_LOG");
     command
@@ -98,13 +102,17 @@ fn configuration(folder: &Path, nodes: &[(String, u8)], setup: Setup) -> PathBuf
     for ((name, host), port) in nodes.iter().zip(7001..) {
         let (role, _) = name.split_once('-').unwrap();
         let roles = match role {
-            "main" if setup.coordinators.contains(host) => r#"["coordinator", "registry"]"#,
-            "main" => r#"["registry"]"#,
+            "main" => r#"["coordinator", "registry"]"#,
             role => &format!("[\"{role}\"]"),
         };
-        let address = format!("{}:{port}", address(*host));
-        write!(text, "\n[[nodes]]\nname = \"{name}\"\naddress = \"{address}\"\nroles = {roles}\n")
-            .unwrap();
+        // Who is not to be asked can't be reached.
+        let hidden = role == "main" && !setup.coordinators.contains(host);
+        let at = if hidden { NOWHERE.to_owned() } else { address(*host) };
+        write!(
+            text,
+            "\n[[nodes]]\nname = \"{name}\"\naddress = \"{at}:{port}\"\nroles = {roles}\n"
+        )
+        .unwrap();
     }
     let file = match setup.coordinators {
         [host] => format!("by-{host}.toml"),

@@ -122,3 +122,28 @@ fn a_leader_that_reaches_the_shared_folder_and_a_server_goes_on_without_the_othe
     cluster.wait_until(leader, "whole cluster again", is_whole);
     assert_eq!(cluster.digest(), calm);
 }
+
+/// Server and worker are on the third host: the folder would let the leader lead for ever.
+#[test]
+fn a_leader_that_reaches_the_shared_folder_alone_gives_way_and_follows_when_it_is_back() {
+    let Some(network) = Network::new() else { return };
+    let calm = calm_digest();
+    let two = Setup { coordinators: &[1, 2], members: &[3], store: Store::Folder };
+    let cluster = Cluster::start(&network, two);
+    let (leader, other) = cluster.leader_and_other();
+    let before = cluster.wait_until(leader, "steps", |status| {
+        leads(status) && number(status, "version") >= GOES_ON
+    });
+    network.cut(Cut::Both(leader));
+    let taken = cluster.wait_until(other, "takeover", leads);
+    assert!(number(&taken, "view") > number(&before, "view"), "{taken}");
+    let from = number(&taken, "version");
+    let alone = cluster.wait_until(other, "steps without it", |status| {
+        number(status, "version") >= from + GOES_ON
+    });
+    assert_eq!(["lost", "rollbacks"].map(|key| number(&alone, key)), [0, 0], "{alone}");
+    network.heal(Cut::Both(leader));
+    let name = format!("main-{other}");
+    cluster.wait_until(leader, "follower", |status| status["progress"]["leader"] == *name);
+    assert_eq!(cluster.digest(), calm);
+}
