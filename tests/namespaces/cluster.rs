@@ -95,9 +95,10 @@ fn configuration(folder: &Path, nodes: &[(String, u8)], setup: Setup) -> PathBuf
     let mut text = include_str!("../../examples/digits.toml")
         .replace("../gradmesh-data/digits", "store")
         .replace("../data", &format!("{}/data", env!("CARGO_MANIFEST_DIR")));
-    #[cfg(feature = "etcd")]
-    if setup.store == Store::Etcd {
-        text = text.replace("store/coordination", &crate::etcd::place());
+    match setup.store {
+        Store::Folder => {}
+        #[cfg(feature = "etcd")]
+        Store::Etcd => text = text.replace("store/coordination", &crate::etcd::place()),
     }
     for ((name, host), port) in nodes.iter().zip(7001..) {
         let (role, _) = name.split_once('-').unwrap();

@@ -43,6 +43,7 @@ pub(crate) enum Cut {
     /// None that are sent to this host.
     To(u8),
     /// None from this host to the coordination store; servers and workers hear it.
+    #[cfg(feature = "etcd")]
     Store(u8),
 }
 
@@ -127,6 +128,7 @@ impl Network {
             Cut::To(host) => {
                 others(host).for_each(|from| self.block(from, &address(host), cuts));
             }
+            #[cfg(feature = "etcd")]
             Cut::Store(host) => self.block(host, STORE.1, cuts),
         }
     }
