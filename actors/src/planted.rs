@@ -73,6 +73,8 @@ pub enum Bug {
     NormForgotten,
     /// A worker goes on from residuals of another version than its parameters.
     ResidualsUnchecked,
+    /// A copy goes on with the state that it had before a rollback of which it has not heard.
+    LineageUnchecked,
     /// An entry of the registry's log is put whether there is one or not.
     EntryOverwritten,
     /// A publication that lost its entry is tried again without a look for its run.
@@ -82,7 +84,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -116,6 +118,7 @@ impl Bug {
         Self::ReportsUnreplicated,
         Self::NormForgotten,
         Self::ResidualsUnchecked,
+        Self::LineageUnchecked,
         Self::EntryOverwritten,
         Self::RunUnseen,
         Self::StaleCatalog,
