@@ -24,6 +24,9 @@ const LOOK_AT_LEAST: Duration = Duration::from_millis(1);
 /// Candidates wait for those before them, a quarter of a beat each: longer than an append to a
 /// disk or etcd takes. Beyond this many places they wait the same, and the log decides.
 const PLACES_MAX: u32 = 16;
+/// Leases for which one that gave way does not stand: in two, the last place has stood. Then
+/// nobody else is there.
+const GIVES_WAY_FOR: u32 = 3;
 
 /// How long a leadership lasts without a renewal, and how often it is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Candidacy {
     lead: Option<Lead>,
     /// When somebody last found the leader's process gone.
     suspected: Option<Duration>,
+    /// The term that it gave up, and until when it leaves the next one to others.
+    gave_way: Option<(Term, Duration)>,
 }
 
 /// What the store said last.
@@ -93,7 +98,9 @@ impl Candidacy {
     #[must_use]
     pub fn new(name: impl Into<String>, timing: LeaseTiming, place: u32) -> Self {
         let place = place.min(PLACES_MAX);
-        Self { name: name.into(), timing, place, seen: None, lead: None, suspected: None }
+        let name = name.into();
+        let (seen, lead, suspected, gave_way) = (None, None, None, None);
+        Self { name, timing, place, seen, lead, suspected, gave_way }
     }
 
     /// The store has answered at `now` what it was asked for at `asked_at`.
@@ -112,7 +119,14 @@ impl Candidacy {
         if self.lead.is_some() {
             return Next::Lead { term };
         }
-        self.stand(view, term, asked_at).unwrap_or(Next::Follow { leader, term })
+        if leader != self.name {
+            self.gave_way = None;
+        }
+        match self.stand(view, term, asked_at) {
+            Some(stand) => stand,
+            None if leader == self.name => Next::Wait,
+            None => Next::Follow { leader, term },
+        }
     }
 
     /// Somebody has found that there is no process at the leader's address. It is not believed
@@ -128,6 +142,11 @@ impl Candidacy {
             return;
         }
         let same = self.lead.filter(|lead| lead.term == entry.term);
+        // A view that was on its way when the term was given up.
+        if self.gave_way.is_some_and(|(given_up, _)| given_up == entry.term) {
+            return self.heard_of(entry, asked_at);
+        }
+        self.gave_way = None;
         let lead = Lead { term: entry.term, renewed: asked_at, beats: 0 };
         self.lead = Some(same.unwrap_or(lead));
         self.renewed(entry.term, asked_at);
@@ -156,6 +175,14 @@ impl Candidacy {
         if let Some(lead) = self.lead.as_mut().filter(|lead| lead.term == term) {
             lead.renewed = lead.renewed.max(asked_at);
         }
+    }
+
+    /// Leaves the leadership to another candidate, for a while: what is left is to say so to the
+    /// store. Where nobody takes it, this one stands again.
+    pub fn give_way(&mut self, now: Duration) -> Option<Resign> {
+        let lead = self.lead.take()?;
+        self.gave_way = Some((lead.term, now + self.timing.ttl * GIVES_WAY_FOR));
+        Some(Resign { term: lead.term, leader: self.name.clone() })
     }
 
     /// Ends the candidacy; what is left is to say so to the store, where it led.
@@ -188,7 +215,7 @@ impl Candidacy {
     #[must_use]
     pub fn look_again_in(&self, now: Duration) -> Duration {
         let due = match (&self.seen, self.lead) {
-            (Some(seen), None) => seen.since + self.patience(seen),
+            (Some(seen), None) => self.stands_from(seen),
             _ => now + self.timing.renew_every,
         };
         due.saturating_sub(now).clamp(LOOK_AT_LEAST, self.timing.renew_every.max(LOOK_AT_LEAST))
@@ -222,12 +249,17 @@ impl Candidacy {
 
     fn stand(&self, view: View, term: Term, asked_at: Duration) -> Option<Next> {
         let seen = self.seen.as_ref()?;
-        let waits = self.patience(seen);
-        if !waits.is_zero() && asked_at < seen.since + waits {
+        let at_once = self.patience(seen).is_zero() && self.gave_way.is_none();
+        if !at_once && asked_at < self.stands_from(seen) {
             return None;
         }
         let (view, term) = view.next().zip(term.next())?;
         Some(Next::Stand { view, term })
+    }
+
+    fn stands_from(&self, seen: &Seen) -> Duration {
+        let patient = seen.since + self.patience(seen);
+        self.gave_way.map_or(patient, |(_, until)| patient.max(until))
     }
 
     /// How long a leader may be silent before this candidate stands.

@@ -24,7 +24,7 @@ use crate::job::JobSpec;
 use crate::messages::checkpoint_store::{
     CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints,
 };
-use crate::messages::coordination::{AppendView, Observe, RenewLease};
+use crate::messages::coordination::{AppendView, Observe, RenewLease, Resign};
 use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
     PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
@@ -54,6 +54,7 @@ pub struct CoordinatorLinks {
     pub observe: Recipient<Observe>,
     pub append: Recipient<AppendView>,
     pub renew: Recipient<RenewLease>,
+    pub resign: Recipient<Resign>,
 }
 
 impl std::fmt::Debug for CoordinatorLinks {
@@ -68,6 +69,8 @@ pub struct Candidate {
     pub id: CoordinatorId,
     /// No two candidates have the same.
     pub name: String,
+    /// Other candidates: without any, nobody is better at leading.
+    pub rivals: u32,
     /// How long a leader may be silent.
     pub lease: Duration,
     /// No two lives of a candidate have the same.

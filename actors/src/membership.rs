@@ -31,7 +31,14 @@ pub struct Membership {
     refused: BTreeSet<String>,
     /// Of the first of those who were lost since it was asked for.
     departed: Option<Departure>,
+    /// Since when nobody is alive.
+    alone_since: Option<Duration>,
+    /// Whether anybody has ever said a word.
+    heard: bool,
 }
+
+/// Who has never heard of anybody waits so many times as long for it: everyone may yet have to start.
+const UNHEARD: u32 = 10;
 
 /// How long a loss had not been noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +71,8 @@ pub enum Change {
 
 impl Membership {
     pub fn new(patience: Patience) -> Self {
-        Self { patience, alive: BTreeMap::new(), refused: BTreeSet::new(), departed: None }
+        let (alive, refused) = (BTreeMap::new(), BTreeSet::new());
+        Self { patience, alive, refused, departed: None, alone_since: None, heard: false }
     }
 
     /// Takes these for alive without a word of theirs: they have until the deadline to say one.
@@ -82,6 +90,7 @@ impl Membership {
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         self.refused.remove(node);
+        self.heard |= !members.is_empty();
         let mut last_words = Vec::new();
         for &(member, incarnation) in members {
             let life = Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
@@ -133,6 +142,7 @@ impl Membership {
         for life in self.alive.values_mut() {
             life.heard = (life.heard + pause).min(now);
         }
+        self.alone_since = None;
     }
 
     /// When the first member is lost, if none is heard of before: at any later time.
@@ -155,7 +165,18 @@ impl Membership {
         for life in lost {
             self.refused.remove(&life.node);
         }
+        match self.alive.is_empty() {
+            true => self.alone_since = self.alone_since.or(Some(now)),
+            false => self.alone_since = None,
+        }
         silent.into_iter().map(Change::Lost).collect()
+    }
+
+    /// Whether nobody has been alive for so long that the reason may be whoever looks.
+    pub fn is_deserted(&self, now: Duration) -> bool {
+        let patience =
+            self.patience.dead_after.saturating_mul(if self.heard { 1 } else { UNHEARD });
+        self.alone_since.is_some_and(|since| now.saturating_sub(since) >= patience)
     }
 
     /// When the last word came of the first who was lost since the last call.

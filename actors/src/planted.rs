@@ -79,6 +79,8 @@ pub enum Bug {
     TwoAhead,
     /// A copy counts as in sync before it has the versions that others may need.
     WindowUnfilled,
+    /// A copy goes on with the state that it had before a rollback of which it has not heard.
+    LineageUnchecked,
     /// An entry of the registry's log is put whether there is one or not.
     EntryOverwritten,
     /// A publication that lost its entry is tried again without a look for its run.
@@ -88,7 +90,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -125,6 +127,7 @@ impl Bug {
         Self::LaterResidualsSaved,
         Self::TwoAhead,
         Self::WindowUnfilled,
+        Self::LineageUnchecked,
         Self::EntryOverwritten,
         Self::RunUnseen,
         Self::StaleCatalog,

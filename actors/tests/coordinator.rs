@@ -13,7 +13,7 @@ use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, CommitCheckpoint, ConcludeRun, LoadState, OpenCheckpoints, Opened,
 };
 use gradmesh_actors::messages::coordination::{
-    AppendView, Appended, Entry, Observe, Observed, RenewLease,
+    AppendView, Appended, Entry, Observe, Observed, RenewLease, Resign,
 };
 use gradmesh_actors::messages::{
     AdoptView, BytesMoved, ChangeError, FailureKind, FindError, FindModel, GetStatus, Heartbeat,
@@ -40,6 +40,7 @@ impl Actor for Others {
 
 answers!(Others, RestoreShard, Ok(()));
 answers!(Others, RenewLease, Ok(()));
+answers!(Others, Resign, Ok(()));
 answers!(Others, AdoptView, Ok(()));
 answers!(Others, PublishModel, Err(ChangeError::Link(LinkError::Closed)));
 answers!(Others, OpenCheckpoints, Ok(Opened { manifest: None, finished: None }));
@@ -97,6 +98,7 @@ impl Bench {
             observe: others.clone().recipient(),
             append: others.clone().recipient(),
             renew: others.clone().recipient(),
+            resign: others.clone().recipient(),
             commit: others.clone().recipient(),
             load_state: others.clone().recipient(),
             conclude: others.clone().recipient(),
@@ -122,6 +124,7 @@ impl Bench {
         let own = Candidate {
             id: CoordinatorId(0),
             name: "main".into(),
+            rivals: 0,
             lease: Duration::from_secs(1),
             life: "first".into(),
             run: "run".into(),

@@ -1,4 +1,5 @@
-//! A cluster over three hosts: a server and a worker on each, coordinator and registry on the first.
+//! A cluster over three hosts: a server and a worker on each, a coordinator and a registry on one or
+//! two of them.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -10,20 +11,19 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::network::{HOSTS, Network};
+use crate::network::{HOSTS, Network, address};
 
 /// Far beyond what anything takes on a busy machine.
 const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Of a host's own, where nobody listens.
+const NOWHERE: &str = "127.0.0.1";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_node");
 
 /// State at the servers: whatever is lost or counted twice changes the digest. Some thousand steps, so
 /// that a partition has a middle. No norm over all shards: a primary that is cut off then holds a
 /// step that only its replica has not acknowledged.
-const SETS: [&str; 9] = [
+const SETS: [&str; 6] = [
     "job.epochs=150",
-    "servers.shards=3",
-    "servers.replicas=1",
-    "workers.count=3",
     "checkpoint.every_steps=50",
     "job.optimizer.kind=momentum",
     "job.virtual_workers=6",
@@ -31,10 +31,34 @@ const SETS: [&str; 9] = [
     "detector.dead_after_ms=1000",
 ];
 
+/// Where things are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    /// Hosts with a coordinator and a registry.
+    pub(crate) coordinators: &'static [u8],
+    /// Hosts with a server and a worker.
+    pub(crate) members: &'static [u8],
+    pub(crate) store: Store,
+}
+
+/// Where it is kept who coordinates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// In the folder that all hosts see.
+    Folder,
+    /// On the third host, at an address of its own.
+    #[cfg(feature = "etcd")]
+    Etcd,
+}
+
+pub(crate) const ONE_COORDINATOR: Setup =
+    Setup { coordinators: &[1], members: &HOSTS, store: Store::Folder };
+
 #[derive(Debug)]
 pub(crate) struct Cluster<'a> {
     network: &'a Network,
     folder: TempDir,
+    setup: Setup,
     nodes: Vec<(String, u8)>,
     children: Vec<Child>,
 }
@@ -44,8 +68,9 @@ pub(crate) fn calm_digest() -> &'static str {
     static DIGEST: OnceLock<String> = OnceLock::new();
     DIGEST.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let config = configuration(folder.path(), &[]);
-        let output = node(Command::new(PROGRAM), &config).args(["train", "--json"]).output();
+        let config = configuration(folder.path(), &[], ONE_COORDINATOR);
+        let output =
+            node(Command::new(PROGRAM), &config, HOSTS.len()).args(["train", "--json"]).output();
         let output = output.unwrap();
         let summary: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
@@ -53,42 +78,83 @@ pub(crate) fn calm_digest() -> &'static str {
     })
 }
 
-fn node(mut command: Command, config: &Path) -> Command {
+/// `members`: hosts with a server and a worker, a shard for each.
+fn node(mut command: Command, config: &Path, members: usize) -> Command {
     command.arg("--config").arg(config).args(SETS.iter().flat_map(|set| ["--set", set]));
+    let replicas = usize::from(members > 1);
+    let counts =
+        [("servers.shards", members), ("workers.count", members), ("servers.replicas", replicas)];
+    for (key, count) in counts {
+        command.arg("--set").arg(format!("{key}={count}"));
+    }
     command.env_remove("GRADMESH_LOG");
     command
 }
 
-fn configuration(folder: &Path, nodes: &[(String, u8)]) -> PathBuf {
+fn configuration(folder: &Path, nodes: &[(String, u8)], setup: Setup) -> PathBuf {
     let mut text = include_str!("../../examples/digits.toml")
         .replace("../gradmesh-data/digits", "store")
         .replace("../data", &format!("{}/data", env!("CARGO_MANIFEST_DIR")));
+    match setup.store {
+        Store::Folder => {}
+        #[cfg(feature = "etcd")]
+        Store::Etcd => text = text.replace("store/coordination", &crate::etcd::place()),
+    }
     for ((name, host), port) in nodes.iter().zip(7001..) {
-        let roles = match name.split_once('-').unwrap().0 {
+        let (role, _) = name.split_once('-').unwrap();
+        let roles = match role {
             "main" => r#"["coordinator", "registry"]"#,
             role => &format!("[\"{role}\"]"),
         };
-        let address = format!("10.77.0.{host}:{port}");
-        write!(text, "\n[[nodes]]\nname = \"{name}\"\naddress = \"{address}\"\nroles = {roles}\n")
-            .unwrap();
+        // Who is not to be asked can't be reached.
+        let hidden = role == "main" && !setup.coordinators.contains(host);
+        let at = if hidden { NOWHERE.to_owned() } else { address(*host) };
+        write!(
+            text,
+            "\n[[nodes]]\nname = \"{name}\"\naddress = \"{at}:{port}\"\nroles = {roles}\n"
+        )
+        .unwrap();
     }
-    let file = folder.join("cluster.toml");
+    let file = match setup.coordinators {
+        [host] => format!("by-{host}.toml"),
+        _ => "cluster.toml".to_owned(),
+    };
+    let file = folder.join(file);
     std::fs::write(&file, text).unwrap();
     file
 }
 
+/// Whether a coordinator says that it leads.
+pub(crate) fn leads(status: &Value) -> bool {
+    status["progress"]["phase"] != "following"
+}
+
 impl<'a> Cluster<'a> {
-    pub(crate) fn start(network: &'a Network) -> Self {
-        let mut nodes = vec![("main-1".to_owned(), 1)];
-        for host in HOSTS {
-            nodes.extend(["server", "worker"].map(|role| (format!("{role}-{host}"), host)));
-        }
+    pub(crate) fn start(network: &'a Network, setup: Setup) -> Self {
+        let on = |roles: &[&str], hosts: &[u8]| -> Vec<(String, u8)> {
+            let named = |host: &u8| {
+                roles.iter().map(|role| (format!("{role}-{host}"), *host)).collect::<Vec<_>>()
+            };
+            hosts.iter().flat_map(named).collect()
+        };
+        let nodes =
+            [on(&["main"], setup.coordinators), on(&["server", "worker"], setup.members)].concat();
         let folder = tempfile::tempdir().unwrap();
-        configuration(folder.path(), &nodes);
-        let mut cluster = Self { network, folder, nodes, children: Vec::new() };
+        for host in setup.coordinators {
+            // One coordinator is asked alone where the others may say something else.
+            let coordinators = std::slice::from_ref(host);
+            configuration(folder.path(), &nodes, Setup { coordinators, ..setup });
+        }
+        let file = configuration(folder.path(), &nodes, setup);
+        let mut cluster = Self { network, folder, setup, nodes, children: Vec::new() };
+        #[cfg(feature = "etcd")]
+        if setup.store == Store::Etcd {
+            let server = crate::etcd::start(network, cluster.folder.path());
+            cluster.children.push(server);
+        }
         for (name, host) in &cluster.nodes {
             let log = File::create(cluster.log_file(name)).unwrap();
-            let mut command = cluster.command(*host);
+            let mut command = cluster.command(*host, &file);
             command.args(["run", "--until-stdin-ends", "--name", name]);
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
             cluster.children.push(command.spawn().unwrap());
@@ -96,8 +162,8 @@ impl<'a> Cluster<'a> {
         cluster
     }
 
-    fn command(&self, host: u8) -> Command {
-        node(self.network.on(host, PROGRAM), &self.folder.path().join("cluster.toml"))
+    fn command(&self, host: u8, file: &Path) -> Command {
+        node(self.network.on(host, PROGRAM), file, self.setup.members.len())
     }
 
     fn log_file(&self, name: &str) -> PathBuf {
@@ -118,34 +184,79 @@ impl<'a> Cluster<'a> {
         log.lines().filter(|line| line.contains("fenced: no longer the primary")).count()
     }
 
-    /// Asks the coordinator, from its own host, until `reached`.
-    #[track_caller]
-    pub(crate) fn wait_until(&self, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
+    /// Leaderships that a coordinator has begun.
+    pub(crate) fn leaderships(&self, host: u8) -> usize {
+        let log = std::fs::read_to_string(self.log_file(&format!("main-{host}"))).unwrap();
+        log.lines().filter(|line| line.contains("leading term=")).count()
+    }
+
+    /// The host of the coordinator that leads, and that of another one.
+    pub(crate) fn leader_and_other(&self) -> (u8, u8) {
         let until = Instant::now() + WAIT_MAX;
+        let hosts = self.setup.coordinators;
         loop {
-            let output = self.command(1).args(["--json", "status"]).output().unwrap();
-            let status: Value = serde_json::from_slice(&output.stdout).unwrap();
-            // Before it listens, and while who leads changes, there is no status.
-            if status.get("error").is_none() && reached(&status) {
-                return status;
+            let leads = |host: &&u8| self.status(**host).is_some_and(|status| leads(&status));
+            if let Some(leader) = hosts.iter().find(leads) {
+                let other = hosts.iter().find(|host| *host != leader);
+                return (*leader, *other.unwrap_or(leader));
             }
-            let phase = &status["progress"]["phase"];
-            assert!(phase != "done" && phase != "failed", "no {what}: {status}\n{}", self.logs());
-            assert!(Instant::now() < until, "no {what} in time: {status}\n{}", self.logs());
+            assert!(Instant::now() < until, "nobody leads in time\n{}", self.logs());
         }
     }
 
-    /// Waits for the digest.
+    /// What the coordinator of a host says, asked from there. `None` before it listens.
+    fn status(&self, host: u8) -> Option<Value> {
+        let file = self.folder.path().join(format!("by-{host}.toml"));
+        let output = self.command(host, &file).args(["--json", "status"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        status.get("error").is_none().then_some(status)
+    }
+
+    /// Asks the coordinator of a host until `reached`.
+    #[track_caller]
+    pub(crate) fn wait_until(
+        &self,
+        host: u8,
+        what: &str,
+        reached: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let until = Instant::now() + WAIT_MAX;
+        loop {
+            let status = self.status(host);
+            if let Some(status) = status.as_ref().filter(|status| reached(status)) {
+                return status.clone();
+            }
+            let phase = status.as_ref().map(|status| &status["progress"]["phase"]);
+            let over = phase.is_some_and(|phase| phase == "done" || phase == "failed");
+            let said = || format!("{status:?}\n{}", self.logs());
+            assert!(!over, "no {what}: {}", said());
+            assert!(Instant::now() < until, "no {what} in time: {}", said());
+        }
+    }
+
+    /// Waits for the digest, whoever leads in the end.
     #[track_caller]
     pub(crate) fn digest(&self) -> String {
-        let done = self.wait_until("end", |status| status["progress"]["phase"] == "done");
-        done["progress"]["digest"].as_str().unwrap().to_owned()
+        let until = Instant::now() + WAIT_MAX;
+        loop {
+            let all = self.setup.coordinators.iter().filter_map(|host| self.status(*host));
+            for status in all {
+                match status["progress"]["phase"].as_str() {
+                    Some("done") => {
+                        return status["progress"]["digest"].as_str().unwrap().to_owned();
+                    }
+                    Some("failed") => panic!("failed: {status}\n{}", self.logs()),
+                    _ => {}
+                }
+            }
+            assert!(Instant::now() < until, "no end in time\n{}", self.logs());
+        }
     }
 
     /// The last lines of each node.
     fn logs(&self) -> String {
         let mut text = String::new();
-        for (name, _) in &self.nodes {
+        for name in self.nodes.iter().map(|(name, _)| name.as_str()).chain(["etcd"]) {
             let log = std::fs::read_to_string(self.log_file(name)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             for line in &lines[lines.len().saturating_sub(12)..] {

@@ -9,5 +9,8 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
 mod cluster;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod leaders;
 mod network;
 mod partitions;

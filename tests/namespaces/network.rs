@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 /// Hosts 1 to 3 are 10.77.0.1 to 10.77.0.3.
 pub(crate) const HOSTS: [u8; 3] = [1, 2, 3];
 
+/// Of the host with the coordination store, a second one: the store can be cut off alone.
+pub(crate) const STORE: (u8, &str) = (3, "10.77.0.4");
+
 /// Nobody's: what is sent there is dropped by whoever gets it.
 const NOBODY: &str = "02:00:00:00:00:99";
 
@@ -25,6 +28,7 @@ for host in 1 2 3; do
   ip -n host-$host link set net up
   ip -n host-$host link set lo up
 done
+ip -n host-3 address add 10.77.0.4/24 dev net
 echo ready
 exec cat
 ";
@@ -38,6 +42,13 @@ pub(crate) enum Cut {
     From(u8),
     /// None that are sent to this host.
     To(u8),
+    /// None from this host to the coordination store; servers and workers hear it.
+    #[cfg(feature = "etcd")]
+    Store(u8),
+}
+
+pub(crate) fn address(host: u8) -> String {
+    format!("10.77.0.{host}")
 }
 
 #[derive(Debug)]
@@ -110,13 +121,23 @@ impl Network {
                 let state = if cuts { "down" } else { "up" };
                 self.ip(&format!("-n switch link set port-{host} {state}"));
             }
-            Cut::From(host) => others(host).for_each(|to| self.block(host, to, cuts)),
-            Cut::To(host) => others(host).for_each(|from| self.block(from, host, cuts)),
+            Cut::From(host) => {
+                others(host).for_each(|to| self.block(host, &address(to), cuts));
+                self.block(host, STORE.1, cuts);
+            }
+            Cut::To(host) => {
+                others(host).for_each(|from| self.block(from, &address(host), cuts));
+            }
+            #[cfg(feature = "etcd")]
+            Cut::Store(host) => self.block(host, STORE.1, cuts),
         }
     }
 
-    fn block(&self, from: u8, to: u8, cuts: bool) {
-        let neighbour = format!("10.77.0.{to} dev net");
+    fn block(&self, from: u8, to: &str, cuts: bool) {
+        if from == STORE.0 && to == STORE.1 {
+            return;
+        }
+        let neighbour = format!("{to} dev net");
         if cuts {
             let wrong = format!("{neighbour} lladdr {NOBODY} nud permanent");
             self.ip(&format!("-n host-{from} neighbour replace {wrong}"));

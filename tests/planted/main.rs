@@ -18,7 +18,9 @@ use std::time::Duration;
 use gradmesh::actors::planted::Bug;
 use gradmesh::actors::training::Progress;
 use gradmesh::config::{Config, NodeConfig, Role};
-use gradmesh::sim::{Report, Seed, Sim, Swarm, delay};
+use gradmesh::sim::{Fault, Report, Seed, Sim, Swarm, delay, kill};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// Each bug must be found within so many.
 const SEEDS_MAX: u64 = 1000;
@@ -116,7 +118,10 @@ fn clusters() -> &'static [(Sim, String)] {
 /// Runs a seed, on the cluster that it draws; what went wrong.
 fn broken(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     let (sim, calm) = &clusters()[(seed % 4) as usize];
-    let mut sim = sim.clone();
+    judged(sim.clone(), calm, seed, bug)
+}
+
+fn judged(mut sim: Sim, calm: &str, seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     if let Some(bug) = bug {
         sim = sim.plant(bug);
     }
@@ -142,11 +147,40 @@ fn broken_registries(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     Some((broken, report))
 }
 
+/// Orders of a coordinator to one server come late, another server dies and comes back, which costs
+/// a rollback, and then the coordinator dies: the next one tells of a view that goes on, and the
+/// order to restore may not have come before it.
+fn late_orders(seed: u64) -> Vec<Fault> {
+    let mut draw = ChaCha8Rng::seed_from_u64(seed);
+    let mut below = |bound: u64| draw.next_u64() % bound;
+    let (late, dies) = if below(2) == 0 { ("ps-0", "ps-1") } else { ("ps-1", "ps-0") };
+    let (at, down, then) = (100 + below(300), 1 + below(100), below(400));
+    vec![
+        delay("main", late, 500).at(&ms(at)).for_(&ms(1000)),
+        kill(dies).at(&ms(at + 10)).for_(&ms(down)),
+        kill("main").at(&ms(at + 10 + down + then)).for_("1s"),
+    ]
+}
+
+fn ms(time: u64) -> String {
+    format!("{time}ms")
+}
+
+/// Without replicas and without residuals, so that only servers that die cost a rollback.
+fn broken_late(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
+    let (sim, calm) = &clusters()[3];
+    judged(sim.clone().faults(late_orders(seed)), calm, seed, bug)
+}
+
 type Hunt = fn(u64, Option<Bug>) -> Option<(String, Report)>;
 
 /// Where a bug shows.
 fn hunt(bug: Bug) -> Hunt {
-    if Bug::OF_REGISTRIES.contains(&bug) { broken_registries } else { broken }
+    match bug {
+        Bug::LineageUnchecked => broken_late,
+        bug if Bug::OF_REGISTRIES.contains(&bug) => broken_registries,
+        _ => broken,
+    }
 }
 
 /// The first of these seeds that breaks, on all cores.
@@ -237,7 +271,7 @@ fn the_same_seeds_pass_without_a_bug() {
     let before = cpu_seconds();
     let seeds = std::env::var("PLANTED_CALM").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
     for base in (0..bases()).map(|base| base * BASE) {
-        for hunt in [broken as Hunt, broken_registries] {
+        for hunt in [broken as Hunt, broken_late, broken_registries] {
             if let Some((_, broken, report)) = first_broken(base..base + seeds, None, hunt) {
                 panic!("{broken}\n{report}\n{}", report.timeline());
             }

@@ -5,7 +5,7 @@ use gradmesh::sim::{
     power_loss, reorder, skew, stop,
 };
 
-use crate::{HARD, digits};
+use crate::{HARD, digits, digits_of_two_coordinators};
 
 /// Runs under these faults and demands the calm digest.
 #[track_caller]
@@ -65,6 +65,28 @@ fn a_paused_worker_comes_back_as_a_zombie_and_changes_nothing() {
 #[test]
 fn a_paused_coordinator_holds_nobody_up_for_ever() {
     survives([pause("main").at("300ms").for_("10s")]);
+}
+
+/// Cut off for longer than the run may take.
+fn cut_off_for_good(node: &str, from: &str) -> impl Iterator<Item = Fault> {
+    partition(node, "*").map(|fault| fault.at(from).for_("300s")).into_iter()
+}
+
+#[test]
+fn a_leader_that_reaches_nobody_but_the_store_gives_way_to_another_one() {
+    let report = digits_of_two_coordinators(HARD)
+        .faults(cut_off_for_good("main", "300ms"))
+        .must_pass(Seed(1));
+    assert!(report.counts.faults_begun > 0, "{report}");
+}
+
+/// Its next life knows nobody, and is told of a run that others took part in.
+#[test]
+fn a_leader_that_was_started_again_and_reaches_nobody_gives_way_too() {
+    let kill = kill("main").at("300ms").for_("100ms");
+    digits_of_two_coordinators(HARD)
+        .faults(cut_off_for_good("main", "300ms").chain([kill]))
+        .must_pass(Seed(1));
 }
 
 #[test]

@@ -14,15 +14,29 @@ mod two_registries;
 use std::path::Path;
 
 use gradmesh::config::Config;
-use gradmesh::sim::Sim;
+use gradmesh::sim::{Sim, one_role_each};
+
+const SHORT: [&str; 4] =
+    ["job.epochs=5", "workers.count=2", "servers.shards=2", "checkpoint.every_steps=20"];
 
 /// The digits on two servers and two workers: 115 steps, a checkpoint each 20.
 fn digits(sets: &[&str]) -> Sim {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
-    let short =
-        ["job.epochs=5", "workers.count=2", "servers.shards=2", "checkpoint.every_steps=20"];
-    let sets: Vec<String> = short.iter().chain(sets).map(|set| (*set).to_owned()).collect();
+    let sets: Vec<String> = SHORT.iter().chain(sets).map(|set| (*set).to_owned()).collect();
     Sim::cluster(Config::load(&file, &sets, std::iter::empty()).unwrap()).unwrap()
+}
+
+/// The same with two coordinators, each with a registry.
+fn digits_of_two_coordinators(sets: &[&str]) -> Sim {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
+    let sets: Vec<String> = SHORT.iter().chain(sets).map(|set| (*set).to_owned()).collect();
+    let mut config = Config::load(&file, &sets, std::iter::empty()).unwrap();
+    config.nodes = one_role_each(&config);
+    let mut spare = config.nodes[0].clone();
+    spare.name = "spare".to_owned();
+    spare.address.set_port(7100);
+    config.nodes.push(spare);
+    Sim::cluster(config).unwrap()
 }
 
 /// Residuals at the workers, a norm over both shards, state at the servers.

@@ -200,3 +200,40 @@ fn a_resignation_names_the_term_that_was_led() {
     a.won(&entry(3, 2, "a"), ms(0));
     assert_eq!(a.resign(), Some(Resign { term: Term(2), leader: "a".into() }));
 }
+
+#[test]
+fn a_leader_that_gives_way_names_its_term_and_leads_no_more() {
+    let mut a = candidacy("a", 0);
+    assert_eq!(a.give_way(ms(0)), None);
+    a.won(&entry(3, 2, "a"), ms(0));
+    assert_eq!(a.give_way(ms(100)), Some(Resign { term: Term(2), leader: "a".into() }));
+    a.renewed(Term(2), ms(110));
+    // A view that was on its way to the log.
+    a.won(&entry(4, 2, "a"), ms(120));
+    assert_eq!((a.leads_in(), a.may_lead(ms(130)), a.beat()), (None, false, None));
+}
+
+#[test]
+fn who_gave_way_stands_again_only_when_nobody_has_for_three_leases() {
+    let mut a = candidacy("a", 0);
+    a.won(&entry(3, 2, "a"), ms(0));
+    a.give_way(ms(100));
+    for at in [100, 1000, 2000, 3099] {
+        assert_eq!(look(&mut a, &seen(entry(3, 2, "a"), None), ms(at)), Next::Wait);
+    }
+    assert_eq!(a.look_again_in(ms(3099)), ms(1));
+    assert_eq!(look(&mut a, &seen(entry(3, 2, "a"), None), ms(3100)), stand(4, 3));
+    a.won(&entry(4, 3, "a"), ms(3100));
+    assert!(a.may_lead(ms(3200)));
+}
+
+#[test]
+fn who_gave_way_to_another_candidate_follows_and_succeeds_it_like_any_other() {
+    let mut a = candidacy("a", 0);
+    a.won(&entry(3, 2, "a"), ms(0));
+    a.give_way(ms(100));
+    let other = seen(entry(4, 3, "b"), Some(1));
+    assert_eq!(look(&mut a, &other, ms(200)), follow("b", 3));
+    assert_eq!(look(&mut a, &other, ms(1100)), follow("b", 3));
+    assert_eq!(look(&mut a, &other, ms(1200)), stand(5, 4));
+}

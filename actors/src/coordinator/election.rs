@@ -90,6 +90,23 @@ impl Coordinator {
         self.show();
     }
 
+    /// Hears of no server and no worker: another candidate may. Whoever keeps its lease and reaches
+    /// nobody else would hold everything up for as long as it is cut off.
+    pub(super) fn give_way(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now();
+        let Some(resign) = self.candidacy.give_way(now) else { return };
+        warn!(term = %resign.term, "no server and no worker is heard of, another coordinator may lead");
+        let store = self.links.resign.clone();
+        let asked = async move { ask_store(&store, resign).await };
+        ctx.spawn(asked.into_actor(self).map(|resigned, coordinator, _| {
+            // Without it the others wait for a lease.
+            if let Err(error) = resigned {
+                coordinator.blinded(&error);
+            }
+        }));
+        self.follow(None);
+    }
+
     /// Tries to lead.
     fn stand(&mut self, view: View, term: Term, newest: Option<&Entry>, ctx: &mut Context<Self>) {
         let before = newest.and_then(|entry| match serde_json::from_slice(&entry.state) {
@@ -139,9 +156,10 @@ impl Coordinator {
             return self.carry_out(commands, ctx);
         }
         let Some(entry) = self.entry(view, term, state) else { return };
+        let state = state.clone();
         self.append(entry, ctx, move |coordinator, ctx| {
             if coordinator.term == Some(term) {
-                let commands = coordinator.training.view_raised(view);
+                let commands = coordinator.training.view_appended(view, &state);
                 coordinator.carry_out(commands, ctx);
             }
         });

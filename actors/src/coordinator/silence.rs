@@ -29,6 +29,9 @@ impl Coordinator {
         }
         let commands = self.training.tick(now);
         self.carry_out(commands, ctx);
+        if self.own.rivals > 0 && self.training.is_deserted(now) {
+            self.give_way(ctx);
+        }
     }
 }
 

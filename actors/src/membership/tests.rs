@@ -183,3 +183,34 @@ proptest! {
         prop_assert_eq!(members.expire(at(now + patience + 1)), [Change::Lost(WORKER)]);
     }
 }
+
+#[test]
+fn nobody_is_deserted_before_everyone_has_been_silent_for_the_deadline_twice() {
+    let mut members = members();
+    members.heard("b", &[(WORKER, Incarnation(1))], at(500));
+    members.expire(at(1400));
+    assert!(!members.is_deserted(at(9000)), "a worker is there");
+    members.expire(at(1501));
+    assert!(!members.is_deserted(at(2500)) && members.is_deserted(at(2501)));
+    members.heard("b", &[(WORKER, Incarnation(2))], at(2600));
+    members.expire(at(2700));
+    assert!(!members.is_deserted(at(9000)));
+}
+
+#[test]
+fn who_has_never_heard_of_anybody_waits_ten_times_as_long_to_be_deserted() {
+    let mut members = Membership::new(PATIENCE);
+    members.assume([WORKER].into_iter(), at(0));
+    members.expire(at(1001));
+    members.expire(at(2000));
+    assert!(!members.is_deserted(at(11_000)) && members.is_deserted(at(11_001)));
+}
+
+#[test]
+fn a_pause_of_whoever_looks_deserts_nobody() {
+    let mut members = members();
+    members.expire(at(1001));
+    members.stood_still(at(3000), at(4100));
+    members.expire(at(4200));
+    assert!(!members.is_deserted(at(5100)) && members.is_deserted(at(5200)));
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Training;
-use super::phase::Command;
+use super::phase::{Command, Phase};
 
 impl Training {
     /// A call to this node's address was refused: nobody listens there.
@@ -21,6 +21,16 @@ impl Training {
     /// When the first member is lost, if none is heard of before: at any later time.
     pub fn next_loss(&self) -> Option<Duration> {
         self.members.next_loss()
+    }
+
+    /// Whether the run needs members, and none has been heard of for so long that another coordinator
+    /// should try.
+    pub fn is_deserted(&self, now: Duration) -> bool {
+        let ends = matches!(
+            self.phase,
+            Phase::Confirming { .. } | Phase::Publishing | Phase::Done(_) | Phase::Failed { .. }
+        );
+        !ends && self.members.is_deserted(now)
     }
 
     /// The coordinator itself did not run for so long.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::phase::{Asked, Assignment, Command, Phase, Recovery};
-use super::{Cause, ShardProgress, Training};
+use super::{Cause, ClusterState, ShardProgress, Training};
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ServerId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::ledger::Ledger;
@@ -62,6 +62,16 @@ impl Training {
         let holders = place(self.config.shards, &servers, self.config.replicas);
         let leases = self.even_leases();
         self.raise(Assignment { recovery: Recovery::Rollback, holders, leases })
+    }
+
+    /// The view with this state is in the log. One that was appended before the run went back may
+    /// have been on its way: its number is taken then, and nobody acts on it, for what is in the log
+    /// is what a successor goes on with.
+    pub fn view_appended(&mut self, view: View, state: &ClusterState) -> Vec<Command> {
+        match &self.phase {
+            Phase::Raising(assignment) if self.state(assignment) != *state => self.overtaken(view),
+            _ => self.view_raised(view),
+        }
     }
 
     /// The new view is durable: act on it.

@@ -23,6 +23,10 @@ use crate::http_status;
 /// A connection and an answer on one machine take milliseconds.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3);
 
+/// For which another coordinator is waited for when one says that it leads: longer than an answer
+/// takes, and nobody notices.
+const OTHERS_WITHIN: Duration = Duration::from_millis(100);
+
 /// Events in the table; --json has more of them.
 const SHOWN: usize = 10;
 
@@ -42,20 +46,28 @@ impl Coordinators {
         Ok(Self(links))
     }
 
-    /// The leader's word; that of one which follows where no leader answers.
+    /// The leader's word; that of one which follows where no leader answers. A leader that has been
+    /// superseded and can't hear of it answers, too, with a view that is over.
     pub(crate) async fn status(&self) -> Result<TrainingStatus, StatusError> {
         let mut asked: FuturesUnordered<_> = self.0.iter().map(ask_status).collect();
-        let mut best = None;
-        while let Some(answer) = asked.next().await {
+        let mut leader: Option<TrainingStatus> = None;
+        let mut best = Err(StatusError::Link(LinkError::Closed));
+        loop {
+            let patience = if leader.is_some() { OTHERS_WITHIN } else { LIMIT };
+            let Ok(Some(answer)) = tokio::time::timeout(patience, asked.next()).await else {
+                break;
+            };
             match answer {
                 Ok(status) if !matches!(status.progress, Progress::Following { .. }) => {
-                    return Ok(status);
+                    if leader.as_ref().is_none_or(|known| known.view < status.view) {
+                        leader = Some(status);
+                    }
                 }
-                Ok(status) => best = Some(Ok(status)),
-                Err(error) => best = best.or(Some(Err(error))),
+                Err(_) if best.is_ok() => {}
+                answer => best = answer,
             }
         }
-        best.unwrap_or(Err(StatusError::Link(LinkError::Closed)))
+        leader.map_or(best, Ok)
     }
 }
 

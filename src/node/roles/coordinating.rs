@@ -39,7 +39,8 @@ pub(super) async fn coordinate(
         conclude: cast.checkpoints.clone().recipient(),
         observe: store.clone().recipient(),
         append: store.clone().recipient(),
-        renew: store.recipient(),
+        renew: store.clone().recipient(),
+        resign: store.recipient(),
     };
     let training = TrainingConfig {
         shards: config.servers.shards,
@@ -53,6 +54,7 @@ pub(super) async fn coordinate(
         gather_again_for: GATHER_AGAIN_FOR,
     };
     let job = config.job.clone();
+    let rivals = u32::try_from(cast.coordinators.len().saturating_sub(1)).unwrap_or(u32::MAX);
     let Start { run, unix_ms } = start;
     let first = Training::new(job.clone(), training.clone(), run.clone()).followed(None);
     let (status, watched) = watch::channel(first);
@@ -61,7 +63,7 @@ pub(super) async fn coordinate(
     let factory = move || {
         let life = format!("{run}.{}", lives.fetch_add(1, Ordering::Relaxed));
         let (name, run) = (name.clone(), run.clone());
-        let own = Candidate { id, name, lease, life, run, started_unix_ms: unix_ms };
+        let own = Candidate { id, name, rivals, lease, life, run, started_unix_ms: unix_ms };
         Coordinator::new(own, job.clone(), training.clone(), links.clone(), status.clone())
     };
     placed.run("coordinator".into(), supervision, factory).await?;

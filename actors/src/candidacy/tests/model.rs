@@ -15,6 +15,8 @@ const HEALED: u64 = 12_000;
 const LEADER_WITHIN: u64 = 1_600;
 /// A lease without its margin, by the slowest clock.
 const ZOMBIE_FOR: u64 = 900 * 20 / 19;
+/// Three leases, by the slowest clock.
+const GIVES_WAY_FOR: u64 = 3_000 * 20 / 19;
 const END: u64 = HEALED + 6_000;
 
 #[derive(Clone, Debug)]
@@ -22,6 +24,7 @@ enum Ask {
     Observe,
     Append(Entry),
     Renew(Beat),
+    Resign(Resign),
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +34,7 @@ enum Answer {
     Taken(Entry),
     Renewed,
     Superseded,
+    Resigned,
 }
 
 /// A request on its way: what it does is done at one time and heard of at another.
@@ -69,6 +73,10 @@ impl Store {
                 Answer::Renewed
             }
             Ask::Renew(_) => Answer::Superseded,
+            Ask::Resign(resign) => {
+                self.beat.take_if(|beat| beat.term == resign.term && beat.leader == resign.leader);
+                Answer::Resigned
+            }
         }
     }
 }
@@ -178,8 +186,14 @@ impl Model {
         if let Some(flight) = self.nodes[index].flight.take_if(|flight| flight.returns <= now) {
             self.answered(index, flight, now);
         }
+        // Nobody may have given way for so long, when all is well, that nobody stands.
+        let gives_way = now + GIVES_WAY_FOR < HEALED && self.below(4000) == 0;
         let node = &mut self.nodes[index];
-        if node.flight.is_none() && clock >= node.look_at {
+        if gives_way && let Some(resign) = node.rule.give_way(clock) {
+            // What was under way is done all the same.
+            node.orphans.extend(node.flight.take());
+            self.ask(index, Ask::Resign(resign), now);
+        } else if node.flight.is_none() && clock >= node.look_at {
             self.ask(index, Ask::Observe, now);
         }
     }
@@ -218,7 +232,7 @@ impl Model {
             }
             (Answer::Taken(newest), _) => rule.lost(&newest, clock),
             (Answer::Renewed, Ask::Renew(beat)) => rule.renewed(beat.term, asked),
-            (Answer::Superseded, _) => {}
+            (Answer::Superseded | Answer::Resigned, _) => {}
             (answer, ask) => panic!("{answer:?} to {ask:?}"),
         }
     }

@@ -179,3 +179,44 @@ fn a_copy_that_lost_its_state_before_a_takeover_costs_no_other_copy() {
         (ServerId(1), &[ServerId(0)][..])
     );
 }
+
+/// Everyone alive says so until the next view is to be appended; it is not.
+fn next_view(world: &mut World) -> (View, ClusterState) {
+    for _ in 0..20 {
+        world.now += Duration::from_millis(300);
+        for (process, life) in world.lives.clone() {
+            world.beat(process, life);
+        }
+        let commands = world.training.tick(world.now);
+        world.inbox.extend(commands);
+        while let Some(command) = (!world.inbox.is_empty()).then(|| world.inbox.remove(0)) {
+            match command {
+                Command::RaiseView { above, state } => return (above, *state),
+                other => {
+                    world.inbox.insert(0, other);
+                    world.carry_out_one();
+                }
+            }
+        }
+    }
+    panic!("no view is raised");
+}
+
+/// The log says what a successor goes on with: members must not have been told another story.
+#[test]
+fn a_view_that_was_appended_before_the_run_went_back_is_not_acted_on() {
+    let mut world = World::new(CodecKind::TopK);
+    world.save(4);
+    world.lives.remove(&WORKERS[0]);
+    let (above, first) = next_view(&mut world);
+    // While it is on its way, the other worker is restarted with its residuals lost.
+    world.lives.extend([(WORKERS[0], 2), (WORKERS[1], 2)]);
+    let (again, second) = next_view(&mut world);
+    assert_eq!((above, again), (View(1), View(1)));
+    assert_ne!(first, second);
+    let next = world.training.view_appended(View(2), &first);
+    let [Command::RaiseView { above, state }] = &next[..] else { panic!("{next:?}") };
+    assert_eq!((*above, &**state), (View(2), &second));
+    let acts = world.training.view_appended(View(3), &second);
+    assert!(matches!(acts[..], [Command::Restore(_), Command::Restore(_)]), "{acts:?}");
+}
