@@ -325,6 +325,7 @@ mod tests {
             handovers: 0,
             rollbacks: 0,
             shares: Vec::new(),
+            leaving: Vec::new(),
             events: Default::default(),
             held_up: None,
         }
