@@ -35,7 +35,9 @@ pub enum DrainError {
     /// Another coordinator has to know, or this one will soon.
     #[error("this coordinator doesn't lead")]
     NotLeading,
-    #[error("{got} can't leave, the cluster has {servers} servers; give every node the same [[nodes]]")]
+    #[error(
+        "{got} can't leave, the cluster has {servers} servers; give every node the same [[nodes]]"
+    )]
     NoSuchServer { got: ServerId, servers: u32 },
     #[error(
         "{got} can't leave, workers.count is {workers} at the coordinator; give every node the same workers.count"
@@ -54,6 +56,14 @@ pub enum DrainError {
     Failed { cause: String },
     #[error(transparent)]
     Link(#[from] LinkError),
+}
+
+impl DrainError {
+    /// Whether another coordinator, or the same one later, may answer otherwise.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NotLeading | Self::Link(_))
+    }
 }
 
 impl WireMessage for Drain {

@@ -182,10 +182,13 @@ impl Training {
             && (0..workers).all(|worker| there.workers.contains(&WorkerId(worker)))
     }
 
-    /// With residuals slots move at a checkpoint only: whether some wait for it, whoever led when
-    /// workers came or were to leave.
+    /// With residuals slots move at a checkpoint only: whether workers wait for it that leave, or
+    /// that have none, whoever led when that began.
     pub(super) fn slots_wait(&self) -> bool {
-        self.keeps_residuals() && self.leases.keys().ne(self.even_leases().keys())
+        let workers = self.workers();
+        let leaves = |worker: &WorkerId| !workers.contains(worker);
+        let (held, even) = (self.leases.len(), self.even_leases().len());
+        self.keeps_residuals() && (self.leases.keys().any(leaves) || held < even)
     }
 }
 

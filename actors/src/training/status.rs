@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::events::EventFeed;
-use super::phase::Phase;
 use super::leaving::Leaver;
+use super::phase::Phase;
 use super::speeds::Share;
 use super::{Published, Training};
 use crate::ids::{Incarnation, Version, View};

@@ -92,7 +92,7 @@ impl fmt::Display for Cause {
             }
             Self::Residuals => f.write_str("a worker's residuals are of another step"),
             Self::Moves => f.write_str("slots moved at a checkpoint"),
-            Self::Drain => f.write_str("others are to leave, or to stay"),
+            Self::Drain => f.write_str("some are to leave, or to stay"),
             Self::Slow { worker, percent } => {
                 let (whole, tenths) = (percent / 100, percent / 10 % 10);
                 write!(f, "{worker} takes {whole}.{tenths} times as long as the fastest")

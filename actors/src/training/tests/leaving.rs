@@ -259,10 +259,10 @@ fn the_last_ones_may_not_leave_and_it_is_said_why() {
     assert_eq!(strange, DrainError::NoSuchServer { got: ServerId(3), servers: 3 });
     let strange = world.drain(&drain(&[], &[2])).unwrap_err();
     assert_eq!(strange, DrainError::NoSuchWorker { got: WorkerId(2), workers: 2 });
-    assert_eq!(world.training.leaving, Leaving {
-        servers: BTreeSet::from([ServerId(0)]),
-        workers: BTreeSet::from([WorkerId(0)]),
-    });
+    assert_eq!(
+        world.training.leaving,
+        Leaving { servers: BTreeSet::from([ServerId(0)]), workers: BTreeSet::from([WorkerId(0)]) }
+    );
     // Who was let go is told how far it is, whoever else has died since.
     world.lives.remove(&WORKERS[1]);
     world.pass(6);
