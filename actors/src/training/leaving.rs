@@ -137,7 +137,7 @@ impl Training {
             Phase::Done(_) => true,
             // Everyone has heard of the view in which they hold nothing.
             Phase::Running { workers, .. } => {
-                self.leaving == self.raised && workers.is_empty() && holds_nothing && !self.replan
+                self.leaving == self.raised && workers.is_empty() && holds_nothing
             }
             _ => false,
         };
