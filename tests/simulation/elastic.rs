@@ -193,3 +193,10 @@ fn the_next_leader_goes_on_with_a_drain() {
     let who = Who::Server(gradmesh::actors::ids::ServerId(0));
     assert_eq!(run.leaving.iter().map(|leaver| leaver.who).collect::<Vec<_>>(), [who]);
 }
+
+/// A part of a checkpoint is reported in each view anew. Once it said who had been in sync when it was
+/// written: server 1 was made a primary before it was filled again.
+#[test]
+fn a_server_that_comes_back_is_not_in_sync_because_it_once_was() {
+    cluster(&[]).plans(trace).must_pass(Seed(1098));
+}
