@@ -36,6 +36,9 @@ fn cluster(sets: &[&str]) -> Sim {
     Sim::cluster(config).unwrap()
 }
 
+/// And a norm over all shards.
+const RESIDUALS: &[&str] = &["job.gradient.codec=top-k", "job.gradient.clip_norm=0.5"];
+
 struct Draw(ChaCha8Rng);
 
 impl Draw {
@@ -153,7 +156,7 @@ fn whoever_comes_and_goes_elastic_the_digest_is_the_calm_one() {
 
 #[test]
 fn whoever_comes_and_goes_elastic_with_residuals_the_digest_is_the_calm_one() {
-    let summary = comes_and_goes(&["job.gradient.codec=top-k", "job.gradient.clip_norm=0.5"])
+    let summary = comes_and_goes(RESIDUALS)
         .sometimes("everyone went back", |world| running(world, |run| run.rollbacks > 0))
         .seeds(seeds(16))
         .check();
@@ -199,4 +202,11 @@ fn the_next_leader_goes_on_with_a_drain() {
 #[test]
 fn a_server_that_comes_back_is_not_in_sync_because_it_once_was() {
     cluster(&[]).plans(trace).must_pass(Seed(1098));
+}
+
+/// A primary had the norm of a step from the first shard's, before that one heard of the view and forgot
+/// whose sums it had.
+#[test]
+fn a_norm_that_was_told_before_the_first_shard_heard_of_a_view_is_not_forgotten() {
+    cluster(RESIDUALS).plans(trace).must_pass(Seed(1041));
 }
