@@ -85,8 +85,10 @@ fn flags_that_messages_name_exist() {
         let output = Command::new(env!("CARGO_BIN_EXE_node")).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let commands =
-        ["run", "train", "up", "simulate", "chaos", "demo", "check", "status", "models", "predict"];
+    let commands = [
+        "run", "train", "up", "simulate", "chaos", "demo", "check", "status", "drain", "models",
+        "predict",
+    ];
     let help: String = commands.iter().map(|command| node(&[command, "--help"])).collect();
     // Hidden: only `up` gives it. And those of the command that repeats a failed test.
     let known: BTreeSet<&str> = help

@@ -159,12 +159,14 @@ impl ParameterServer {
         }
         let saved = if was_primary { None } else { shard.saved() };
         if self.copy.shard == ShardId(0) {
-            let mut norms = NormRounds::new(shard.plan().shards.blocks());
+            let new = || NormRounds::new(shard.plan().shards.blocks());
+            // A primary as before keeps what it was told: others may have been answered in this view
+            // already, and don't ask again.
+            let norms = self.norms.get_or_insert_with(new);
             for (step, sum) in shard.norms() {
                 // Its own sum is one that it can have.
                 let _ = norms.add(step, self.copy.shard, NormPart::Whole(sum));
             }
-            self.norms = Some(norms);
         }
         self.tell_norms(ctx);
         self.report_parts(ctx);

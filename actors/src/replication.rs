@@ -116,8 +116,7 @@ impl Followers {
         follower.applied = Some(applied);
         follower.queue.retain(|update| update.step.0 >= applied);
         // One that was just filled has no versions before its newest, which somebody may need yet.
-        let keeps_enough = applied >= follower.filled_at.saturating_add(EARLIER_KEPT as u64)
-            || planted::is(Bug::WindowUnfilled);
+        let keeps_enough = applied >= follower.filled_at.saturating_add(EARLIER_KEPT as u64);
         if follower.learner && keeps_enough && applied.saturating_add(1) >= ours {
             follower.required = true;
         }

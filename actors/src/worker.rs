@@ -3,6 +3,8 @@
 //! Connects a mailbox to [`SlotWork`]. One thing is under way at a time: a pull, a load of
 //! residuals, or the exchange of one step with all shards; a new lease drops it.
 
+mod saving;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,6 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::allocation::with_room;
-use crate::checkpoint::{PartContent, is_saved, residual_name};
 use crate::dataset::Dataset;
 use crate::exchange::{ANSWER_MAX, Halt, RETRY_FIRST, pull_all, push_one, pushes, wait};
 use crate::ids::{ServerId, Slot, Version, View, WorkerId};
@@ -26,17 +27,12 @@ use crate::messages::{
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
-use crate::saving::save_until_written;
 use crate::slot_work::{SlotWork, StepWork};
 use crate::stealing::Stopwatch;
 
-/// Parts that are remembered for the next coordinator, as a ParameterServer's are.
-const PARTS_KEPT: usize = 3;
 /// Steps whose gradients are kept where they can't be computed again: one that is exchanged, and
 /// the one before, which a shard loses with its primary if it was not committed.
 const COMPUTED_KEPT: usize = 2;
-/// Before a part is reported to a coordinator that could not be told.
-const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What a worker trains.
 #[derive(Clone, Debug)]
@@ -230,7 +226,8 @@ impl Worker {
         let last = work.plan().last_version();
         if !self.computed.iter().any(|(of, _)| *of == version) {
             let stale = work.keeps_residuals() && self.residuals_of != version;
-            if stale && !planted::is(Bug::ResidualsUnchecked) && !planted::is(Bug::ComputesAgain) {
+            let unseen = [Bug::ResidualsUnchecked, Bug::ResidualsLost, Bug::ComputesAgain];
+            if stale && !unseen.into_iter().any(planted::is) {
                 let (kind, of) = (FailureKind::Residuals, self.residuals_of);
                 let cause = format!("residuals are of {of}, the shards are at {version}");
                 return self.report(lease.view, kind, cause, ctx);
@@ -321,58 +318,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Residuals are state that would die with this worker: they are part of each checkpoint.
-    fn save_residuals(&self, lease: &LeaseSlots, version: Version, ctx: &mut Context<Self>) {
-        let Some(work) = &self.work else { return };
-        let last = work.plan().last_version();
-        if !work.keeps_residuals() || !is_saved(version, lease.checkpoint_every, last) {
-            return;
-        }
-        // It came by here before, and then a shard lost its newest version.
-        if self.residuals_of != version && !planted::is(Bug::LaterResidualsSaved) {
-            return;
-        }
-        let residuals = work.residuals();
-        let slots = residuals.iter().map(|(slot, _)| *slot).collect();
-        let tensors =
-            residuals.into_iter().map(|(slot, values)| (residual_name(slot), values)).collect();
-        let part = SavePart { version, content: PartContent::Residuals { slots }, tensors };
-        let (store, lineage, view) = (self.links.save.clone(), lease.lineage, lease.view);
-        let written = async move { save_until_written(&store, part).await };
-        ctx.spawn(written.into_actor(self).map(move |part, worker, ctx| {
-            let Some(part) = part else { return };
-            let report = ReportPart { view, version, part, shard: None };
-            if worker.parts.len() >= PARTS_KEPT {
-                worker.parts.remove(0);
-            }
-            worker.parts.push((lineage, report.clone()));
-            worker.report_part(lineage, report, ctx);
-        }));
-    }
-
-    /// Reports a part until the coordinator of the lease's view has heard.
-    fn report_part(&mut self, lineage: View, mut report: ReportPart, ctx: &mut Context<Self>) {
-        let Some(lease) = self.lease.as_ref().filter(|lease| lease.lineage == lineage) else {
-            return;
-        };
-        let view = lease.view;
-        report.view = view;
-        let leader = self.links.report_part.get(lease.leader.0 as usize).cloned();
-        let Some(leader) = leader else { return };
-        let again = report.clone();
-        let sent = async move { ask(&leader, report, ANSWER_MAX).await }.into_actor(self);
-        ctx.spawn(sent.map(move |answer, _, ctx| {
-            if let Err(ReportError::Link(_) | ReportError::NotLeading) = answer {
-                ctx.run_later(REPORT_AGAIN_AFTER, move |worker, ctx| {
-                    // A later lease has reported it anew.
-                    if worker.lease.as_ref().is_some_and(|held| held.view == view) {
-                        worker.report_part(lineage, again, ctx);
-                    }
-                });
-            }
-        }));
-    }
-
     fn halt(&mut self, lease: LeaseSlots, halt: Halt, ctx: &mut Context<Self>) {
         match halt {
             Halt::Stale => debug!(worker = %self.id, view = %lease.view, "waiting for a new lease"),
@@ -457,6 +402,10 @@ impl Handler<LeaseSlots> for Worker {
                 .is_some_and(|codec| codec.keeps_residual());
             self.residuals_due = (residual_codec && version > Version(0)).then_some(version);
         }
+        // A shard may have lost the last version since it was shown, and nothing more is pushed to it:
+        // a look at all of them tells.
+        let last = self.work.as_ref().map(|work| work.plan().last_version());
+        self.parameters.take_if(|(version, _)| Some(*version) == last);
         // The time between two leases is nobody's step.
         self.stopwatch = Stopwatch::default();
         let (view, lineage) = (lease.view, lease.lineage);

@@ -7,75 +7,16 @@ mod support;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
-use gradmesh_actors::dataset::{
-    Dataset, DatasetError, DatasetShape, RowTargets, Rows, Scaling, Split,
-};
 use gradmesh_actors::ids::{CoordinatorId, ServerId, Version, View, WorkerId};
-use gradmesh_actors::layout::TensorSpec;
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use gradmesh_actors::messages::{
     LeaseError, LeaseSlots, Parameters, PullParameters, PushError, PushGradient, Pushed,
     ReportFailure, ReportPart, ReportSpeed,
 };
-use gradmesh_actors::model::{Batch, Model, ModelDescription, Score};
 use gradmesh_actors::reduction::Span;
-use gradmesh_actors::worker::{Task, Worker, WorkerLinks};
-use ndarray::{Array2, ArrayView2};
-use support::{answers, offer};
+use gradmesh_actors::worker::{Worker, WorkerLinks};
+use support::{answers, offer, task};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// The gradient of a row is one, whatever the row.
-#[derive(Debug)]
-struct Ones;
-
-impl Model for Ones {
-    fn tensors(&self) -> Vec<TensorSpec> {
-        offer().tensors
-    }
-
-    fn features(&self) -> usize {
-        2
-    }
-
-    fn outputs(&self) -> usize {
-        1
-    }
-
-    fn gradient(&self, _: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64 {
-        gradient.fill(batch.inputs.nrows() as f32);
-        1.0
-    }
-
-    fn predict(&self, _: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
-        Array2::zeros((inputs.nrows(), 1))
-    }
-
-    fn evaluate(&self, _: &[f32], batch: Batch<'_>) -> Score {
-        Score { rows: batch.inputs.nrows() as u64, loss: 1.0, correct: None }
-    }
-
-    fn describe(&self) -> ModelDescription {
-        offer().architecture
-    }
-}
-
-#[derive(Debug)]
-struct Zeros(DatasetShape);
-
-impl Dataset for Zeros {
-    fn shape(&self) -> &DatasetShape {
-        &self.0
-    }
-
-    fn scaling(&self) -> &Scaling {
-        &Scaling::None
-    }
-
-    fn load(&self, _: Split, range: std::ops::Range<usize>) -> Result<Rows, DatasetError> {
-        let targets = RowTargets::Values(Array2::zeros((range.len(), 1)));
-        Ok(Rows { inputs: Array2::zeros((range.len(), 2)), targets })
-    }
-}
 
 /// The one shard, the coordinator and the store of a worker: what comes is told to the test.
 struct Others {
@@ -146,9 +87,8 @@ impl Bench {
             save: others.clone().recipient(),
             load_residuals: others.recipient(),
         };
-        let data = Arc::new(Zeros(offer().data));
-        let task = Task { offer: offer(), model: Arc::new(Ones), data };
-        Self { worker: Worker::new(WorkerId(1), task, links).start(), pushes, failures }
+        let worker = Worker::new(WorkerId(1), task(offer()), links).start();
+        Self { worker, pushes, failures }
     }
 
     /// The shard is at `version`, and lets pushes wait.

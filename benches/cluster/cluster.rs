@@ -17,6 +17,8 @@ pub(crate) struct Shape {
     pub(crate) servers: usize,
     pub(crate) replicas: usize,
     pub(crate) workers: usize,
+    /// Rows of a step.
+    pub(crate) batch: usize,
 }
 
 /// As `node up`.
@@ -41,6 +43,7 @@ pub(crate) fn prepare(folder: &Path, epochs: usize, shape: Shape) -> (Config, Pa
         format!("servers.shards={}", shape.servers),
         format!("servers.replicas={}", shape.replicas),
         format!("workers.count={}", shape.workers),
+        format!("job.batch_size={}", shape.batch),
         format!("checkpoint.store={}", folder.join("checkpoints").display()),
         format!("coordination.store={}", folder.join("coordination").display()),
         format!("registry.store={}", folder.join("registry").display()),

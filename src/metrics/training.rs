@@ -276,6 +276,7 @@ mod tests {
             handovers: 9,
             rollbacks: 7,
             shares: vec![Share { worker: WorkerId(1), slots: 6, slot_us: Some(1500) }],
+            leaving: Vec::new(),
             events: EventFeed {
                 newest: Vec::new(),
                 tallies: BTreeMap::from([

@@ -5,6 +5,7 @@
 
 mod context;
 mod directory;
+mod draining;
 mod error;
 mod heartbeat;
 mod placement;
@@ -22,13 +23,15 @@ use actix_rt::Arbiter;
 use gradmesh_actors::dataset::Dataset;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{
-    DeleteVersion, FetchModel, FindModel, GetStatus, ListModels, Predict, RemoveAlias, SetAlias,
+    DeleteVersion, Drain, FetchModel, FindModel, GetStatus, ListModels, Predict, RemoveAlias,
+    SetAlias,
 };
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::training::{Progress, Published, TrainingStatus};
 use tokio::sync::watch;
 
 pub use context::{NodeContext, OperatingSystem};
+pub use draining::{ask_leader, drain_of};
 pub use error::NodeError;
 pub use registries::RegistryLinks;
 
@@ -54,6 +57,7 @@ pub struct NodeBuilder {
 pub struct Node {
     config: Config,
     status: Option<watch::Receiver<TrainingStatus>>,
+    drain: Option<Recipient<Drain>>,
     serving: Serving,
     registries: RegistryLinks,
     service: Option<Service>,
@@ -175,6 +179,11 @@ impl Node {
     /// The run, where this node has the coordinator.
     pub fn status(&self) -> Option<watch::Receiver<TrainingStatus>> {
         self.status.clone()
+    }
+
+    /// Where members are told to leave, where this node has a coordinator. It may not lead.
+    pub fn drain(&self) -> Option<Recipient<Drain>> {
+        self.drain.clone()
     }
 
     pub fn serving(&self) -> &Serving {

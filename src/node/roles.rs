@@ -150,9 +150,9 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     } else {
         None
     };
-    let config = builder.config;
-    let registries = cast.registry;
-    Ok(Node { config, status, serving, registries, service, arbiters: threads.arbiters })
+    let drain = cast.own_coordinator().map(|coordinator| coordinator.clone().recipient());
+    let (config, registries) = (builder.config, cast.registry);
+    Ok(Node { config, status, drain, serving, registries, service, arbiters: threads.arbiters })
 }
 
 /// The model and the rows of this node's workers.
@@ -411,6 +411,7 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
         router.route(target, coordinator.clone().recipient::<messages::ReportFenced>());
         router.route(target, coordinator.clone().recipient::<messages::ReportSpeed>());
         router.route(target, coordinator.clone().recipient::<messages::GetStatus>());
+        router.route(target, coordinator.clone().recipient::<messages::Drain>());
     }
     for (shard, copy) in cast.servers.iter().flat_map(|copies| (0u32..).zip(copies)) {
         if let Place::Here(copy) = copy {

@@ -225,7 +225,7 @@ impl Campaign {
         let checks = self.sim.checks.iter().filter(|check| check.when == When::Sometimes);
         let has_faults = match &self.sim.faults {
             Faults::Plan(plan) => !plan.faults.is_empty(),
-            Faults::Swarm(_) => true,
+            Faults::Swarm(_) | Faults::Drawn(_) => true,
         };
         let faults = has_faults.then_some(FAULTS);
         let names = checks.map(|check| check.name.as_str()).chain(faults);
@@ -325,6 +325,7 @@ mod tests {
             handovers: 0,
             rollbacks: 0,
             shares: Vec::new(),
+            leaving: Vec::new(),
             events: Default::default(),
             held_up: None,
         }

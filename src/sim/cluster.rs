@@ -13,9 +13,11 @@ use gradmesh_actors::dataset::{Dataset, DatasetError};
 use gradmesh_actors::layout::TensorSpec;
 use gradmesh_actors::model::{Batch, Model, ModelDescription, ModelKinds, Score};
 use ndarray::{Array2, ArrayView2};
+use tokio::task::spawn_local;
 
 use super::memory_dataset::MemoryDataset;
 use super::network::Network;
+use super::operator::operate;
 use super::{Ending, Main, NodeSpec, Sim, SimNode};
 use crate::config::{Config, NodeConfig, Role};
 use crate::data::{self, DataError};
@@ -164,6 +166,9 @@ fn take_time(times: u16) {
 
 async fn live(builder: NodeBuilder, node: SimNode) -> Result<(), String> {
     let running = builder.start().await.map_err(|error| error.to_string())?;
+    if let Some(coordinator) = running.drain() {
+        spawn_local(operate(running.config().clone(), coordinator, node.wishes.clone()));
+    }
     if let Some(status) = running.status() {
         node.show_training(status);
     }

@@ -52,6 +52,9 @@ pub enum FaultKind {
     Stop { node: String },
     /// SIGSTOP, then SIGCONT: it comes back and knows nothing of the time between.
     Pause { node: String },
+    /// Its servers and workers are to leave, as by `node drain`; afterwards they are called back.
+    /// Nothing happens on a node that has neither.
+    Drain { node: String },
     /// Nothing comes through from one node to the other. What was sent arrives afterwards, where
     /// the connection still lives.
     Block { from: String, to: String },
@@ -221,6 +224,7 @@ impl Fault {
             | FaultKind::PowerLoss { node }
             | FaultKind::Stop { node }
             | FaultKind::Pause { node }
+            | FaultKind::Drain { node }
             | FaultKind::Panic { node }
             | FaultKind::Slow { node, .. }
             | FaultKind::FailWrites { node, .. }
@@ -284,6 +288,11 @@ pub fn stop(node: &str) -> Fault {
 /// SIGSTOP of a node, then SIGCONT.
 pub fn pause(node: &str) -> Fault {
     Fault::new(FaultKind::Pause { node: node.to_owned() })
+}
+
+/// A node's servers and workers leave, and are called back afterwards.
+pub fn drain(node: &str) -> Fault {
+    Fault::new(FaultKind::Drain { node: node.to_owned() })
 }
 
 /// A worker of this node panics once.
@@ -353,6 +362,7 @@ impl fmt::Display for Fault {
             FaultKind::PowerLoss { node } => write!(f, "power_loss({node:?})"),
             FaultKind::Stop { node } => write!(f, "stop({node:?})"),
             FaultKind::Pause { node } => write!(f, "pause({node:?})"),
+            FaultKind::Drain { node } => write!(f, "drain({node:?})"),
             FaultKind::Panic { node } => write!(f, "panic_in({node:?})"),
             FaultKind::Slow { node, times } => write!(f, "slow({node:?}, {times})"),
             FaultKind::Block { from, to } => write!(f, "block({from:?}, {to:?})"),

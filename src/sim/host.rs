@@ -18,6 +18,7 @@ use futures_util::FutureExt;
 use gradmesh_actors::training::Progress;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -26,6 +27,7 @@ use super::fault::{ANY, Fault, FaultKind, FaultPlan};
 use super::invariants::Invariants;
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
+use super::operator::Wishes;
 use super::ready::{Ready, Woken};
 use super::report::{Broken, Report, panic_text};
 use super::trace::{EventKind, NodeIndex, Trace};
@@ -71,6 +73,7 @@ struct Host<'a> {
     /// Changes of faults still to come, the next one last.
     to_come: Vec<(u64, Change)>,
     active: Vec<FaultKind>,
+    wishes: watch::Sender<Wishes>,
     ready: Arc<Ready>,
     watch: Watch<'a>,
     invariants: Option<Invariants>,
@@ -131,6 +134,7 @@ impl<'a> Host<'a> {
             names,
             to_come: Vec::new(),
             active: Vec::new(),
+            wishes: watch::Sender::default(),
             ready,
             watch: Watch::new(&sim.checks),
             invariants: sim.has_cluster.then(Invariants::default),
@@ -279,6 +283,7 @@ impl<'a> Host<'a> {
             FaultKind::Pause { node } => self.each(node, |host, node| {
                 host.states[node as usize].paused = true;
             }),
+            FaultKind::Drain { node } => self.each(node, |host, node| host.wish(node, true)),
             FaultKind::Panic { node } => self.each(node, |host, node| {
                 host.machines[node as usize].panics.store(true, Ordering::Relaxed);
             }),
@@ -316,6 +321,7 @@ impl<'a> Host<'a> {
             FaultKind::Slow { node, .. } => self.each(node, |host, node| {
                 host.machines[node as usize].slow.store(0, Ordering::Relaxed);
             }),
+            FaultKind::Drain { node } => self.each(node, |host, node| host.wish(node, false)),
             FaultKind::FlipBit { .. } | FaultKind::Panic { .. } => {}
             kind => {
                 if let Some(at) = self.active.iter().position(|active| active == kind) {
@@ -324,6 +330,13 @@ impl<'a> Host<'a> {
                 self.share_faults();
             }
         }
+    }
+
+    fn wish(&self, node: NodeIndex, leaves: bool) {
+        let name = self.names[node as usize].clone();
+        self.wishes.send_modify(|wishes| {
+            wishes.insert(name, leaves);
+        });
     }
 
     fn share_faults(&mut self) {
@@ -367,6 +380,7 @@ impl<'a> Host<'a> {
             skew_ms: Rc::clone(&self.machines[index].skew_ms),
             panics: Arc::clone(&self.machines[index].panics),
             slow: Arc::clone(&self.machines[index].slow),
+            wishes: self.wishes.subscribe(),
         };
         let machine = &mut self.machines[index];
         let restarts = self.states[index].restarts + u64::from(restarted);

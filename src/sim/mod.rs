@@ -16,6 +16,7 @@ mod log;
 mod memory_dataset;
 mod network;
 mod node;
+mod operator;
 mod ready;
 mod regression;
 mod report;
@@ -37,9 +38,9 @@ pub use campaign::{Campaign, Progress, SEED_VARIABLE};
 pub use cluster::{ClusterError, one_role_each};
 pub use failure::{CampaignError, Failure};
 pub use fault::{
-    ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, duplicate, fail_writes,
-    flip_bit, kill, lose, panic_in, partition, pause, power_loss, read_plan, reorder, skew, slow,
-    slow_disk, stop,
+    ANY, Fault, FaultKind, FaultPlan, FaultPlanError, Time, block, delay, drain, duplicate,
+    fail_writes, flip_bit, kill, lose, panic_in, partition, pause, power_loss, read_plan, reorder,
+    skew, slow, slow_disk, stop,
 };
 pub use faulty_link::FaultyLink;
 pub use frame_counts::{FrameCounts, SharedFrameCounts};
@@ -86,6 +87,7 @@ enum Ending {
 #[derive(Clone)]
 enum Faults {
     Plan(FaultPlan),
+    Drawn(Arc<dyn Fn(Seed) -> FaultPlan + Send + Sync>),
     Swarm(Swarm),
 }
 
@@ -158,6 +160,13 @@ impl Sim {
     #[must_use]
     pub fn plan(mut self, plan: FaultPlan) -> Self {
         self.faults = Faults::Plan(plan);
+        self
+    }
+
+    /// A plan for each seed, of one's own making: the same one whenever it is asked for.
+    #[must_use]
+    pub fn plans(mut self, draw: impl Fn(Seed) -> FaultPlan + Send + Sync + 'static) -> Self {
+        self.faults = Faults::Drawn(Arc::new(draw));
         self
     }
 
@@ -265,6 +274,7 @@ impl Sim {
     pub fn plan_of(&self, seed: Seed) -> FaultPlan {
         match &self.faults {
             Faults::Plan(plan) => plan.clone(),
+            Faults::Drawn(draw) => draw(seed),
             Faults::Swarm(swarm) => {
                 let names: Vec<&str> = self.names().collect();
                 swarm.draw(seed, &names, swarm.until_set().unwrap_or_else(|| self.horizon()))

@@ -17,6 +17,7 @@ use tokio::task::spawn_local;
 
 use super::disk::Disk;
 use super::network::Network;
+use super::operator::Wishes;
 use super::trace::NodeIndex;
 use super::transport::SimTransport;
 use crate::node::NodeContext;
@@ -46,6 +47,8 @@ pub struct SimNode {
     pub(super) panics: Arc<AtomicBool>,
     /// How many times as long a gradient takes here.
     pub(super) slow: Arc<AtomicU16>,
+    /// Nodes that are to leave.
+    pub(super) wishes: watch::Receiver<Wishes>,
 }
 
 /// What nodes show to the checks.

@@ -268,6 +268,7 @@ fn size(kind: &FaultKind) -> u64 {
         | FaultKind::PowerLoss { .. }
         | FaultKind::Stop { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Drain { .. }
         | FaultKind::Panic { .. }
         | FaultKind::Block { .. }
         | FaultKind::FlipBit { .. } => 0,
@@ -291,6 +292,7 @@ fn resize(kind: &mut FaultKind, size: u64) {
         | FaultKind::PowerLoss { .. }
         | FaultKind::Stop { .. }
         | FaultKind::Pause { .. }
+        | FaultKind::Drain { .. }
         | FaultKind::Panic { .. }
         | FaultKind::Block { .. }
         | FaultKind::FlipBit { .. } => {}

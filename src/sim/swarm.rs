@@ -7,8 +7,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::Seed;
 use super::fault::{
-    ANY, Fault, FaultPlan, block, delay, duplicate, fail_writes, flip_bit, kill, lose, panic_in,
-    partition, pause, power_loss, reorder, skew, slow_disk, stop,
+    ANY, Fault, FaultPlan, block, delay, drain, duplicate, fail_writes, flip_bit, kill, lose,
+    panic_in, partition, pause, power_loss, reorder, skew, slow_disk, stop,
 };
 
 /// Each seed draws some of the kinds of faults, how many of each, and when: a test under all of
@@ -27,6 +27,8 @@ impl Default for Swarm {
 
 /// Kinds of faults that a swarm draws from.
 const KINDS: u64 = 14;
+/// One seed of so many also drains a node.
+const DRAINED_ONE_OF: u64 = 4;
 /// Files of checkpoints that a bit may flip in: what is damaged must be noticed, and the checkpoint
 /// before taken.
 const CHECKPOINT_PARTS: [&str; 2] = ["/parameters-", "/residuals-"];
@@ -66,6 +68,13 @@ impl Swarm {
         for _ in 0..count {
             let kind = enabled[draw.below(enabled.len() as u64) as usize];
             faults.extend(fault(kind, names, until, &mut draw));
+        }
+        // Of another stream: whatever else a seed draws, it drew before there were drains.
+        let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed.0 ^ 0x4452_4149));
+        if draw.below(DRAINED_ONE_OF) == 0 {
+            let (at, length) = (draw.below(until), 1 + draw.below(10_000));
+            let for_ms = length.min(until - at).max(1);
+            faults.push(Fault { at_ms: at, for_ms, ..drain(draw.of(names)) });
         }
         faults.sort_by_key(|fault| fault.at_ms);
         FaultPlan { faults }

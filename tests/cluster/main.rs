@@ -12,6 +12,7 @@
 mod support;
 
 mod bad_input;
+mod drain;
 mod finish;
 mod grid;
 mod lasting;

@@ -48,6 +48,7 @@ fn run() -> TrainingStatus {
         handovers: 0,
         rollbacks: 0,
         shares: Vec::new(),
+        leaving: Vec::new(),
         events: Default::default(),
     }
 }

@@ -1,10 +1,10 @@
-//! What a leader hears and tells of its run beside what the run needs.
+//! What a leader hears and tells of its run beside what the run needs, and what operators want.
 
 use actix::{Context, Handler};
 use tracing::{info, warn};
 
 use super::Coordinator;
-use crate::messages::{ReportError, ReportFenced, ReportSpeed};
+use crate::messages::{Drain, DrainError, Draining, ReportError, ReportFenced, ReportSpeed};
 use crate::training::Event;
 
 impl Coordinator {
@@ -24,6 +24,19 @@ fn tell(event: &Event) {
         warn!(number, kind, view, took_ms, "{event}");
     } else {
         info!(number, kind, view, took_ms, "{event}");
+    }
+}
+
+impl Handler<Drain> for Coordinator {
+    type Result = Result<Draining, DrainError>;
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) -> Self::Result {
+        if !self.leads() {
+            return Err(DrainError::NotLeading);
+        }
+        let (answer, commands) = self.training.drain(&drain);
+        self.carry_out(commands, ctx);
+        answer
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
 //! | [`ReportFenced`] | ParameterServer → Coordinator | a primary that was replaced has found it out |
 //! | [`ReportSpeed`] | Worker → Coordinator | how long computations take |
+//! | [`Drain`] | operator → Coordinator | members are to leave, or to come back |
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
 //! | [`coordination`] | Coordinator → the node's own store | local: who leads, in which view, with what state |
@@ -25,6 +26,7 @@ pub mod checkpoint_store;
 mod combine_norm;
 pub mod coordination;
 mod delete_version;
+mod drain;
 mod fetch_model;
 mod find_model;
 mod heartbeat;
@@ -50,6 +52,7 @@ mod tensors;
 
 pub use combine_norm::{CombineNorm, CombinedNorm, NormError, NormPart};
 pub use delete_version::DeleteVersion;
+pub use drain::{Drain, DrainError, Draining};
 pub use fetch_model::{FetchModel, FetchedModel};
 pub use find_model::FindModel;
 pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};

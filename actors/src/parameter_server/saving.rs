@@ -35,7 +35,9 @@ impl ParameterServer {
             return;
         }
         self.saving += 1;
-        let report = snapshot(self.copy, shard, &self.followers);
+        // Reported in later views too, in which the same learner may have nothing.
+        let synced = Vec::new();
+        let report = ReportShard { synced, ..snapshot(self.copy, shard, &self.followers) };
         let (lineage, version) = (shard.lineage(), save.version);
         let Save { content, tensors, .. } = save;
         let (store, save) = (self.links.save.clone(), SavePart { version, content, tensors });

@@ -116,4 +116,40 @@ proptest! {
             check(&holders, &servers, replicas);
         }
     }
+
+    /// One learner is filled at a time, whichever.
+    #[test]
+    fn while_servers_leave_no_shard_has_fewer_copies_in_sync_than_it_had_or_than_are_wanted(
+        shards in 1u32..9,
+        replicas in 0u32..3,
+        changes in prop::collection::vec((0u32..5, any::<bool>(), 0usize..6), 1..12),
+    ) {
+        let mut stay: BTreeSet<u32> = (0..5).collect();
+        let list = |stay: &BTreeSet<u32>| stay.iter().copied().map(ServerId).collect::<Vec<_>>();
+        let mut holders = place(shards, &list(&stay), replicas);
+        for (server, leaves, fills) in changes {
+            if leaves && stay.len() > 1 {
+                stay.remove(&server);
+            } else {
+                stay.insert(server);
+            }
+            let wanted = (replicas as usize).min(stay.len() - 1) + 1;
+            for step in 0..=fills {
+                let mut learning = holders.iter_mut().filter(|held| !held.learners.is_empty());
+                if let Some(held) = learning.nth(step % 3) {
+                    let learner = held.learners.remove(0);
+                    held.replicas.push(learner);
+                }
+                let next = improve(&holders, &list(&stay), replicas);
+                for (next, before) in next.iter().zip(&holders) {
+                    let kept = before.in_sync().count().min(wanted);
+                    prop_assert!(next.in_sync().count() >= kept, "{before:?} to {next:?}");
+                }
+                holders = next;
+            }
+        }
+        let servers = list(&stay);
+        let settled = settled(holders, &servers, replicas);
+        check(&settled, &servers, replicas);
+    }
 }

@@ -87,6 +87,14 @@ pub enum EventKind {
     Rebalanced {
         workers: u32,
     },
+    /// To leave: what it has goes to others.
+    Leaving {
+        who: Who,
+    },
+    /// Not to leave after all.
+    Back {
+        who: Who,
+    },
     /// Another coordinator leads.
     Led {
         leader: String,
@@ -129,6 +137,8 @@ pub enum Cause {
     Residuals,
     /// Slots with residuals move at checkpoints only.
     Moves,
+    /// Members are to leave, or not any more.
+    Drain,
     /// A worker takes so much longer for a slot than the fastest, in percent.
     Slow { worker: WorkerId, percent: u64 },
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Training;
 use super::phase::{Asked, Assignment, Command, Phase, Recovery};
-use crate::ids::{ServerId, ShardCopy, View, WorkerId};
+use crate::ids::{ShardCopy, View, WorkerId};
 use crate::membership::Change;
 use crate::messages::Member;
 use crate::placement::{Holders, copies, improve, promote, repair};
@@ -144,11 +144,12 @@ impl Training {
         // A learner that was lost may be named again: its next life has to hear of it, and commits
         // may wait for the one before.
         let held = |copy: &ShardCopy| copies(&self.holders).any(|holder| holder == *copy);
-        let anew = anew || self.stateless.iter().any(held);
+        let anew = anew || self.stateless.iter().any(held) || self.leaving != self.raised;
         if !anew && holders == self.holders && leases == self.leases {
             return Vec::new();
         }
-        let commands = self.raise(Assignment { recovery: Recovery::Continue, holders, leases });
+        let (recovery, leaving) = (Recovery::Continue, self.leaving.clone());
+        let commands = self.raise(Assignment { recovery, holders, leases, leaving });
         self.replan = !runs;
         commands
     }
@@ -167,14 +168,9 @@ impl Training {
         holders
     }
 
-    /// Servers that may hold shards.
-    pub(super) fn servers(&self) -> Vec<ServerId> {
-        self.members.servers(self.config.shards)
-    }
-
-    /// Slots for everyone who is there: even as far as is known.
+    /// Slots for everyone who is there to stay: even as far as is known.
     pub(super) fn even_leases(&self) -> BTreeMap<WorkerId, Span> {
-        self.speeds.leases(self.job.virtual_workers, &self.members.workers(), &self.leases)
+        self.speeds.leases(self.job.virtual_workers, &self.workers(), &self.leases)
     }
 
     /// Everyone goes back to the last whole checkpoint, when enough of them are there.
@@ -187,18 +183,17 @@ impl Training {
 
     /// Starts, or starts again, when everyone who is needed is there.
     pub(super) fn gather(&mut self, now: Duration) -> Vec<Command> {
-        let (servers, workers) = (self.servers().len(), self.members.workers().len());
+        let (none, all) =
+            (self.servers().is_empty() || self.workers().is_empty(), self.all_there());
         let Phase::Gathering { since } = &mut self.phase else { return Vec::new() };
         if self.plan.is_none() {
             return Vec::new();
         }
-        if servers == 0 || workers == 0 {
+        if none {
             *since = None;
             return Vec::new();
         }
         let began = *since.get_or_insert(now);
-        let all =
-            workers >= self.config.workers as usize && servers >= self.config.servers as usize;
         let first = self.holders.is_empty();
         let patience = if first { self.config.gather_for } else { self.config.gather_again_for };
         if !all && now.saturating_sub(began) < patience {

@@ -16,6 +16,7 @@ mod beliefs;
 mod events;
 mod evidence;
 mod healing;
+mod leaving;
 mod phase;
 mod recovery;
 mod speeds;
@@ -26,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use events::{Cause, Event, EventFeed, EventKind, Tally, Who};
+pub use leaving::{Leaver, Leaving};
 pub use phase::{Command, TrainingConfig};
 pub use speeds::Share;
 pub use status::{Progress, TrainingStatus};
@@ -87,6 +89,9 @@ pub struct Training {
     /// Who holds which shard in `view`; none before the first.
     holders: Vec<Holders>,
     leases: BTreeMap<WorkerId, Span>,
+    /// Who is to leave, and who of them in the newest view.
+    leaving: Leaving,
+    raised: Leaving,
     /// Holders that have lost the state that `holders` says they have.
     stateless: BTreeSet<ShardCopy>,
     /// Learners of `view` without which nothing is committed any more.
@@ -149,6 +154,8 @@ impl Training {
             lineage: View(0),
             holders: Vec::new(),
             leases: BTreeMap::new(),
+            leaving: Leaving::default(),
+            raised: Leaving::default(),
             stateless: BTreeSet::new(),
             synced: BTreeSet::new(),
             replan: false,
@@ -441,7 +448,7 @@ impl Training {
         if let Some(publish) = self.publish_if_last() {
             return vec![publish];
         }
-        if std::mem::take(&mut self.rebalance) {
+        if std::mem::take(&mut self.rebalance) || self.slots_wait() {
             self.events.because(Cause::Moves);
             return self.roll_back();
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{ClusterState, Published};
+use super::{ClusterState, Leaving, Published};
 use crate::checkpoint::{Finished, Manifest};
 use crate::ids::{ShardCopy, View, WorkerId};
 use crate::membership::Patience;
@@ -74,6 +74,8 @@ pub(super) struct Assignment {
     pub(super) holders: Vec<Holders>,
     /// Workers that are not named stand by.
     pub(super) leases: BTreeMap<WorkerId, Span>,
+    /// As it was when the view was raised: what is sent again to the store is the same.
+    pub(super) leaving: Leaving,
 }
 
 /// A request to one member.

@@ -61,7 +61,12 @@ impl Training {
         }
         let holders = place(self.config.shards, &servers, self.config.replicas);
         let leases = self.even_leases();
-        self.raise(Assignment { recovery: Recovery::Rollback, holders, leases })
+        self.raise(Assignment {
+            recovery: Recovery::Rollback,
+            holders,
+            leases,
+            leaving: self.leaving.clone(),
+        })
     }
 
     /// The view with this state is in the log. One that was appended before the run went back may
@@ -88,7 +93,8 @@ impl Training {
         self.view = view;
         self.held_up = None;
         self.note_view(&assignment);
-        let Assignment { recovery, holders, leases } = assignment;
+        let Assignment { recovery, holders, leases, leaving } = assignment;
+        self.raised = leaving;
         // Those who hold nothing any more are told too.
         let there = self.members.copies();
         let before = placement::copies(&self.holders).filter(|copy| there.contains(copy));

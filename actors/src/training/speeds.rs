@@ -52,7 +52,7 @@ impl Training {
         if !runs || !self.config.rebalance || self.rebalance {
             return Vec::new();
         }
-        let (slots, workers) = (self.job.virtual_workers, self.members.workers());
+        let (slots, workers) = (self.job.virtual_workers, self.workers());
         let Some(better) = self.speeds.better(slots, &workers, &self.leases, now) else {
             return Vec::new();
         };

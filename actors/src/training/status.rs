@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::events::EventFeed;
+use super::leaving::Leaver;
 use super::phase::Phase;
 use super::speeds::Share;
 use super::{Published, Training};
@@ -76,6 +77,8 @@ pub struct TrainingStatus {
     pub rollbacks: u64,
     /// What each worker computes of a step.
     pub shares: Vec<Share>,
+    /// Who is to leave, and what each still has.
+    pub leaving: Vec<Leaver>,
     pub events: EventFeed,
     /// Why a store or the registry is being asked again.
     pub held_up: Option<String>,
@@ -148,6 +151,7 @@ impl Training {
             rollbacks: self.recoveries.rollbacks,
             held_up: self.held_up.clone(),
             shares: self.shares(),
+            leaving: self.leavers(),
             events: EventFeed::default(),
         }
     }

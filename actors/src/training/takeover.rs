@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::phase::{Asked, Assignment, Command, Phase, Recovery};
-use super::{Training, TrainingConfig};
+use super::{Leaving, Training, TrainingConfig};
 use crate::checkpoint::Manifest;
 use crate::ids::{CoordinatorId, ShardCopy, ShardId, Version, View, WorkerId};
 use crate::job::JobSpec;
@@ -34,6 +34,9 @@ pub struct ClusterState {
     /// By shard; empty before the first assignment.
     pub holders: Vec<Holders>,
     pub leases: Vec<(WorkerId, Span)>,
+    /// Who is to leave.
+    #[serde(default)]
+    pub leaving: Leaving,
 }
 
 impl Training {
@@ -57,6 +60,7 @@ impl Training {
             rolled_back_to: Version(0),
             holders: Vec::new(),
             leases: Vec::new(),
+            leaving: Leaving::default(),
         };
         let same = |(_, state): &(View, ClusterState)| {
             let cut = (state.shards, state.servers) == (bare.shards, bare.servers);
@@ -68,7 +72,8 @@ impl Training {
         match newest.filter(same) {
             Some((view, state)) => {
                 let lineage = state.lineage.or(Some(view));
-                ClusterState { life: life.to_owned(), lineage, ..state }
+                let leaving = state.leaving.known(config);
+                ClusterState { life: life.to_owned(), lineage, leaving, ..state }
             }
             None => bare,
         }
@@ -87,6 +92,7 @@ impl Training {
         let (leader, life) = own;
         let mut training = Self::new(job, config, run);
         (training.leader, training.life, training.view) = (leader, life, view);
+        (training.leaving, training.raised) = (state.leaving.clone(), state.leaving);
         let Some(lineage) = state.lineage.filter(|_| !state.holders.is_empty()) else {
             return (training, Vec::new());
         };
@@ -125,6 +131,7 @@ impl Training {
             rolled_back_to: self.rollback_to,
             holders: assignment.holders.clone(),
             leases: assignment.leases.iter().map(|(worker, span)| (*worker, *span)).collect(),
+            leaving: assignment.leaving.clone(),
         }
     }
 

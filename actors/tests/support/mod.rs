@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program needs a part of it")]
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
+mod task;
+
 use actix::{Actor, Addr, Context, Handler};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
 use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, Version, View};
@@ -31,6 +33,8 @@ macro_rules! answers {
 }
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use answers;
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use task::task;
 
 /// Coordinator and store of a server that saves nothing here.
 pub(crate) struct Others;

@@ -151,6 +151,21 @@ pub(crate) enum Command {
     },
     /// How far the run of a started cluster, or of a started `node run`, is.
     Status,
+    /// Takes a node's servers and workers out of the run while it goes on, and waits until they have
+    /// nothing left: then it can be stopped without a loss.
+    ///
+    /// Others take over what it has: copies of shards when they have been filled, slots at once, or
+    /// at the next checkpoint where residuals stay with them. The node stays out, also when it is
+    /// started again, until it is called back. Asking again is safe, and so is Ctrl-C: the node goes
+    /// on leaving. Ends with 1 where nobody alive would stay to do its work.
+    Drain {
+        /// As in [[nodes]].
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Lets it take part again.
+        #[arg(long)]
+        back: bool,
+    },
     /// The registry's models and versions.
     #[command(subcommand)]
     Models(ModelsCommand),

@@ -3,6 +3,7 @@
 pub(crate) mod calm;
 mod changes;
 pub(crate) mod cluster;
+mod operator;
 mod outcome;
 pub(crate) mod ports;
 pub(crate) mod random;

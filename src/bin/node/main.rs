@@ -8,6 +8,7 @@ mod chaos;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod drain;
 mod failure;
 mod http_status;
 mod log;
@@ -80,6 +81,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let wanted = demo::Wanted { lasts, every, seed, roles, epochs };
                 demo::demo(config, wanted, args.json).await
             }
+            Command::Drain { node, back } => drain::drain(config, &node, back, args.json).await,
             Command::Status => status::status(config, args.json).await,
             Command::Models(command) => models::models(config, command, args.json).await,
             Command::Predict { model, input, version } => {

@@ -11,13 +11,14 @@ use comfy_table::{Table, presets};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gradmesh::config::{Config, NodeConfig, Role};
-use gradmesh::node::hello;
+use gradmesh::node::{ask_leader, hello};
 use gradmesh::peer::{Link, LinkPolicy, Peer};
 use gradmesh::transport::TcpTransport;
 use gradmesh::wire::{self, Target};
-use gradmesh_actors::messages::{GetStatus, LinkError, StatusError};
+use gradmesh_actors::messages::{Drain, DrainError, Draining, GetStatus, LinkError, StatusError};
 use gradmesh_actors::training::{EventFeed, Progress, TrainingStatus};
 
+use crate::drain::leaving;
 use crate::http_status;
 
 /// A connection and an answer on one machine take milliseconds.
@@ -69,6 +70,11 @@ impl Coordinators {
         }
         leader.map_or(best, Ok)
     }
+
+    /// The leader's answer, whichever of them leads.
+    pub(crate) async fn drain(&self, drain: &Drain) -> Result<Draining, DrainError> {
+        ask_leader(&self.0, drain, LIMIT).await
+    }
 }
 
 async fn ask_status(link: &Link) -> Result<TrainingStatus, StatusError> {
@@ -115,6 +121,9 @@ pub(crate) async fn status(config: Config, json: bool) -> anyhow::Result<ExitCod
         status.servers, status.shards, status.replicas, status.workers
     );
     table.add_row(["alive", &alive]);
+    if let Some(leaving) = leaving(&config, &status) {
+        table.add_row(["leaving", &leaving]);
+    }
     let healed = format!(
         "{} members lost, {} promotions, {} rollbacks, {} views that went on",
         status.lost, status.promotions, status.rollbacks, status.new_leases

@@ -20,6 +20,8 @@ impl EventKind {
             Self::RolledBack { .. } => "rolled-back",
             Self::Continued { .. } => "continued",
             Self::Rebalanced { .. } => "rebalanced",
+            Self::Leaving { .. } => "leaving",
+            Self::Back { .. } => "back",
             Self::Led { .. } => "led",
         }
     }
@@ -56,6 +58,8 @@ impl fmt::Display for EventKind {
             Self::Rebalanced { workers } => {
                 write!(f, "slots moved between {}", count(*workers, "worker"))
             }
+            Self::Leaving { who } => write!(f, "{who} is to leave"),
+            Self::Back { who } => write!(f, "{who} is to stay after all"),
             Self::Led { leader, term } => write!(f, "{leader} leads in {term}"),
         }
     }
@@ -88,6 +92,7 @@ impl fmt::Display for Cause {
             }
             Self::Residuals => f.write_str("a worker's residuals are of another step"),
             Self::Moves => f.write_str("slots moved at a checkpoint"),
+            Self::Drain => f.write_str("some are to leave, or to stay"),
             Self::Slow { worker, percent } => {
                 let (whole, tenths) = (percent / 100, percent / 10 % 10);
                 write!(f, "{worker} takes {whole}.{tenths} times as long as the fastest")

@@ -3,6 +3,7 @@
 mod beliefs;
 mod events;
 mod finish;
+mod leaving;
 mod replicas;
 mod reports;
 mod silence;

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     /// A primary says that these servers have caught up.
-    fn caught_up(&mut self, shard: u32, servers: &[u32]) -> Vec<Command> {
+    pub(super) fn caught_up(&mut self, shard: u32, servers: &[u32]) -> Vec<Command> {
         let report = ReportShard {
             view: self.training.view,
             copy: self.primary(shard),
@@ -18,7 +18,7 @@ impl World {
         commands
     }
 
-    fn duty(&self, shard: u32, server: u32) -> Duty {
+    pub(super) fn duty(&self, shard: u32, server: u32) -> Duty {
         self.adopted[&copy(shard, server)].appointment.duty.clone()
     }
 }

@@ -5,11 +5,12 @@ use crate::ids::CoordinatorId;
 
 impl World {
     /// A coordinator dies, and another one reads the newest entry of the log of views.
-    fn succeed(&mut self) {
+    pub(super) fn succeed(&mut self) {
         let assignment = Assignment {
             recovery: Recovery::Continue,
             holders: self.training.holders.clone(),
             leases: self.training.leases.clone(),
+            leaving: self.training.raised.clone(),
         };
         let state = self.training.state(&assignment);
         let newest = Some((self.training.view, state));

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::operator::Operator;
 use super::ports::Ports;
 use crate::failure::LASTING;
 
@@ -46,6 +47,9 @@ pub(crate) struct Cluster {
     paused: usize,
     stores: PathBuf,
     slowed: Vec<Slowed>,
+    /// Without links: as an operator reaches the nodes.
+    config: Config,
+    operator: Operator,
 }
 
 /// Processes that are slow.
@@ -118,9 +122,18 @@ impl Cluster {
                 start_at: None,
             });
         }
-        let slowed = Vec::new();
-        let (restarts, killed, paused) = (0, 0, 0);
-        let cluster = Self { nodes, faults, frames, restarts, killed, paused, stores, slowed };
+        let cluster = Self {
+            nodes,
+            faults,
+            frames,
+            restarts: 0,
+            killed: 0,
+            paused: 0,
+            stores,
+            slowed: Vec::new(),
+            config: config.clone(),
+            operator: Operator::default(),
+        };
         Ok((cluster, config))
     }
 
@@ -196,6 +209,14 @@ impl Cluster {
                 told(signal, hit)
             }
             FaultKind::Slow { node, times } => self.slow(node, *times, begins),
+            FaultKind::Drain { node } => {
+                for name in self.nodes.iter().map(|node| &node.name) {
+                    if node == ANY || node == name {
+                        self.operator.wish(&self.config, name, begins);
+                    }
+                }
+                "asked for".to_owned()
+            }
             FaultKind::FlipBit { path } if begins => flip_bit(&self.stores, path)?,
             FaultKind::FlipBit { .. }
             | FaultKind::FailWrites { .. }
