@@ -76,10 +76,12 @@ impl Invariants {
     /// What doesn't hold.
     pub(super) fn look_at_training(&mut self, world: &World<'_>) -> Result<(), &'static str> {
         let training = world.seen.training.borrow();
-        let newest = training.values().map(|status| status.borrow().view).max();
         for (&node, status) in training.iter() {
+            self.view(status.borrow().view, node)?;
+        }
+        let newest = self.begun.last_key_value().map(|(view, _)| *view);
+        for status in training.values() {
             let status = status.borrow();
-            self.view(status.view, node)?;
             // A coordinator that is gone, or leads no more, has shown its last.
             if Some(status.view) == newest {
                 self.checkpoint(&status, world.counts.bits_flipped > 0)?;
