@@ -46,7 +46,7 @@ impl LeaseTiming {
 /// What a candidate does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It leads: renew, and act while [`Candidacy::may_lead`] says so.
+    /// It leads: renew. What it does is safe by the log, not by time.
     Lead { term: Term },
     /// Another one leads.
     Follow { leader: String, term: Term },
