@@ -159,7 +159,7 @@ pub(crate) enum Command {
     /// started again, until it is called back. Asking again is safe, and so is Ctrl-C: the node goes
     /// on leaving. Ends with 1 where nobody alive would stay to do its work.
     Drain {
-        /// As in [[nodes]].
+        /// A name from the file's `nodes` tables.
         #[arg(value_name = "NODE")]
         node: String,
         /// Lets it take part again.
