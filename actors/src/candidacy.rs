@@ -1,10 +1,10 @@
-//! When a candidate follows, when it stands, and how long a leader may act.
+//! When a candidate follows, and when it stands.
 //!
 //! Safety is the log's: a view is had by whoever appends it first, so a leader that was superseded
 //! can raise no view, and what it sends in the view before is refused by whoever has heard of the
-//! next. Time decides only who tries when: a leader that wakes in the moment in which it is
-//! superseded may believe for up to a lease that it leads, and nothing comes of it. Every candidate measures with its own monotonic clock
-//! how long the leader's beat has not changed; no two clocks are compared.
+//! next. Time decides only who tries when: a leader that is cut off from the store may believe until
+//! it is answered again that it leads, and nothing comes of it. Every candidate measures with its own
+//! monotonic clock how long the leader's beat has not changed; no two clocks are compared.
 //!
 //! A candidate observes the store each [`Candidacy::look_again_in`], tells this rule what it saw,
 //! and does what [`Next`] says. Times are `Duration`s since any moment that stays the same.
@@ -14,9 +14,6 @@ use std::time::Duration;
 use crate::ids::{Term, View};
 use crate::messages::coordination::{Beat, Entry, Observed, Resign};
 
-/// Parts of a lease that a leader doesn't use: clocks may differ by a tenth in how fast they run,
-/// and a leader may hear its timer that late.
-const MARGIN_PARTS: u32 = 10;
 /// Beats in a lease: three of four may be late before anybody stands.
 const BEATS: u32 = 4;
 /// Nobody asks a store more often, whatever is due.
@@ -88,8 +85,6 @@ struct Seen {
 #[derive(Clone, Copy, Debug)]
 struct Lead {
     term: Term,
-    /// When the last renewal that succeeded was asked for.
-    renewed: Duration,
     beats: u64,
 }
 
@@ -147,9 +142,7 @@ impl Candidacy {
             return self.heard_of(entry, asked_at);
         }
         self.gave_way = None;
-        let lead = Lead { term: entry.term, renewed: asked_at, beats: 0 };
-        self.lead = Some(same.unwrap_or(lead));
-        self.renewed(entry.term, asked_at);
+        self.lead = Some(same.unwrap_or(Lead { term: entry.term, beats: 0 }));
         self.heard_of(entry, asked_at);
     }
 
@@ -170,13 +163,6 @@ impl Candidacy {
         Some(Beat { term: lead.term, leader: self.name.clone(), count: lead.beats })
     }
 
-    /// The renewal of `term` that was asked for at `asked_at` has succeeded.
-    pub fn renewed(&mut self, term: Term, asked_at: Duration) {
-        if let Some(lead) = self.lead.as_mut().filter(|lead| lead.term == term) {
-            lead.renewed = lead.renewed.max(asked_at);
-        }
-    }
-
     /// Leaves the leadership to another candidate, for a while: what is left is to say so to the
     /// store. Where nobody takes it, this one stands again.
     pub fn give_way(&mut self, now: Duration) -> Option<Resign> {
@@ -195,19 +181,6 @@ impl Candidacy {
     #[must_use]
     pub fn leads_in(&self) -> Option<Term> {
         self.lead.map(|lead| lead.term)
-    }
-
-    /// Whether this candidate may act as the leader.
-    #[must_use]
-    pub fn may_lead(&self, now: Duration) -> bool {
-        self.leads_until().is_some_and(|until| now < until)
-    }
-
-    /// When this candidate stops being the leader, where no later renewal succeeds.
-    #[must_use]
-    pub fn leads_until(&self) -> Option<Duration> {
-        let ttl = self.timing.ttl;
-        self.lead.map(|lead| lead.renewed + ttl - ttl / MARGIN_PARTS)
     }
 
     /// How long until the store is to be asked again: a beat, or less where this candidate may

@@ -35,8 +35,7 @@ impl Candidate {
     }
 
     fn show(&self) {
-        let leads = self.rule.may_lead(self.now());
-        self.node.show("leads", i64::from(leads));
+        self.node.show("leads", i64::from(self.rule.leads_in().is_some()));
     }
 
     async fn stand(&mut self, view: View, term: Term) -> Result<(), String> {
@@ -70,10 +69,8 @@ impl Candidate {
             Next::Stand { view, term } => self.stand(view, term).await,
             Next::Lead { .. } => {
                 let Some(beat) = self.rule.beat() else { return Ok(()) };
-                let (term, asked_at) = (beat.term, self.now());
-                if renew(&self.store, beat).await.is_ok() {
-                    self.rule.renewed(term, asked_at);
-                }
+                // The next look says what came of it.
+                renew(&self.store, beat).await.ok();
                 Ok(())
             }
             Next::Follow { .. } | Next::Wait => Ok(()),

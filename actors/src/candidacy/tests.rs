@@ -147,21 +147,12 @@ fn a_slow_answer_is_no_silence_and_its_change_counts_from_when_it_was_heard_of()
 }
 
 #[test]
-fn a_leader_stops_before_its_lease_ends_and_goes_on_when_a_renewal_succeeds() {
+fn a_leader_that_could_not_look_for_longer_than_a_lease_goes_on_where_nobody_has_stood() {
     let mut a = candidacy("a", 0);
     assert_eq!(a.beat(), None);
     a.won(&entry(1, 1, "a"), ms(100));
-    assert!(a.may_lead(ms(999)) && !a.may_lead(ms(1000)));
-    a.renewed(Term(1), ms(600));
-    a.renewed(Term(1), ms(200));
-    assert_eq!(a.leads_until(), Some(ms(1500)));
-    a.renewed(Term(2), ms(900));
-    assert!(!a.may_lead(ms(1500)));
-    // Nobody else has stood meanwhile.
     let next = look(&mut a, &seen(entry(1, 1, "a"), Some(3)), ms(1600));
-    assert_eq!(next, Next::Lead { term: Term(1) });
-    a.renewed(Term(1), ms(1600));
-    assert!(a.may_lead(ms(1601)));
+    assert_eq!((next, a.leads_in()), (Next::Lead { term: Term(1) }, Some(Term(1))));
 }
 
 #[test]
@@ -179,8 +170,7 @@ fn a_leader_that_was_superseded_leads_no_more_however_late_its_answers_come() {
         let mut a = candidacy("a", 0);
         a.won(&entry(1, 1, "a"), ms(0));
         end(&mut a);
-        a.renewed(Term(1), ms(50));
-        a.may_lead(ms(60))
+        a.leads_in() == Some(Term(1))
     };
     assert!(superseded(|_| ()));
     assert!(!superseded(|a| a.lost(&entry(2, 2, "b"), ms(40))));
@@ -207,10 +197,9 @@ fn a_leader_that_gives_way_names_its_term_and_leads_no_more() {
     assert_eq!(a.give_way(ms(0)), None);
     a.won(&entry(3, 2, "a"), ms(0));
     assert_eq!(a.give_way(ms(100)), Some(Resign { term: Term(2), leader: "a".into() }));
-    a.renewed(Term(2), ms(110));
     // A view that was on its way to the log.
     a.won(&entry(4, 2, "a"), ms(120));
-    assert_eq!((a.leads_in(), a.may_lead(ms(130)), a.beat()), (None, false, None));
+    assert_eq!((a.leads_in(), a.beat()), (None, None));
 }
 
 #[test]
@@ -224,7 +213,7 @@ fn who_gave_way_stands_again_only_when_nobody_has_for_three_leases() {
     assert_eq!(a.look_again_in(ms(3099)), ms(1));
     assert_eq!(look(&mut a, &seen(entry(3, 2, "a"), None), ms(3100)), stand(4, 3));
     a.won(&entry(4, 3, "a"), ms(3100));
-    assert!(a.may_lead(ms(3200)));
+    assert_eq!(a.leads_in(), Some(Term(3)));
 }
 
 #[test]

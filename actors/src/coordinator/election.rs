@@ -65,11 +65,11 @@ impl Coordinator {
 
     fn renew(&mut self, ctx: &mut Context<Self>) {
         let Some(beat) = self.candidacy.beat() else { return };
-        let (store, term, asked_at) = (self.links.renew.clone(), beat.term, self.now());
+        let store = self.links.renew.clone();
         let renewal = RenewLease { beat, ttl: self.own.lease };
         let asked = async move { ask_store(&store, renewal).await };
         ctx.spawn(asked.into_actor(self).map(move |renewed, coordinator, _| match renewed {
-            Ok(()) => coordinator.candidacy.renewed(term, asked_at),
+            Ok(()) => {}
             Err(CoordinationError::Superseded { leader, .. }) => coordinator.follow(Some(leader)),
             Err(error) => coordinator.blinded(&error),
         }));
