@@ -6,7 +6,7 @@
 //! folder of checkpoints and versions stands for a shared store, which no partition cuts off.
 
 #![allow(clippy::disallowed_methods, reason = "real processes, real time")]
-#![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
 mod cluster;
 #[cfg(feature = "etcd")]
