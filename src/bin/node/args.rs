@@ -149,6 +149,20 @@ pub(crate) enum Command {
         #[arg(long)]
         keys: bool,
     },
+    /// Measures this machine's limits and gradmesh beside them, and prints their ratios.
+    ///
+    /// Exchanges between two processes beside TCP, the server's work beside memory, training beside
+    /// the same loop without actors and beside matrix products. On the data set of the
+    /// configuration. Only ratios mean something, and only on a machine that does nothing else.
+    #[cfg(feature = "sim")]
+    Bench {
+        /// Measures each once and short, to see that it works.
+        #[arg(long)]
+        quick: bool,
+        /// How often all is measured; the median of each counts.
+        #[arg(long, default_value = "5", value_name = "N")]
+        rounds: std::num::NonZeroUsize,
+    },
     /// How far the run of a started cluster, or of a started `node run`, is.
     Status,
     /// Takes a node's servers and workers out of the run while it goes on, and waits until they have

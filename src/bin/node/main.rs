@@ -4,6 +4,8 @@ mod addresses;
 mod answer;
 mod args;
 #[cfg(feature = "sim")]
+mod bench;
+#[cfg(feature = "sim")]
 mod chaos;
 mod check;
 #[cfg(feature = "sim")]
@@ -80,6 +82,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let roles = roles.into_iter().map(Into::into).collect();
                 let wanted = demo::Wanted { lasts, every, seed, roles, epochs };
                 demo::demo(config, wanted, args.json).await
+            }
+            #[cfg(feature = "sim")]
+            Command::Bench { quick, rounds } => {
+                bench::bench(config, bench::Wanted { quick, rounds: rounds.get() }, args.json).await
             }
             Command::Drain { node, back } => drain::drain(config, &node, back, args.json).await,
             Command::Status => status::status(config, args.json).await,

@@ -1,0 +1,121 @@
+//! `node bench`: what this machine can do, and gradmesh beside it, in one interleaved run.
+//!
+//! Each round measures every row once, the limit and gradmesh one after the other, so that what
+//! the machine does meanwhile hits both. Medians over rounds; only ratios mean something.
+
+mod apply;
+mod exchange;
+mod limits;
+mod plain;
+mod row;
+mod training;
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets};
+use gradmesh::config::Config;
+use indicatif::ProgressBar;
+use serde_json::json;
+use tracing::info;
+
+use crate::run::{INTERRUPTED, stop};
+use crate::temporary;
+use row::Row;
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+}
+
+/// How long each measurement of a round takes.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// Of a loop that repeats what takes micro- or milliseconds.
+    repeats: Duration,
+    /// Of a training run, after its warm-up.
+    training: Duration,
+    /// Bytes of the largest exchange.
+    largest: usize,
+}
+
+impl Effort {
+    const FULL: Self = Self {
+        repeats: Duration::from_secs(1),
+        training: Duration::from_secs(4),
+        largest: 64 << 20,
+    };
+    const QUICK: Self = Self {
+        repeats: Duration::from_millis(200),
+        training: Duration::from_millis(700),
+        largest: 16 << 20,
+    };
+}
+
+pub(crate) async fn bench(config: Config, wanted: Wanted, json: bool) -> anyhow::Result<ExitCode> {
+    let Some(stop) = stop() else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let folder = temporary::make("bench")?;
+    let effort = if wanted.quick { Effort::QUICK } else { Effort::FULL };
+    let rounds = if wanted.quick { 1 } else { wanted.rounds };
+    let said = || format!("what the nodes said is in {}", folder.display());
+    let measured = tokio::select! { biased;
+        _ = stop => None,
+        measured = measure(&config, effort, rounds, &folder) => Some(measured),
+    };
+    let Some(measured) = measured else {
+        temporary::discard(&folder);
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let rows = measured.with_context(said)?;
+    temporary::discard(&folder);
+    show(&rows, rounds, json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(
+    config: &Config,
+    effort: Effort,
+    rounds: usize,
+    folder: &Path,
+) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(rounds as u64)
+    } else {
+        ProgressBar::hidden()
+    };
+    for round in 1..=rounds {
+        let folder = folder.join(format!("round-{round}"));
+        std::fs::create_dir(&folder).context("temporary folder")?;
+        let mut measured = exchange::rows(config, effort, &folder).await?;
+        measured.extend(apply::rows(config, effort)?);
+        measured.extend(training::rows(config, effort, &folder).await?);
+        row::gather(&mut rows, measured);
+        bar.inc(1);
+        info!(round, rounds, "measured");
+    }
+    bar.finish_and_clear();
+    Ok(rows)
+}
+
+fn show(rows: &[Row], rounds: usize, json: bool) -> anyhow::Result<()> {
+    if json {
+        let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
+        return crate::answer::line(json!({ "rounds": rounds, "rows": rows }));
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["", "gradmesh", "limit", "ratio", "goal"]);
+    for row in rows {
+        table.add_row(row.cells());
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    crate::answer::line(table)
+}

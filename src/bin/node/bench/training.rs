@@ -1,0 +1,226 @@
+//! Training: as processes, embedded in one, and the same loop without any actors.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use gradmesh::config::{Config, NodeConfig, Role};
+use gradmesh::node::{NodeBuilder, hello};
+use gradmesh::peer::{Link, LinkPolicy, Peer};
+use gradmesh::transport::TcpTransport;
+use gradmesh::wire::{self, Target};
+use gradmesh_actors::ids::{ShardId, Version, View};
+use gradmesh_actors::messages::{PullError, PullParameters};
+use gradmesh_actors::training::Progress;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Effort;
+use super::limits::product_rate;
+use super::plain::sample_rate;
+use super::row::{Goal, Row, Unit};
+use crate::chaos::cluster::{Cluster, Ways, stores_in};
+use crate::chaos::ports::Ports;
+
+const WORKERS: u32 = 2;
+/// Rows of a worker and step: small, as in the peers' figures, and wide.
+const ROWS: usize = 64;
+const WIDE_ROWS: usize = 256;
+const WIDE: [usize; 2] = [2048, 2048];
+/// More than any measurement makes.
+const EPOCHS: u64 = 1_000_000;
+const START_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const ANSWER_MAX: Duration = Duration::from_millis(500);
+
+/// What a run did.
+struct Run {
+    sample_rate: f64,
+    /// From the start of its first process, or of its actors, to the first version.
+    first_step: Duration,
+}
+
+pub(super) async fn rows(
+    config: &Config,
+    effort: Effort,
+    folder: &Path,
+) -> anyhow::Result<Vec<Row>> {
+    let small = sized(config, None, ROWS * WORKERS as usize);
+    let wide = sized(config, Some(&WIDE), WIDE_ROWS * WORKERS as usize);
+    let threads = WORKERS as usize;
+    let row = |what: &str, limit, goal| {
+        Row::new(format!("training {what}"), limit, Unit::SamplesPerSecond, goal)
+    };
+    let plain = |config: &Config| sample_rate(config, threads, effort.training / 2, &config.folder);
+    let mut rows = Vec::new();
+
+    let before = plain(&small)?;
+    let run = embedded(&small, effort, &folder.join("embedded")).await?;
+    let limit = before.max(plain(&small)?);
+    let goal = Goal::AtLeast(0.8);
+    rows.push(row("MLP, one process", "no actors", goal).with(run.sample_rate, limit));
+
+    let run = processes(&small, effort, &folder.join("processes")).await?;
+    rows.push(row("MLP, processes", "no actors", Goal::None).with(run.sample_rate, limit));
+    let first = Row::new(
+        "start to first step, processes".to_owned(),
+        "goal",
+        Unit::Milliseconds,
+        Goal::AtMost(1.0),
+    );
+    rows.push(first.with(run.first_step.as_secs_f64() * 1e3, 1e3));
+
+    // Forward, and backward for weights and, but for the first layer, for inputs.
+    let features = wide_features(&wide)?;
+    let sizes = [features, WIDE[0], WIDE[1], 10];
+    let weights: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
+    let operations = (6 * weights - 2 * sizes[0] * sizes[1]) as f64;
+    let limit = product_rate(WIDE[0], threads, effort.repeats) / operations;
+    let run = processes(&wide, effort, &folder.join("wide")).await?;
+    let goal = Goal::AtLeast(0.85);
+    rows.push(row("wide MLP, processes", "products", goal).with(run.sample_rate, limit));
+    Ok(rows)
+}
+
+fn wide_features(config: &Config) -> anyhow::Result<usize> {
+    let job = &config.job;
+    Ok(gradmesh::data::open(&job.data, job.model.loss, job.seed, &config.folder)?.shape().features)
+}
+
+/// The configuration's data and optimizer with a model and a batch of these sizes; the peers' model
+/// where none are given.
+fn sized(config: &Config, hidden: Option<&[usize]>, batch: usize) -> Config {
+    let mut config = config.clone();
+    config.job.model.kind = "mlp".to_owned();
+    config.job.model.hidden = hidden.unwrap_or(&[64, 32]).to_vec();
+    config.job.batch_size = batch;
+    config.job.epochs = EPOCHS;
+    config.workers.count = WORKERS;
+    config.servers.shards = 1;
+    config.servers.replicas = 0;
+    config
+}
+
+async fn embedded(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Run> {
+    let mut config = stores_in(config, folder);
+    config.nodes.clear();
+    let rows = config.job.batch_size;
+    let started = Instant::now();
+    let node = NodeBuilder::new(config).serve(false).start().await?;
+    let mut status = node.status().context("an embedded node has a coordinator")?;
+    let mut measured = Measured::default();
+    loop {
+        let known = status.borrow_and_update().clone();
+        if let Progress::Failed { cause } = &known.progress {
+            bail!("training failed: {cause}");
+        }
+        if measured.saw(known.version, started, effort) {
+            break;
+        }
+        if timeout(START_MAX, status.changed()).await.is_err() {
+            bail!("training stands still");
+        }
+    }
+    node.stop().await;
+    measured.run(rows)
+}
+
+/// One server, two workers and a coordinator, each a process.
+async fn processes(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Run> {
+    std::fs::create_dir(folder).context("temporary folder")?;
+    let rows = config.job.batch_size;
+    let mut config = config.clone();
+    let roles = [
+        ("main", vec![Role::Coordinator, Role::Registry]),
+        ("ps-0", vec![Role::Server]),
+        ("worker-0", vec![Role::Worker]),
+        ("worker-1", vec![Role::Worker]),
+    ];
+    let address = ([127, 0, 0, 1], 0).into();
+    let node = |(name, roles): (&str, Vec<Role>)| NodeConfig {
+        name: name.to_owned(),
+        address,
+        roles,
+        listen: None,
+    };
+    config.nodes = roles.into_iter().map(node).collect();
+    let (mut cluster, config) =
+        Cluster::prepare(&config, folder, &mut Ports::new(), Ways::Direct).await?;
+    let started = Instant::now();
+    cluster.start_all()?;
+    let measured = watch(&config, started, effort).await;
+    cluster.end().await;
+    measured?.run(rows)
+}
+
+async fn watch(config: &Config, started: Instant, effort: Effort) -> anyhow::Result<Measured> {
+    let peer = Peer { node: "ps-0".to_owned(), address: config.nodes[1].address };
+    let own = hello(config, "bench".to_owned());
+    // Calls that are refused while it starts are made again soon.
+    let policy =
+        LinkPolicy { backoff_min: LOOK_EVERY, backoff_max: LOOK_EVERY, ..LinkPolicy::default() };
+    let server = Link::open(peer, own, Rc::new(TcpTransport), policy);
+    let mut measured = Measured::default();
+    let mut heard = Instant::now();
+    loop {
+        if let Some(version) = version(&server).await {
+            heard = Instant::now();
+            if measured.saw(version, started, effort) {
+                return Ok(measured);
+            }
+        }
+        if heard.elapsed() > START_MAX {
+            bail!("the server is not heard of");
+        }
+        // Whoever asks often takes time from those that are asked.
+        let pause = if measured.first.is_some() { LOOK_EVERY * 20 } else { LOOK_EVERY };
+        sleep(pause).await;
+    }
+}
+
+/// Asks for a version that no job has: a primary refuses that with the one that it has.
+async fn version(server: &Link) -> Option<Version> {
+    let target = Target::new(wire::Role::ParameterServer, 0);
+    let (view, version) = (View(u64::MAX), Some(Version(u64::MAX)));
+    let pull = PullParameters { view, shard: ShardId(0), version };
+    match timeout(ANSWER_MAX, server.request(target, pull)).await {
+        Ok(Err(PullError::OutOfWindow { version, .. })) => Some(version),
+        _ => None,
+    }
+}
+
+/// When which version was seen.
+#[derive(Default)]
+struct Measured {
+    first: Option<(Instant, Duration)>,
+    /// When the start was over.
+    from: Option<(Instant, Version)>,
+    to: Option<(Instant, Version)>,
+}
+
+impl Measured {
+    /// Whether it has seen enough. The first quarter is warm-up.
+    fn saw(&mut self, version: Version, started: Instant, effort: Effort) -> bool {
+        let now = Instant::now();
+        if version == Version(0) {
+            return false;
+        }
+        let (first, _) = *self.first.get_or_insert((now, now - started));
+        let moved = self.to.is_none_or(|(_, last)| last != version);
+        if now >= first + effort.training / 4 && moved {
+            self.from.get_or_insert((now, version));
+            self.to = Some((now, version));
+        }
+        self.from.is_some_and(|(from, at)| now >= from + effort.training && version > at)
+    }
+
+    fn run(&self, rows: usize) -> anyhow::Result<Run> {
+        let (Some((_, first_step)), Some((from, first)), Some((to, last))) =
+            (self.first, self.from, self.to)
+        else {
+            bail!("no step was made");
+        };
+        let samples = (last.0 - first.0) as f64 * rows as f64;
+        Ok(Run { sample_rate: samples / (to - from).as_secs_f64(), first_step })
+    }
+}
