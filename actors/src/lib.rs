@@ -28,6 +28,7 @@ pub mod parameter_server;
 pub mod placement;
 pub mod plan;
 pub mod planted;
+pub mod pool;
 pub mod predictor;
 mod publication;
 mod recent;

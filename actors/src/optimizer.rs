@@ -64,11 +64,13 @@ impl Optimizer {
         gradient: &[f32],
         old: &[f32],
         new: &mut [f32],
-        state: &mut [Vec<f32>],
+        state: &mut [impl AsMut<[f32]>],
     ) {
         let len = old.len();
         assert!(
-            gradient.len() == len && new.len() == len && state.iter().all(|s| s.len() == len),
+            gradient.len() == len
+                && new.len() == len
+                && state.iter_mut().all(|s| s.as_mut().len() == len),
             "an update of {len} parameters got {} gradients",
             gradient.len()
         );
@@ -83,13 +85,13 @@ impl Optimizer {
                 }
             }
             (OptimizerKind::Momentum, [velocity]) => {
-                for (((new, &old), &gradient), velocity) in elements.zip(velocity) {
+                for (((new, &old), &gradient), velocity) in elements.zip(velocity.as_mut()) {
                     *velocity = momentum * *velocity + (gradient + decay * old);
                     *new = old - rate * *velocity;
                 }
             }
             (OptimizerKind::Nesterov, [velocity]) => {
-                for (((new, &old), &gradient), velocity) in elements.zip(velocity) {
+                for (((new, &old), &gradient), velocity) in elements.zip(velocity.as_mut()) {
                     let gradient = gradient + decay * old;
                     *velocity = momentum * *velocity + gradient;
                     *new = old - rate * (gradient + momentum * *velocity);
@@ -98,8 +100,8 @@ impl Optimizer {
             (OptimizerKind::Adam, [mean, variance]) => {
                 let (beta1, beta2) = (self.spec.beta1, self.spec.beta2);
                 let Corrected { rate, epsilon } = self.corrected(version);
-                for ((((new, &old), &gradient), mean), variance) in elements.zip(mean).zip(variance)
-                {
+                let state = mean.as_mut().iter_mut().zip(variance.as_mut());
+                for (((new, &old), &gradient), (mean, variance)) in elements.zip(state) {
                     let gradient = gradient + decay * old;
                     *mean = beta1 * *mean + (1.0 - beta1) * gradient;
                     *variance = beta2 * *variance + (1.0 - beta2) * (gradient * gradient);

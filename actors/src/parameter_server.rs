@@ -10,7 +10,6 @@ mod restoring;
 mod saving;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
@@ -28,7 +27,7 @@ use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
     AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FillShard, LinkError, NormError,
     NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed, Replicate,
-    ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard, Update,
+    ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
 };
 use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
@@ -209,14 +208,9 @@ impl ParameterServer {
 
     fn apply(&mut self, sum_of_squares: Option<f64>, ctx: &mut Context<Self>) {
         let Some(shard) = &mut self.shard else { return };
-        let update: Arc<Update> = match shard.apply(sum_of_squares) {
-            Ok(update) => update,
+        match shard.apply(sum_of_squares, !self.followers.is_empty()) {
+            Ok(update) => update.iter().for_each(|update| self.followers.push(update)),
             Err(overflow) => return self.refuse(&overflow),
-        };
-        if self.followers.is_empty() {
-            shard.forget_last();
-        } else {
-            self.followers.push(&update);
         }
         // To the replicas first: the step after this one waits for them.
         self.follow_up(ctx);

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::Slot;
 use crate::messages::Values;
 use crate::planted::{self, Bug};
+use crate::pool::Pool;
+
+/// Of earlier sums: as many as the pushes of a small cluster need at once.
+const VECTORS_KEPT: usize = 8;
 
 /// Slots `first..end`: a node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +75,8 @@ pub struct Reduction {
     root: Span,
     /// Disjoint nodes of the tree; two that are halves of one node are never both here.
     parts: BTreeMap<Span, Part>,
+    /// For sums, and what was added to one.
+    pool: Pool,
 }
 
 /// What became of an inserted part.
@@ -92,7 +98,20 @@ pub struct NotANode {
 impl Reduction {
     /// An empty sum over slots `0..slots`; `slots` ≥ 1.
     pub fn new(slots: u32) -> Self {
-        Self { root: Span { first: 0, end: slots }, parts: BTreeMap::new() }
+        let root = Span { first: 0, end: slots };
+        Self { root, parts: BTreeMap::new(), pool: Pool::new(VECTORS_KEPT) }
+    }
+
+    /// Vectors for parts: those of earlier sums.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// An empty sum again.
+    pub fn clear(&mut self) {
+        while let Some((_, part)) = self.parts.pop_first() {
+            self.pool.give(part.values);
+        }
     }
 
     /// Adds the sum over one span. A part that covers smaller ones replaces them: by construction
@@ -123,7 +142,7 @@ impl Reduction {
     fn add_again(&mut self, span: Span, part: &Part) {
         let held = self.parts.iter_mut().find(|(held, _)| held.contains(span));
         if let Some((_, held)) = held {
-            add(held, part);
+            add(held, part, &mut self.pool);
         }
     }
 
@@ -136,7 +155,7 @@ impl Reduction {
         let running = Span { first: self.root.end, end: self.root.end };
         let sum = match self.parts.remove(&running) {
             Some(mut sum) => {
-                add(&mut sum, &part);
+                add(&mut sum, &part, &mut self.pool);
                 sum
             }
             None => part,
@@ -183,8 +202,8 @@ impl Reduction {
     }
 
     /// Takes all parts: the maximal sums over the slots that were inserted.
-    pub fn into_parts(self) -> BTreeMap<Span, Part> {
-        self.parts
+    pub fn take_parts(&mut self) -> BTreeMap<Span, Part> {
+        std::mem::take(&mut self.parts)
     }
 
     /// Replaces two halves by their node, from the parent of `span` up to `node`; whether that has
@@ -204,20 +223,25 @@ impl Reduction {
         else {
             return false;
         };
-        add(&mut sum, &right);
+        add(&mut sum, &right, &mut self.pool);
+        self.pool.give(right.values);
         self.parts.insert(node, sum);
         true
     }
 }
 
-fn add(sum: &mut Part, other: &Part) {
-    // Copies only where somebody else still holds the left half (a worker in this process that
-    // would repeat its push).
-    let values = Arc::make_mut(&mut sum.values);
-    for (value, other) in values.iter_mut().zip(other.values.iter()) {
-        *value += other;
-    }
+fn add(sum: &mut Part, other: &Part, pool: &mut Pool) {
     sum.rows += other.rows;
+    if let Some(values) = Arc::get_mut(&mut sum.values) {
+        values.iter_mut().zip(other.values.iter()).for_each(|(value, other)| *value += other);
+        return;
+    }
+    // Somebody else still holds the left half: who read it from a connection, or a worker in this
+    // process that would repeat its push.
+    let mut values = pool.take_or_new(sum.values.len());
+    let halves = sum.values.iter().zip(other.values.iter());
+    values.iter_mut().zip(halves).for_each(|(value, (left, right))| *value = left + right);
+    sum.values = Arc::new(values);
 }
 
 #[cfg(test)]
@@ -246,7 +270,7 @@ mod tests {
         for &slot in slots {
             sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
         }
-        sum.into_parts()
+        sum.take_parts()
     }
 
     proptest! {

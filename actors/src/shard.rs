@@ -6,6 +6,7 @@
 //! they send the same gradients again, and the same bits come of them.
 
 mod follow;
+mod passes;
 mod pushes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +15,6 @@ use std::sync::Arc;
 
 use crate::checkpoint::{PartContent, is_saved};
 use crate::codec::{Codec, codec};
-use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version, View};
 use crate::job::GradientSpec;
 use crate::ledger::{Ledger, SlotReport};
@@ -24,7 +24,9 @@ use crate::messages::{
 use crate::norm::{block_sums, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
+use crate::pool::Pool;
 use crate::reduction::Reduction;
+use passes::Complete;
 
 /// Target of the event of each applied step. Only who listens to it, as the failure simulation
 /// does, pays for its digest.
@@ -34,6 +36,10 @@ pub const COMMITS: &str = "gradmesh::commits";
 /// was not committed; then workers start again from what that one's replica has, and by then this
 /// one can be two steps further.
 pub const EARLIER_KEPT: usize = 2;
+
+/// Vectors of a shard that are used again: the versions that are kept, the next one, and gradients
+/// of the newest steps that are on their way to other copies.
+const VECTORS_KEPT: usize = EARLIER_KEPT + 6;
 
 /// A shard's state at one version, as it was initialised or read from a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,10 +74,13 @@ pub struct Shard {
     earlier: VecDeque<Values>,
     state: Vec<Vec<f32>>,
     reduction: Reduction,
+    /// For versions and gradients.
+    pool: Pool,
     reports: BTreeMap<Slot, SlotReport>,
-    /// The mean gradient of the step, while the global norm is awaited.
-    mean: Option<Vec<f32>>,
-    /// The step has overflowed: it would do so again, and `state` is of no version any more.
+    /// The gradient of the step that is to be applied.
+    complete: Option<Complete>,
+    /// The step has overflowed: it would do so again, and `state` is of no version any more, which
+    /// must not be saved or sent on.
     overflow: Option<PushError>,
     ledger: Ledger,
     bytes: BytesMoved,
@@ -139,8 +148,9 @@ impl Shard {
             earlier: VecDeque::with_capacity(EARLIER_KEPT + 1),
             state: state.optimizer,
             reduction,
+            pool: Pool::new(VECTORS_KEPT),
             reports: BTreeMap::new(),
-            mean: None,
+            complete: None,
             overflow: None,
             ledger: state.ledger,
             bytes: BytesMoved::default(),
@@ -238,7 +248,8 @@ impl Shard {
         }
     }
 
-    /// Turns the complete sum into the mean gradient, clipped by value.
+    /// Takes the complete sum; where the global norm is wanted, makes the mean gradient of it,
+    /// clipped by value.
     ///
     /// # Errors
     /// [`PushError::Overflow`]: the sum is not finite. The shard keeps its version, and refuses
@@ -253,49 +264,51 @@ impl Shard {
         let Some(total) = self.reduction.take_total() else {
             panic!("{} aggregates an incomplete step", self.id)
         };
-        let GradientSpec { clip_value: clip, clip_norm, .. } = self.plan.offer.job.gradient;
-        let mut mean = Arc::unwrap_or_clone(total.values);
+        let GradientSpec { clip_value, clip_norm, .. } = self.plan.offer.job.gradient;
         // A sum over no rows is all zeros, and stays so.
         let scale = 1.0 / total.rows.max(1) as f32;
-        mean.iter_mut().for_each(|value| *value *= scale);
-        // Before it is clipped by value, which would make a number of an infinity.
-        self.check_finite("sums of gradients", &mean)?;
-        if clip > 0.0 {
-            mean.iter_mut().for_each(|value| *value = value.clamp(-clip, clip));
-        }
-        let sums = (clip_norm > 0.0).then(|| block_sums(&mean));
-        self.mean = Some(mean);
+        let mut gradient = Complete { values: total.values, scale, clip: clip_value };
+        let sums = if clip_norm > 0.0 {
+            gradient = self.mean(gradient)?;
+            Some(block_sums(&gradient.values))
+        } else {
+            None
+        };
+        self.complete = Some(gradient);
         Ok(sums.map_or(Aggregated::Ready, Aggregated::NeedsNorm))
     }
 
-    /// Applies the step, and returns it for the other copies. The next one is complete only after
-    /// [`Shard::commit`].
+    /// Applies the step; returns it where other copies are to follow. The next one is complete only
+    /// after [`Shard::commit`].
     ///
     /// # Errors
-    /// [`PushError::Overflow`]: the next version would not be finite. As for [`Shard::aggregate`].
+    /// [`PushError::Overflow`]: the sum or the next version would not be finite. As for
+    /// [`Shard::aggregate`].
     ///
     /// # Panics
     /// If [`Shard::aggregate`] didn't come before.
-    pub fn apply(&mut self, sum_of_squares: Option<f64>) -> Result<Arc<Update>, PushError> {
-        let gradient = match self.mean.take() {
-            Some(mut mean) => {
+    pub fn apply(
+        &mut self,
+        sum_of_squares: Option<f64>,
+        is_followed: bool,
+    ) -> Result<Option<Arc<Update>>, PushError> {
+        let closing = self.version == self.plan.last_version();
+        let gradient = match self.complete.take() {
+            Some(mut gradient) => {
                 if let Some(sum) = sum_of_squares {
-                    let factor = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
-                    mean.iter_mut().for_each(|value| *value *= factor);
+                    gradient.scale = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
                 }
-                mean
+                self.advance(gradient, is_followed)?
             }
-            None if self.version == self.plan.last_version() => Vec::new(),
+            None if closing => Values::default(),
             None => panic!("{} applies no gradient", self.id),
         };
-        let update = Arc::new(Update {
-            step: self.version,
-            sum_of_squares,
-            reports: self.reports.values().copied().collect(),
-            gradient: Arc::new(gradient),
-        });
-        self.update(&update)?;
-        Ok(update)
+        let step = if closing { self.version } else { Version(self.version.0 - 1) };
+        let reports = self.reports.values().copied().collect();
+        let update = Arc::new(Update { step, sum_of_squares, reports, gradient });
+        self.count_step(&update);
+        self.last = is_followed.then(|| Arc::clone(&update));
+        Ok(self.last.clone())
     }
 
     /// Whoever must have what is applied has it. Returns what must be saved.
@@ -304,52 +317,35 @@ impl Shard {
         self.save()
     }
 
+    /// Applies a step as another copy has.
     fn update(&mut self, update: &Arc<Update>) -> Result<(), PushError> {
-        let step = self.version;
-        if step < self.plan.last_version() {
-            let mut next = vec![0.0; self.range.len()];
-            let gradient = &update.gradient;
-            self.optimizer.apply(step, gradient, &self.current, &mut next, &mut self.state);
-            self.check_finite("new parameters", &next)?;
-            let state = std::mem::take(&mut self.state);
-            for (name, values) in self.optimizer.state_names().iter().zip(&state) {
-                self.check_finite(&format!("{name} values of the optimizer"), values)?;
-            }
-            self.state = state;
-            self.earlier.push_front(std::mem::replace(&mut self.current, Arc::new(next)));
-            self.earlier.truncate(EARLIER_KEPT);
-            self.version = self.version.next();
+        if update.step < self.plan.last_version() {
+            let values = Values::clone(&update.gradient);
+            self.advance(Complete { values, scale: 1.0, clip: 0.0 }, false)?;
         }
+        self.count_step(update);
+        self.last = Some(Arc::clone(update));
+        Ok(())
+    }
+
+    /// What was applied beside the parameters.
+    fn count_step(&mut self, update: &Update) {
         if self.is_first() {
             let reports = update.reports.iter().map(|report| (report.slot, *report)).collect();
-            self.ledger.commit(&self.plan, step, &reports);
+            self.ledger.commit(&self.plan, update.step, &reports);
         }
-        self.norms.extend(update.sum_of_squares.map(|sum| (step, sum)));
+        self.norms.extend(update.sum_of_squares.map(|sum| (update.step, sum)));
         if self.norms.len() > EARLIER_KEPT {
             self.norms.pop_front();
         }
-        self.last = Some(Arc::clone(update));
         self.forget_step();
-        Ok(())
     }
 
     /// Nothing of the step in flight is here any more.
     fn forget_step(&mut self) {
-        self.reduction = Reduction::new(self.plan.offer.job.virtual_workers);
+        self.reduction.clear();
         self.reports.clear();
-        self.mean = None;
-    }
-
-    /// Ends the step where a value of it is not finite.
-    fn check_finite(&mut self, what: &str, values: &[f32]) -> Result<(), PushError> {
-        let Some(place) = first_not_finite(values) else { return Ok(()) };
-        let index = self.range.start + place;
-        let tensor = self.plan.layout.tensor_at(index).map_or("", |tensor| tensor.name.as_str());
-        let (what, tensor) = (what.to_owned(), tensor.to_owned());
-        let (shard, step) = (self.id, self.version);
-        let overflow = PushError::Overflow { shard, step, what, tensor, index };
-        self.overflow = Some(overflow.clone());
-        Err(overflow)
+        self.complete = None;
     }
 
     /// The state to save, if this version is one that is saved. The first shard's last version is
@@ -361,8 +357,8 @@ impl Shard {
     fn save(&self) -> Option<Save> {
         let last = self.plan.last_version();
         let closed = self.ledger.closed || !self.is_first();
-        if !is_saved(self.version, self.checkpoint_every, last) || (self.version == last && !closed)
-        {
+        let due = is_saved(self.version, self.checkpoint_every, last) && self.overflow.is_none();
+        if !due || (self.version == last && !closed) {
             return None;
         }
         let names = self.optimizer.state_names().iter().map(|name| (*name).to_owned());
@@ -379,7 +375,7 @@ impl Shard {
     /// What this shard hands in for the global norm, while the step in flight waits for it.
     pub fn block_sums(&self) -> Option<Vec<f64>> {
         let clips = self.plan.offer.job.gradient.clip_norm > 0.0;
-        self.mean.as_deref().filter(|_| clips).map(block_sums)
+        self.complete.as_ref().filter(|_| clips).map(|mean| block_sums(&mean.values))
     }
 
     /// Whether the job's last version is here.

@@ -8,12 +8,13 @@ use crate::allocation::{NoMemory, zeros};
 use crate::codec::{Codec, codec};
 use crate::dataset::{Dataset, DatasetError, Rows, Split};
 use crate::finite::first_not_finite;
-use crate::ids::{ShardId, Slot, Version};
+use crate::ids::{Slot, Version};
 use crate::ledger::SlotReport;
 use crate::messages::{PartHeader, Payload, Values};
 use crate::model::{Model, Score};
 use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
+use crate::pool::Pool;
 use crate::reduction::{Part, Reduction, Span};
 use crate::shuffle;
 
@@ -24,6 +25,8 @@ pub struct SlotWork {
     model: Arc<dyn Model>,
     codec: Option<Box<dyn Codec>>,
     slots: BTreeMap<Slot, SlotState>,
+    /// Of the step that is computed, and memory of those before it.
+    sum: Reduction,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,8 @@ pub enum WorkError {
 impl SlotWork {
     pub fn new(plan: Arc<JobPlan>, model: Arc<dyn Model>) -> Self {
         let codec = codec(&plan.offer.job.gradient);
-        Self { plan, model, codec, slots: BTreeMap::new() }
+        let sum = Reduction::new(plan.offer.job.virtual_workers);
+        Self { plan, model, codec, slots: BTreeMap::new(), sum }
     }
 
     pub fn plan(&self) -> &Arc<JobPlan> {
@@ -164,12 +168,13 @@ impl SlotWork {
         if step == plan.last_version() {
             return Ok(self.close(parameters));
         }
-        let mut sum = Reduction::new(plan.offer.job.virtual_workers);
+        self.sum.clear();
         let mut parts = Vec::new();
         let mut payloads = vec![Vec::new(); plan.shards.len()];
         let mut reports = Vec::new();
         for (&slot, state) in &mut self.slots {
-            let mut gradient = zeros(plan.layout.len())?;
+            let pooled = self.sum.pool().take(plan.layout.len());
+            let mut gradient = pooled.map_or_else(|| zeros(plan.layout.len()), Ok)?;
             let rows = state.batch(&plan, slot, step);
             let loss = self.model.gradient(parameters, rows.batch(), &mut gradient);
             if !loss.is_finite() || first_not_finite(&gradient).is_some() {
@@ -185,16 +190,18 @@ impl SlotWork {
                     payload.push(Payload::Encoded(piece.into()));
                 }
                 parts.push(PartHeader { span, rows });
+                self.sum.pool().give(Arc::new(gradient));
             } else {
                 // A leaf is always a node of the tree.
-                let _ = sum.insert(span, Part { values: Arc::new(gradient), rows });
+                let _ = self.sum.insert(span, Part { values: Arc::new(gradient), rows });
             }
         }
-        for (span, part) in sum.into_parts() {
+        for (span, part) in self.sum.take_parts() {
             parts.push(PartHeader { span, rows: part.rows });
-            for (payload, (shard, _)) in payloads.iter_mut().zip(plan.shards.iter()) {
-                payload.push(Payload::Dense(cut(&plan, shard, &part.values)));
+            for (payload, (_, range)) in payloads.iter_mut().zip(plan.shards.iter()) {
+                payload.push(Payload::Dense(cut(self.sum.pool(), range, &part.values)));
             }
+            self.sum.pool().give(part.values);
         }
         Ok(StepWork { parts, payloads, reports })
     }
@@ -233,12 +240,15 @@ fn evaluated(model: &dyn Model, parameters: &[f32], rows: &Rows) -> Score {
     if rows.is_empty() { Score::default() } else { model.evaluate(parameters, rows.batch()) }
 }
 
-/// The shard's range of a gradient; the gradient itself where there is one shard.
-fn cut(plan: &JobPlan, shard: ShardId, values: &Values) -> Values {
-    if plan.shards.len() == 1 {
+/// A range of a gradient; the gradient itself where it is all of it.
+fn cut(pool: &mut Pool, range: Range<usize>, values: &Values) -> Values {
+    if range.len() == values.len() {
+        pool.lend_shared(values);
         return Arc::clone(values);
     }
-    Arc::new(values[plan.shards.range(shard)].to_vec())
+    let mut part = pool.take_or_new(range.len());
+    part.copy_from_slice(&values[range]);
+    pool.lend(part)
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ pub trait NodeContext: fmt::Debug {
     /// A number that no other life of a node is likely to have.
     fn entropy(&self) -> u64;
 
-    /// Whether actors get threads of their own.
-    fn has_threads(&self) -> bool;
+    /// The transport of actors on threads of their own; `None` where they have none.
+    fn threads(&self) -> Option<fn() -> Rc<dyn Transport>>;
 
     /// Whether other processes may open the same stores, so that the coordinator's is locked.
     fn has_other_processes(&self) -> bool {
@@ -74,8 +74,8 @@ impl NodeContext for OperatingSystem {
         u64::from(std::process::id())
     }
 
-    fn has_threads(&self) -> bool {
-        true
+    fn threads(&self) -> Option<fn() -> Rc<dyn Transport>> {
+        Some(|| Rc::new(TcpTransport))
     }
 
     fn has_other_processes(&self) -> bool {

@@ -75,12 +75,20 @@ pub(super) struct Directory {
     plan: Plan,
     own: Hello,
     transport: Rc<dyn Transport>,
-    links: BTreeMap<String, Link>,
+    /// Connections are of one target alone, whose thread takes them over.
+    direct: bool,
+    links: BTreeMap<(String, Option<Target>), Link>,
 }
 
 impl Directory {
     pub(super) fn new(plan: Plan, own: Hello, transport: Rc<dyn Transport>) -> Self {
-        Self { plan, own, transport, links: BTreeMap::new() }
+        Self { plan, own, transport, direct: false, links: BTreeMap::new() }
+    }
+
+    /// For one actor and what it asks most: from its thread to the other one's, past those of the
+    /// nodes.
+    pub(super) fn direct(plan: Plan, own: Hello, transport: Rc<dyn Transport>) -> Self {
+        Self { direct: true, ..Self::new(plan, own, transport) }
     }
 
     /// A stand-in for an actor of another node; `None` where nobody has the role.
@@ -119,10 +127,11 @@ impl Directory {
     }
 
     fn proxy(&mut self, node: NodeConfig, target: Target) -> Addr<Proxy> {
-        let link = self.links.entry(node.name.clone()).or_insert_with(|| {
+        let alone = self.direct.then_some(target);
+        let link = self.links.entry((node.name.clone(), alone)).or_insert_with(|| {
             let peer = Peer { node: node.name, address: node.address };
-            let (own, transport) = (self.own.clone(), Rc::clone(&self.transport));
-            Link::open(peer, own, transport, LinkPolicy::default())
+            let own = Hello { target: alone, ..self.own.clone() };
+            Link::open(peer, own, Rc::clone(&self.transport), LinkPolicy::default())
         });
         Proxy { link: link.clone(), target }.start()
     }
@@ -132,6 +141,15 @@ impl Directory {
 pub(super) enum Place<A: Actor> {
     Here(Addr<A>),
     There(Addr<Proxy>),
+}
+
+impl<A: Actor> Clone for Place<A> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Here(address) => Self::Here(address.clone()),
+            Self::There(proxy) => Self::There(proxy.clone()),
+        }
+    }
 }
 
 impl<A: Actor> Place<A> {

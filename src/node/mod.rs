@@ -168,6 +168,7 @@ pub fn hello(config: &Config, node: String) -> Hello {
         cluster: config.cluster.name.clone(),
         node,
         config_digest: ConfigDigest(digest.unwrap_or_default()),
+        target: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where actors run: the one place that knows of threads.
 
+use std::rc::Rc;
+
 use actix::{Actor, Addr, Context, Supervised};
 use actix_rt::{Arbiter, ArbiterHandle};
 use gradmesh_actors::ids::Incarnation;
@@ -8,6 +10,7 @@ use tokio::task::spawn_local;
 
 use super::NodeError;
 use crate::supervisor::{Prepared, RestartPolicy, Vitals};
+use crate::transport::Transport;
 
 /// An actor that has an address and doesn't run yet.
 pub(super) struct Placed<A: Actor<Context = Context<A>>> {
@@ -29,31 +32,48 @@ pub(super) struct Supervision {
 pub(super) enum Thread {
     /// That of the node itself.
     Here,
-    Other(ArbiterHandle),
+    Other(ArbiterHandle, ThreadTransport),
 }
+
+/// Makes the transport of a thread on it.
+pub(super) type ThreadTransport = fn() -> Rc<dyn Transport>;
 
 /// The threads of a node's actors.
 #[derive(Debug)]
 pub(super) struct Threads {
     /// Empty, for good, where the node has only its own.
     pub(super) arbiters: Vec<Arbiter>,
-    has_threads: bool,
+    transport: Option<ThreadTransport>,
 }
 
 impl Threads {
-    pub(super) fn new(has_threads: bool) -> Self {
-        Self { arbiters: Vec::new(), has_threads }
+    /// With [`NodeContext::threads`](super::NodeContext::threads).
+    pub(super) fn new(transport: Option<ThreadTransport>) -> Self {
+        Self { arbiters: Vec::new(), transport }
     }
 
     /// A thread for one actor alone, if there are any.
     pub(super) fn own(&mut self) -> Thread {
-        if !self.has_threads {
-            return Thread::Here;
-        }
+        let Some(transport) = self.transport else { return Thread::Here };
         let arbiter = Arbiter::new();
         let handle = arbiter.handle();
         self.arbiters.push(arbiter);
-        Thread::Other(handle)
+        Thread::Other(handle, transport)
+    }
+}
+
+impl Thread {
+    /// What `make` makes on another thread, with its transport; `None` where it is the node's own.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(Rc<dyn Transport>) -> T + Send + 'static,
+    ) -> Result<Option<T>, NodeError> {
+        let Self::Other(arbiter, transport) = self else { return Ok(None) };
+        let (made, done) = oneshot::channel();
+        let transport = *transport;
+        // Nobody waits for it only where the node was dropped meanwhile.
+        arbiter.spawn_fn(move || drop(made.send(make(transport()))));
+        done.await.map(Some).map_err(|_| NodeError::Arbiter)
     }
 }
 
@@ -80,7 +100,7 @@ where
             begin();
             true
         }
-        Thread::Other(arbiter) => arbiter.spawn_fn(begin),
+        Thread::Other(arbiter, _) => arbiter.spawn_fn(begin),
     };
     if !begun {
         return Err(NodeError::Arbiter);

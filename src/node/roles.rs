@@ -1,6 +1,7 @@
 //! Starts the actors of a node's roles and connects them.
 
 mod coordinating;
+mod links;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId
 use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
-use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
+use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::plan::{JobOffer, JobPlan};
 use gradmesh_actors::predictor::Predictor;
 use gradmesh_actors::training::TrainingStatus;
-use gradmesh_actors::worker::{Task, Worker, WorkerLinks};
+use gradmesh_actors::worker::{Task, Worker};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tracing::info;
@@ -35,6 +36,7 @@ use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 use coordinating::{Coordination, Start, coordinate};
+use links::{near, route_copy, server_links, take_callers, worker_links};
 
 /// Threads that answer HTTP: parsing is the larger part of a small model's request.
 const HTTP_THREADS: usize = 2;
@@ -43,8 +45,7 @@ const HTTP_THREADS: usize = 2;
 struct Cast {
     /// In the order of their numbers.
     coordinators: Vec<Place<Coordinator>>,
-    /// By server, then by shard.
-    servers: Vec<Vec<Place<ParameterServer>>>,
+    servers: Servers,
     workers: Vec<Place<Worker>>,
     /// Those of all nodes.
     registry: RegistryLinks,
@@ -53,12 +54,15 @@ struct Cast {
     checkpoints: Addr<CheckpointStore>,
 }
 
+/// By server, then by shard.
+type Servers = Vec<Vec<Place<ParameterServer>>>;
+
 /// Those of them that run here and wait to be started.
 #[derive(Default)]
 struct Waiting {
     coordinator: Option<(CoordinatorId, Placed<Coordinator>)>,
-    servers: Vec<(ShardCopy, Placed<ParameterServer>)>,
-    workers: Vec<(WorkerId, Placed<Worker>)>,
+    servers: Vec<(ShardCopy, Thread, Placed<ParameterServer>)>,
+    workers: Vec<(WorkerId, Thread, Placed<Worker>)>,
     registry: Option<Placed<ModelRegistry>>,
 }
 
@@ -80,7 +84,7 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         None
     };
 
-    let mut threads = Threads::new(context.has_threads());
+    let mut threads = Threads::new(context.threads());
     let plan = Plan::new(config, builder.name.clone());
     let mut directory = Directory::new(plan.clone(), builder.hello(), context.transport());
     let mut waiting = Waiting::default();
@@ -103,14 +107,17 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         registry.run("registry".into(), supervision, factory).await?;
     }
     let mut members = Vec::new();
-    for (copy, placed) in std::mem::take(&mut waiting.servers) {
-        let links = server_links(&cast, copy);
+    for (copy, thread, placed) in std::mem::take(&mut waiting.servers) {
+        let near = near(&builder, &plan, &cast, &thread).await?;
+        let links = server_links(&cast, &near, copy);
+        take_callers(&router, &cast, &thread, copy).await?;
         let factory = move || ParameterServer::new(copy, links.clone());
         let vitals = placed.run(copy.to_string(), supervision, factory).await?;
         members.push((Member::Copy(copy), vitals));
     }
-    for (worker, placed) in std::mem::take(&mut waiting.workers) {
-        let (links, Some(task)) = (worker_links(&cast), task.clone()) else { continue };
+    for (worker, thread, placed) in std::mem::take(&mut waiting.workers) {
+        let Some(task) = task.clone() else { continue };
+        let links = worker_links(&cast, &near(&builder, &plan, &cast, &thread).await?);
         let factory = move || Worker::new(worker, task.clone(), links.clone());
         let vitals = placed.run(worker.to_string(), supervision, factory).await?;
         members.push((Member::Worker(worker), vitals));
@@ -259,9 +266,10 @@ async fn cast(
         let mut copies = Vec::new();
         for shard in (0..config.servers.shards).map(ShardId) {
             copies.push(if plan.is_node(Role::Server, server.0) {
-                let placed = place(&threads.own()).await?;
+                let thread = threads.own();
+                let placed = place(&thread).await?;
                 let address = placed.address.clone();
-                waiting.servers.push((ShardCopy { shard, server }, placed));
+                waiting.servers.push((ShardCopy { shard, server }, thread, placed));
                 Place::Here(address)
             } else {
                 let copy = directory.remote_at(Role::Server, server.0, copy_target(shard));
@@ -274,40 +282,16 @@ async fn cast(
     let mut workers = Vec::new();
     for worker in 0..config.workers.count {
         workers.push(if plan.is_here(Role::Worker, worker) {
-            let placed = place(&threads.own()).await?;
+            let thread = threads.own();
+            let placed = place(&thread).await?;
             let address = placed.address.clone();
-            waiting.workers.push((WorkerId(worker), placed));
+            waiting.workers.push((WorkerId(worker), thread, placed));
             Place::Here(address)
         } else {
             Place::There(there(directory, Role::Worker, worker_target(worker))?)
         });
     }
     Ok(Cast { coordinators, servers, workers, registry, own_registry, checkpoints })
-}
-
-fn server_links(cast: &Cast, copy: ShardCopy) -> ServerLinks {
-    ServerLinks {
-        report_shard: cast.all_coordinators(),
-        report_part: cast.all_coordinators(),
-        report_fenced: cast.all_coordinators(),
-        save: cast.checkpoints.clone().recipient(),
-        load: cast.checkpoints.clone().recipient(),
-        norm: cast.copies(ShardId(0)),
-        replicate: cast.copies(copy.shard),
-        fill: cast.copies(copy.shard),
-    }
-}
-
-fn worker_links(cast: &Cast) -> WorkerLinks {
-    WorkerLinks {
-        push: cast.all_copies(),
-        pull: cast.all_copies(),
-        report_part: cast.all_coordinators(),
-        report_failure: cast.all_coordinators(),
-        report_speed: cast.all_coordinators(),
-        save: cast.checkpoints.clone().recipient(),
-        load_residuals: cast.checkpoints.clone().recipient(),
-    }
 }
 
 impl Cast {
@@ -325,27 +309,6 @@ impl Cast {
         Coordinator: actix::Handler<M>,
     {
         self.coordinators.iter().map(Place::recipient).collect()
-    }
-
-    /// Every server's copy of a shard.
-    fn copies<M>(&self, shard: ShardId) -> Vec<Recipient<M>>
-    where
-        M: WireMessage + Send + 'static,
-        M::Result: Send,
-        ParameterServer: actix::Handler<M>,
-    {
-        let of_shard = |copies: &Vec<Place<_>>| copies.get(shard.0 as usize).map(Place::recipient);
-        self.servers.iter().filter_map(of_shard).collect()
-    }
-
-    fn all_copies<M>(&self) -> Vec<Vec<Recipient<M>>>
-    where
-        M: WireMessage + Send + 'static,
-        M::Result: Send,
-        ParameterServer: actix::Handler<M>,
-    {
-        let of_server = |copies: &Vec<Place<_>>| copies.iter().map(Place::recipient).collect();
-        self.servers.iter().map(of_server).collect()
     }
 }
 
@@ -415,14 +378,7 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
     }
     for (shard, copy) in cast.servers.iter().flat_map(|copies| (0u32..).zip(copies)) {
         if let Place::Here(copy) = copy {
-            let target = copy_target(ShardId(shard));
-            router.route(target, copy.clone().recipient::<messages::PushGradient>());
-            router.route(target, copy.clone().recipient::<messages::PullParameters>());
-            router.route(target, copy.clone().recipient::<messages::CombineNorm>());
-            router.route(target, copy.clone().recipient::<messages::RestoreShard>());
-            router.route(target, copy.clone().recipient::<messages::AdoptView>());
-            router.route(target, copy.clone().recipient::<messages::Replicate>());
-            router.route(target, copy.clone().recipient::<messages::FillShard>());
+            route_copy(router, copy_target(ShardId(shard)), copy);
         }
     }
     for (index, worker) in (0u32..).zip(&cast.workers) {

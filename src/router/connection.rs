@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
-use std::net::SocketAddr;
+use std::io::Cursor;
+use std::net::{SocketAddr, TcpStream};
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -17,7 +18,7 @@ use super::refusals::Refusals;
 use super::route::Answering;
 use super::{Router, SILENCE_MAX};
 use crate::peer::REQUESTS_MAX;
-use crate::transport::Connection;
+use crate::transport::{self, Connection};
 use crate::wire::{
     Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, Limits, Pulse, Target,
     shake_hands,
@@ -33,19 +34,32 @@ const UNDER_WAY_MAX: usize = 2 * REQUESTS_MAX;
 /// Requests that actors work on, as their answers to come.
 type UnderWay = FuturesUnordered<Answering>;
 
-/// Serves one caller. Whatever it sends, only its own connection suffers.
+/// A caller whose connection another thread takes over.
+#[derive(Debug)]
+pub struct Moved {
+    socket: TcpStream,
+    peer: SocketAddr,
+    node: String,
+    /// What was read of it already.
+    read: Vec<u8>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Serves one caller, here or, where it calls for one actor alone, on that one's thread. Whatever it
+/// sends, only its own connection suffers.
 pub(super) async fn serve(
     connection: Connection,
     own: &Hello,
     router: &Router,
     refusals: &Refusals,
+    permit: OwnedSemaphorePermit,
 ) {
-    let Connection { peer, reader, writer } = connection;
+    let Connection { peer, reader, writer, socket } = connection;
     let pulse = Pulse::new();
     let mut reader = FrameReader::new(reader, Limits::HELLO, pulse.clone());
     let mut writer = FrameWriter::new(writer, pulse.clone());
-    let node = match shake_hands(&mut reader, &mut writer, own, None).await {
-        Ok(hello) => hello.node,
+    let Hello { node, target, .. } = match shake_hands(&mut reader, &mut writer, own, None).await {
+        Ok(hello) => hello,
         Err(error) => {
             if let Some(others) = refusals.count(Instant::now()) {
                 warn!(%peer, %error, others, "caller refused");
@@ -54,7 +68,46 @@ pub(super) async fn serve(
         }
     };
     debug!(%peer, node, "caller connected");
+    let desk = target.and_then(|target| router.desk(target));
+    if let Some((socket, desk)) = socket.zip(desk) {
+        let moved = Moved { socket, peer, node, read: reader.into_rest(), permit };
+        if let Err(error) = desk.try_send(moved) {
+            // It calls again.
+            warn!(%peer, %error, "an actor's thread does not take its caller");
+        }
+        return;
+    }
+    answer(Caller { peer, node, reader, writer, pulse }, router).await;
+}
 
+/// Serves a caller that another thread has greeted.
+pub(super) async fn serve_moved(moved: Moved, router: &Router) {
+    let Moved { socket, peer, node, read, permit } = moved;
+    let Connection { reader, writer, .. } = match transport::moved(socket, peer) {
+        Ok(connection) => connection,
+        Err(error) => return warn!(%peer, %error, "a caller can't be taken over"),
+    };
+    let pulse = Pulse::new();
+    let reader: Box<dyn AsyncRead + Unpin> =
+        if read.is_empty() { reader } else { Box::new(Cursor::new(read).chain(reader)) };
+    let reader = FrameReader::new(reader, Limits::TRUSTED, pulse.clone());
+    let writer = FrameWriter::new(writer, pulse.clone());
+    answer(Caller { peer, node, reader, writer, pulse }, router).await;
+    drop(permit);
+}
+
+/// Who has been greeted.
+struct Caller {
+    peer: SocketAddr,
+    node: String,
+    reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
+    writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
+    pulse: Pulse,
+}
+
+/// Until the caller is gone.
+async fn answer(caller: Caller, router: &Router) {
+    let Caller { peer, node, mut reader, mut writer, pulse } = caller;
     let (answers, waiting) = mpsc::channel(ANSWERS_WAITING_MAX);
     let under_way = RefCell::new(FuturesUnordered::new());
     let reading = async {

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use actix::Recipient;
 use gradmesh_actors::messages::WireMessage;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::transport::Listener;
 use crate::wire::{Fault, Frame, Hello, Target};
+pub use connection::Moved;
 use refusals::Refusals;
 use route::{Answering, Route};
 
@@ -27,6 +28,8 @@ use route::{Answering, Route};
 pub const CONNECTIONS_MAX: usize = 1024;
 /// A caller from which nothing came for so long is gone: links without requests ping every second.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Callers that an actor's thread has yet to take over: it does so between two messages.
+const MOVED_WAITING_MAX: usize = 64;
 /// After the system refused a connection (it has no file handles left), let others end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Default)]
 pub struct Router {
     routes: Rc<RefCell<BTreeMap<(Target, u16), Route>>>,
+    /// Where callers of one actor alone are given to its thread.
+    desks: Rc<RefCell<BTreeMap<Target, mpsc::Sender<Moved>>>>,
 }
 
 impl fmt::Debug for Router {
@@ -66,8 +71,32 @@ impl Router {
         }
     }
 
+    /// Whoever calls for `target` alone is given to who takes from the receiver, which is
+    /// [`Router::serve_moved`] on another thread.
+    #[must_use]
+    pub fn hand_over(&self, target: Target) -> mpsc::Receiver<Moved> {
+        let (desk, moved) = mpsc::channel(MOVED_WAITING_MAX);
+        self.desks.borrow_mut().insert(target, desk);
+        moved
+    }
+
+    fn desk(&self, target: Target) -> Option<mpsc::Sender<Moved>> {
+        self.desks.borrow().get(&target).cloned()
+    }
+
+    /// Answers callers that another router has greeted, until that one is dropped.
+    pub async fn serve_moved(self, mut moved: mpsc::Receiver<Moved>) {
+        let mut connections = JoinSet::new();
+        while let Some(moved) = moved.recv().await {
+            while connections.try_join_next().is_some() {}
+            let router = self.clone();
+            connections.spawn_local(async move { connection::serve_moved(moved, &router).await });
+        }
+    }
+
     /// Nobody answers for `target` from now on.
     pub fn remove(&self, target: Target) {
+        self.desks.borrow_mut().remove(&target);
         self.routes.borrow_mut().retain(|(at, _), _| *at != target);
     }
 
@@ -88,8 +117,7 @@ impl Router {
                     let (router, own) = (self.clone(), own.clone());
                     let refusals = Rc::clone(&refusals);
                     connections.spawn_local(async move {
-                        connection::serve(connection, &own, &router, &refusals).await;
-                        drop(permit);
+                        connection::serve(connection, &own, &router, &refusals, permit).await;
                     });
                 }
                 Err(error) => {

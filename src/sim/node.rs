@@ -119,6 +119,7 @@ impl SimNode {
             cluster: "simulation".to_owned(),
             node: self.name.to_string(),
             config_digest: ConfigDigest([0; 32]),
+            target: None,
         }
     }
 }
@@ -150,8 +151,8 @@ impl NodeContext for SimNode {
         self.entropy
     }
 
-    fn has_threads(&self) -> bool {
-        false
+    fn threads(&self) -> Option<fn() -> Rc<dyn Transport>> {
+        None
     }
 }
 

@@ -133,7 +133,7 @@ impl Listener for Accepting {
 
 fn connection(end: Rc<End>, peer: SocketAddr) -> Connection {
     let half = Half(end);
-    Connection { peer, reader: Box::new(half.clone()), writer: Box::new(half) }
+    Connection { peer, reader: Box::new(half.clone()), writer: Box::new(half), socket: None }
 }
 
 /// Reader or writer of one end.

@@ -14,7 +14,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use memory::MemoryTransport;
-pub use tcp::TcpTransport;
+pub use tcp::{TcpTransport, moved};
 
 /// Makes and takes connections. All of it stays on the thread that asked.
 pub trait Transport: fmt::Debug {
@@ -41,6 +41,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub reader: Box<dyn AsyncRead + Unpin>,
     pub writer: Box<dyn AsyncWrite + Unpin>,
+    /// The same connection, for [`moved`] on another thread; of those that were taken over TCP.
+    pub socket: Option<std::net::TcpStream>,
 }
 
 impl fmt::Debug for Connection {

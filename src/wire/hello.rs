@@ -40,6 +40,10 @@ pub struct Hello {
     /// The node's own name in the configuration.
     pub node: String,
     pub config_digest: ConfigDigest,
+    /// The only one whom this connection's requests are for, if it is one: the other side may give
+    /// the connection to its thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 impl WirePart for Hello {}

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+/// Of a limit, so many at which the thread is seen to be awake.
+const LOOKS: u32 = 4;
+
 /// When the other side last gave a sign of life. Clones share it.
 ///
 /// A closed socket is no condition: a stopped process and a cut cable keep theirs open.
@@ -29,14 +32,21 @@ impl Pulse {
         self.0.set(Instant::now());
     }
 
-    /// Ends when there was no sign of life for `limit`.
+    /// Ends when there was no sign of life for `limit`. Time in which this thread did something else
+    /// doesn't count: it has heard nobody.
     pub async fn silent_for(&self, limit: Duration) {
+        let mut since = self.0.get();
         loop {
-            let due = self.0.get() + limit;
-            if Instant::now() >= due {
+            since = since.max(self.0.get());
+            let due = since + limit;
+            let looks = due.min(Instant::now() + limit / LOOKS);
+            sleep_until(looks).await;
+            let now = Instant::now();
+            if now > looks + limit / LOOKS {
+                since = now;
+            } else if now >= due && self.0.get() + limit <= now {
                 return;
             }
-            sleep_until(due).await;
         }
     }
 }

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use bytemuck::Pod;
 use bytes::Bytes;
 use crc32fast::Hasher;
-use gradmesh_actors::messages::Body;
+use gradmesh_actors::messages::{Body, Values};
+use gradmesh_actors::pool::Pool;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 use super::deadline::in_time;
@@ -22,19 +23,31 @@ const STEP_BYTES: usize = 256 << 10;
 /// Memory that a length alone gets, before its bytes arrive. Beyond it a body at most doubles
 /// what has come, so a lie costs no more than the liar sends.
 const UNSEEN_BYTES_MAX: usize = 1 << 20;
+/// Tensors from this length on are read into memory that is used again: fresh memory costs as much
+/// as the copy, shorter ones are cheap to allocate.
+const POOLED_BYTES_MIN: usize = 16 << 10;
+/// Tensors of one connection that are used again: one that is worked on and one that arrives, for
+/// each of a few shards.
+const TENSORS_KEPT: usize = 8;
 
 /// Reads frames one after another.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     inner: BufReader<Observed<R>>,
     limits: Limits,
+    tensors: Pool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// `pulse` beats whenever bytes arrive.
     pub fn new(reader: R, limits: Limits, pulse: Pulse) -> Self {
         let inner = BufReader::with_capacity(BUFFER_BYTES, Observed { inner: reader, pulse });
-        Self { inner, limits }
+        Self { inner, limits, tensors: Pool::new(TENSORS_KEPT) }
+    }
+
+    /// What it has read beyond the last frame.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.inner.buffer().to_vec()
     }
 
     /// Accepts other frames from now on.
@@ -54,7 +67,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if buffered.is_empty() {
             return Ok(None);
         }
-        if let Some((frame, length)) = whole_frame(buffered, &self.limits)? {
+        if let Some((frame, length)) = whole_frame(buffered, &self.limits, &mut self.tensors)? {
             self.inner.consume(length);
             return Ok(Some(frame));
         }
@@ -81,7 +94,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             bodies.push(match kind {
                 BodyKind::F32 => {
                     let count = bytes / size_of::<f32>();
-                    Body::F32(Arc::new(self.read_values(count, &mut sum).await?))
+                    Body::F32(self.read_tensor(count, &mut sum).await?)
                 }
                 BodyKind::Bytes => {
                     Body::Bytes(self.read_values::<u8>(bytes, &mut sum).await?.into())
@@ -97,6 +110,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         let Head { class, kind, request, target, .. } = head;
         Ok(Frame { class, kind, request, target, meta, bodies })
+    }
+
+    /// Into memory that whoever had the last one has let go, if it is there.
+    async fn read_tensor(&mut self, count: usize, sum: &mut Hasher) -> Result<Values, FrameError> {
+        if count < POOLED_BYTES_MIN / size_of::<f32>() {
+            return Ok(Arc::new(self.read_values(count, sum).await?));
+        }
+        let values = match self.tensors.take(count) {
+            Some(mut values) => {
+                for step in values.chunks_mut(STEP_BYTES / size_of::<f32>()) {
+                    let bytes = bytemuck::cast_slice_mut(step);
+                    self.fill(bytes).await?;
+                    sum.update(bytes);
+                }
+                values
+            }
+            None => self.read_values(count, sum).await?,
+        };
+        Ok(self.tensors.lend(values))
     }
 
     /// `count` values straight into memory of their own alignment.
@@ -133,7 +165,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 /// The frame at the beginning of `bytes` and its length, where all of it is there: most are, and
 /// need no wait for each of their parts.
-fn whole_frame(bytes: &[u8], limits: &Limits) -> Result<Option<(Frame, usize)>, FrameError> {
+fn whole_frame(
+    bytes: &[u8],
+    limits: &Limits,
+    tensors: &mut Pool,
+) -> Result<Option<(Frame, usize)>, FrameError> {
     let Some(raw) = bytes.first_chunk() else { return Ok(None) };
     let head = Head::parse(raw, limits)?;
     let bodies_start = HEAD_BYTES + head.table_bytes() + head.meta_bytes as usize;
@@ -159,9 +195,13 @@ fn whole_frame(bytes: &[u8], limits: &Limits) -> Result<Option<(Frame, usize)>, 
         left = after;
         bodies.push(match kind {
             BodyKind::F32 => {
-                let mut values = vec![0.0; body.len() / size_of::<f32>()];
+                let mut values = tensors.take_or_new(body.len() / size_of::<f32>());
                 bytemuck::cast_slice_mut(&mut values).copy_from_slice(body);
-                Body::F32(Arc::new(values))
+                Body::F32(if body.len() < POOLED_BYTES_MIN {
+                    Arc::new(values)
+                } else {
+                    tensors.lend(values)
+                })
             }
             BodyKind::Bytes => Body::Bytes(Bytes::copy_from_slice(body)),
         });

@@ -154,6 +154,7 @@ pub(crate) fn hello(node: &str) -> Hello {
         cluster: "test".to_owned(),
         node: node.to_owned(),
         config_digest: ConfigDigest([7; 32]),
+        target: None,
     }
 }
 

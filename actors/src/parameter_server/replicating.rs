@@ -37,7 +37,7 @@ impl ParameterServer {
             match next {
                 Next::Fill => {
                     let shards = u32::try_from(shard.plan().shards.len()).unwrap_or(u32::MAX);
-                    let (fill, applied) = shard.fill(to, shards);
+                    let Some((fill, applied)) = shard.fill(to, shards) else { continue };
                     self.followers.filling(server, applied);
                     info!(%to, %view, applied, "filling a copy");
                     let Some(link) = self.links.fill.get(place).cloned() else { continue };

@@ -15,9 +15,9 @@ use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::shard::{Shard, ShardState};
 
-/// Vectors of the shard's length that a step holds beside the optimizer's state: the mean gradient,
-/// the one before for a copy that lacks it, and the parameters of three versions.
-const STEP_VECTORS: usize = 5;
+/// Vectors of the shard's length that a step holds beside the optimizer's state: a sum, the mean
+/// gradient, the one before for a copy that lacks it, and the parameters of four versions.
+const STEP_VECTORS: usize = 7;
 
 /// The plan of a restoration that can be done.
 pub(super) fn planned(restore: &RestoreShard) -> Result<JobPlan, RestoreError> {

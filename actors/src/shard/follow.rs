@@ -42,8 +42,12 @@ impl Shard {
         Ok(shard)
     }
 
-    /// What a copy that begins must be sent, and how many updates that holds.
-    pub fn fill(&mut self, to: ShardCopy, shards: u32) -> (FillShard, u64) {
+    /// What a copy that begins must be sent, and how many updates that holds; `None` where a step
+    /// has overflowed.
+    pub fn fill(&mut self, to: ShardCopy, shards: u32) -> Option<(FillShard, u64)> {
+        if self.overflow.is_some() {
+            return None;
+        }
         let state = self.state.iter().map(|values| match planted::is(Bug::FilledWithoutState) {
             true => Arc::new(vec![0.0; values.len()]),
             false => Arc::new(values.clone()),
@@ -60,7 +64,7 @@ impl Shard {
             vectors: std::iter::once(Values::clone(&self.current)).chain(state).collect(),
         };
         self.bytes.replicated += bytes(&fill.vectors);
-        (fill, self.applied())
+        Some((fill, self.applied()))
     }
 
     /// The newest update, for a copy that may lack it.

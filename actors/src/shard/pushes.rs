@@ -63,7 +63,7 @@ impl Shard {
         let last = self.version == self.plan.last_version();
         let all = match last {
             true => self.is_first() && !self.ledger.closed && self.reports.len() == slots,
-            false => self.reduction.is_complete() && self.mean.is_none(),
+            false => self.reduction.is_complete() && self.complete.is_none(),
         };
         all && (self.is_settled() || planted::is(Bug::TwoAhead))
     }
@@ -153,7 +153,7 @@ impl Shard {
             }
             self.count(payload);
             let again = self.reduction.covers(span) && !planted::is(Bug::DoubleApply);
-            if self.mean.is_some() || again {
+            if self.complete.is_some() || again {
                 continue;
             }
             let values = self.read_payload(span, payload)?;
@@ -165,7 +165,7 @@ impl Shard {
         Ok(read)
     }
 
-    fn read_payload(&self, span: Span, payload: &Payload) -> Result<Values, PushError> {
+    fn read_payload(&mut self, span: Span, payload: &Payload) -> Result<Values, PushError> {
         let refused = |cause: String| PushError::Codec { span, cause };
         match (payload, &self.codec) {
             (Payload::Dense(values), None) if values.len() == self.range.len() => {
@@ -178,7 +178,7 @@ impl Shard {
                 Err(PushError::WrongSpan { span })
             }
             (Payload::Encoded(bytes), Some(codec)) => {
-                let mut values = vec![0.0; self.range.len()];
+                let mut values = self.reduction.pool().take_or_new(self.range.len());
                 codec.decode(bytes, &mut values).map_err(|error| match error {
                     // For example a residual that has overflowed.
                     DecodeError::NotFinite { .. } => {

@@ -2,6 +2,7 @@
 
 mod follow;
 mod overflow;
+mod passes;
 
 use super::*;
 use crate::codec::codec;
@@ -18,7 +19,7 @@ use crate::reduction::Span;
 impl Shard {
     /// Applies the step where nobody follows.
     fn finish(&mut self, sum: Option<f64>) -> Result<Option<Save>, PushError> {
-        self.apply(sum)?;
+        self.apply(sum, false)?;
         Ok(self.commit())
     }
 }

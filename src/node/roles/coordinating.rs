@@ -15,6 +15,7 @@ use super::super::directory::Place;
 use super::super::placement::{Placed, Supervision};
 use super::super::{GATHER_AGAIN_FOR, GATHER_FOR, NodeError};
 use super::Cast;
+use super::links::all_copies;
 use crate::config::Config;
 use crate::store::coordination::CoordinationStore;
 
@@ -28,8 +29,8 @@ pub(super) async fn coordinate(
 ) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
     let Coordination { id, name, lease, store } = coordination;
     let links = CoordinatorLinks {
-        restore: cast.all_copies(),
-        adopt: cast.all_copies(),
+        restore: all_copies(&cast.servers),
+        adopt: all_copies(&cast.servers),
         lease: cast.workers.iter().map(Place::recipient).collect(),
         publish: cast.registry.publish.clone(),
         find: cast.registry.find.clone(),

@@ -28,7 +28,7 @@ fn step(primary: &mut Shard) -> Arc<Update> {
     let plan = Arc::clone(&primary.plan);
     primary.accept(&push(&plan, 0, primary.version.0, 0..4)).unwrap();
     primary.aggregate().unwrap();
-    primary.apply(None).unwrap()
+    primary.apply(None, true).unwrap().unwrap()
 }
 
 fn same(one: &Shard, other: &Shard) -> bool {
@@ -112,7 +112,7 @@ fn a_step_that_was_lost_before_it_was_committed_is_made_again() {
     let again = PushGradient { view: View(2), ..push(&plan, 0, 1, 0..4) };
     replica.accept(&again).unwrap();
     replica.aggregate().unwrap();
-    replica.apply(None).unwrap();
+    replica.apply(None, true).unwrap();
     assert_eq!(newest(&mut replica), seen);
 }
 
@@ -123,7 +123,7 @@ fn a_copy_that_is_filled_in_the_middle_goes_on_with_the_same_bits() {
         step(&mut primary);
         primary.commit();
     }
-    let (fill, applied) = primary.fill(TO, 1);
+    let (fill, applied) = primary.fill(TO, 1).unwrap();
     assert_eq!(applied, 2);
     let mut learner = Shard::filled(Arc::clone(&primary.plan), fill).unwrap();
     assert!(same(&primary, &learner));
@@ -135,7 +135,7 @@ fn a_copy_that_is_filled_in_the_middle_goes_on_with_the_same_bits() {
 #[test]
 fn a_fill_or_a_step_that_is_not_this_shards_is_refused_and_changes_nothing() {
     let (mut primary, mut replica) = pair();
-    let (mut fill, _) = primary.fill(TO, 1);
+    let (mut fill, _) = primary.fill(TO, 1).unwrap();
     fill.vectors.pop();
     let plan = Arc::clone(&primary.plan);
     assert!(matches!(Shard::filled(plan, fill), Err(ReplicateError::Wrong { .. })));
@@ -164,7 +164,7 @@ fn a_primary_that_steps_down_forgets_the_step_in_flight_and_follows() {
     let later = PushGradient { view: View(2), ..push(&plan, 0, 0, 0..4) };
     next.accept(&later).unwrap();
     next.aggregate().unwrap();
-    let update = next.apply(None).unwrap();
+    let update = next.apply(None, true).unwrap().unwrap();
     primary.follow(TO, &update).unwrap();
     assert!(same(&primary, &next));
 }

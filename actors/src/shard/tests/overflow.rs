@@ -25,13 +25,17 @@ fn check_overflowed(shard: &mut Shard, before: &Parameters, overflow: &PushError
 /// The last step: no later one would notice.
 #[test]
 fn finite_parts_whose_sum_is_not_are_no_step() {
-    for clip_value in [0.0, 1.0] {
+    for (clip_value, clip_norm) in [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)] {
         let mut job = job();
         job.gradient.clip_value = clip_value;
+        job.gradient.clip_norm = clip_norm;
         let mut shard = shards_at(&plan(job, 1), 17).remove(0);
         let before = newest(&mut shard);
         fill(&mut shard, 17, f32::MAX / 2.0);
-        let overflow = shard.aggregate().unwrap_err();
+        let overflow = match shard.aggregate() {
+            Ok(_) => shard.finish(None).unwrap_err(),
+            Err(overflow) => overflow,
+        };
         check_overflowed(&mut shard, &before, &overflow, "sums of gradients");
     }
 }

@@ -60,8 +60,7 @@ fn applied(config: &Config, kind: OptimizerKind, effort: Effort) -> anyhow::Resu
         }
         drop(push);
         shard.aggregate()?;
-        shard.apply(None)?;
-        shard.forget_last();
+        shard.apply(None, false)?;
         shard.commit();
         times.push(began.elapsed().as_secs_f64());
     }

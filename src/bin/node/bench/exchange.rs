@@ -14,7 +14,7 @@ use gradmesh::config::{Config, NodeConfig, Role};
 use gradmesh::node::hello;
 use gradmesh::peer::{Link, LinkPolicy, Peer, Proxy};
 use gradmesh::transport::TcpTransport;
-use gradmesh::wire::{self, Target};
+use gradmesh::wire::{self, Hello, Target};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
 use gradmesh_actors::ids::{
     CoordinatorId, ServerId, ShardCopy, ShardId, Slot, Version, View, WorkerId,
@@ -45,6 +45,7 @@ const SMALL: usize = 4 << 10;
 /// A shard of so many bytes in one process.
 struct Server {
     _process: Child,
+    worker: Arbiter,
     push: Recipient<PushGradient>,
     gradient: Arc<Vec<f32>>,
     step: Version,
@@ -82,6 +83,12 @@ pub(super) async fn rows(
     Ok(rows)
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.worker.stop();
+    }
+}
+
 impl Server {
     async fn start(config: &Config, folder: &Path, bytes: usize) -> anyhow::Result<Self> {
         let config = configure(config, folder, &mut Ports::new())?;
@@ -94,7 +101,7 @@ impl Server {
         let process = command.spawn().context("starting the server")?;
         let peer = Peer { node: "ps-0".to_owned(), address: config.nodes[1].address };
         let own = hello(&config, "bench".to_owned());
-        let link = Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default());
+        let link = Link::open(peer.clone(), own, Rc::new(TcpTransport), LinkPolicy::default());
         let target = Target::new(wire::Role::ParameterServer, 0);
         let restore = restore(&config, bytes)?;
         let until = Instant::now() + ANSWER_MAX;
@@ -104,19 +111,26 @@ impl Server {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        let push = Proxy { link, target }.start().recipient();
+        // From a thread of its own to the shard's, as a worker's.
+        let own = Hello { target: Some(target), ..hello(&config, "bench".to_owned()) };
+        let (opened, push) = oneshot::channel();
+        let worker = Arbiter::new();
+        worker.spawn_fn(move || {
+            let link = Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default());
+            drop(opened.send(Proxy { link, target }.start().recipient()));
+        });
+        let push = push.await.context("the measuring thread")?;
         let gradient = Arc::new(vec![1e-6; bytes / size_of::<f32>()]);
-        Ok(Self { _process: process, push, gradient, step: Version(0) })
+        Ok(Self { _process: process, worker, push, gradient, step: Version(0) })
     }
 
     /// Median time from a push to the parameters that come of it, asked as a worker does: from a
     /// thread of its own.
     async fn measure(&mut self, lasts: Duration) -> anyhow::Result<Duration> {
         let (push, gradient, mut step) = (self.push.clone(), Arc::clone(&self.gradient), self.step);
-        let arbiter = Arbiter::new();
         let (done, measured) = oneshot::channel();
         let started = Instant::now();
-        arbiter.spawn(async move {
+        self.worker.spawn(async move {
             let mut times = Vec::new();
             let ended = loop {
                 if started.elapsed() >= lasts && times.len() > 3 {
@@ -133,7 +147,6 @@ impl Server {
             let _ = done.send(ended);
         });
         let (time, step) = measured.await.context("the measuring thread")??;
-        arbiter.stop();
         self.step = step;
         Ok(Duration::from_secs_f64(time))
     }
