@@ -3,9 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Connection, Listener, Transport};
@@ -63,5 +67,46 @@ fn connection(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
     // A reply never waits for an acknowledgement of the one before it: frames are written whole.
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
+    let writer = Writer(Some(writer));
     Ok(Connection { peer, reader: Box::new(reader), writer: Box::new(writer), socket: None })
+}
+
+/// Ends the connection only together with its reader: tokio's own ends it for all who have it, which
+/// may be another thread by now.
+struct Writer(Option<OwnedWriteHalf>);
+
+impl Writer {
+    fn with<T>(
+        &mut self,
+        poll: impl FnOnce(Pin<&mut OwnedWriteHalf>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut self.0 {
+            Some(half) => poll(Pin::new(half)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(OwnedWriteHalf::forget);
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|half| half.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|half| half.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|half| half.poll_shutdown(cx))
+    }
 }

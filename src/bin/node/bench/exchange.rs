@@ -41,6 +41,9 @@ use crate::chaos::ports::Ports;
 pub(super) const STEPS: usize = 100_000_000;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const SMALL: usize = 4 << 10;
+/// Exchanges until all memory that is used again is there.
+const WARM_UP: usize = 8;
+const REPEATS_MIN: usize = 3;
 
 /// A shard of so many bytes in one process.
 struct Server {
@@ -62,12 +65,13 @@ pub(super) async fn rows(
             continue;
         }
         let mut server = Server::start(config, folder, bytes).await?;
+        server.measure(WARM_UP, Duration::ZERO).await?;
         let mut raw = RawPeer::start(bytes)?;
         // Each side twice, in turns.
         let (mut ours, mut limits) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             limits.push(raw.measure(effort.repeats / 2)?.as_secs_f64());
-            ours.push(server.measure(effort.repeats / 2).await?.as_secs_f64());
+            ours.push(server.measure(REPEATS_MIN, effort.repeats / 2).await?.as_secs_f64());
         }
         let (ours, limit) = (median(ours.into_iter()), median(limits.into_iter()));
         rows.push(if bytes == SMALL {
@@ -126,14 +130,14 @@ impl Server {
 
     /// Median time from a push to the parameters that come of it, asked as a worker does: from a
     /// thread of its own.
-    async fn measure(&mut self, lasts: Duration) -> anyhow::Result<Duration> {
+    async fn measure(&mut self, at_least: usize, lasts: Duration) -> anyhow::Result<Duration> {
         let (push, gradient, mut step) = (self.push.clone(), Arc::clone(&self.gradient), self.step);
         let (done, measured) = oneshot::channel();
         let started = Instant::now();
         self.worker.spawn(async move {
             let mut times = Vec::new();
             let ended = loop {
-                if started.elapsed() >= lasts && times.len() > 3 {
+                if started.elapsed() >= lasts && times.len() >= at_least {
                     break Ok((median(times.into_iter()), step));
                 }
                 let began = Instant::now();
