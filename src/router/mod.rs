@@ -24,8 +24,9 @@ pub use connection::Moved;
 use refusals::Refusals;
 use route::{Answering, Route};
 
-/// Callers at once: a cluster of a thousand nodes that all call this one. More wait unaccepted.
-pub const CONNECTIONS_MAX: usize = 1024;
+/// Connections at once: a cluster of a thousand nodes that all call this one, each with a worker that
+/// calls a shard here as well. More wait unaccepted.
+pub const CONNECTIONS_MAX: usize = 2048;
 /// A caller from which nothing came for so long is gone: links without requests ping every second.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Callers that an actor's thread has yet to take over: it does so between two messages.

@@ -11,7 +11,7 @@ use gradmesh::wire::{
 };
 use gradmesh_actors::messages::LinkError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, pause};
+use tokio::time::{Instant, advance, pause};
 
 use crate::support::{DESK, Refused, Server, Wait, echo, hello, link};
 
@@ -69,6 +69,24 @@ async fn a_node_that_falls_silent_is_noticed() {
     assert_eq!(reply, Err(Refused::Link(error)));
     assert_eq!(begun.elapsed().as_secs(), LinkPolicy::default().silence_max.as_secs());
     drop(stopped);
+}
+
+/// A worker that computes reads nothing meanwhile.
+#[actix::test]
+async fn a_thread_that_did_something_else_has_not_heard_silence() {
+    pause();
+    let limit = LinkPolicy::default().silence_max;
+    let pulse = Pulse::new();
+    let silent = tokio::task::spawn_local(async move { pulse.silent_for(limit).await });
+    tokio::task::yield_now().await;
+
+    advance(10 * limit).await;
+    tokio::time::sleep(limit * 3 / 4).await;
+    assert!(!silent.is_finished());
+
+    let listened = Instant::now();
+    silent.await.unwrap();
+    assert!(listened.elapsed() <= limit / 2, "{:?}", listened.elapsed());
 }
 
 /// A handler may take as long as it likes: the node answers pings meanwhile.

@@ -7,3 +7,4 @@ mod frames;
 mod handshake;
 mod links;
 mod support;
+mod threads;
