@@ -1,5 +1,7 @@
 //! One worker's part of a step: gradients of its slots, encoded and summed as far as the tree allows.
 
+mod batch;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,12 +13,14 @@ use crate::finite::first_not_finite;
 use crate::ids::{Slot, Version};
 use crate::ledger::SlotReport;
 use crate::messages::{PartHeader, Payload, Values};
-use crate::model::{Model, Score};
+use crate::model::{Backward, Model, Score};
 use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::pool::Pool;
 use crate::reduction::{Part, Reduction, Span};
 use crate::shuffle;
+
+use batch::{Group, SharedBatch, groups};
 
 /// The slots that a worker holds, with their rows and residuals.
 #[derive(Debug)]
@@ -25,6 +29,9 @@ pub struct SlotWork {
     model: Arc<dyn Model>,
     codec: Option<Box<dyn Codec>>,
     slots: BTreeMap<Slot, SlotState>,
+    /// The rows that are computed together, and how.
+    batch: SharedBatch,
+    backward: Option<Box<dyn Backward>>,
     /// Of the step that is computed, and memory of those before it.
     sum: Reduction,
 }
@@ -55,6 +62,10 @@ pub enum WorkError {
         "the gradient of {slot} at {step} is not finite (loss {loss}); lower job.optimizer.learning_rate or set job.gradient.clip_norm"
     )]
     NotFinite { slot: Slot, step: Version, loss: f64 },
+    #[error(
+        "the sum of the gradients of {span} at {step} is beyond the range of FP32; lower job.optimizer.learning_rate or set job.gradient.clip_norm"
+    )]
+    Overflow { span: Span, step: Version },
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
     #[error("rows of {slot} can't be loaded: {source}")]
@@ -73,7 +84,8 @@ impl SlotWork {
     pub fn new(plan: Arc<JobPlan>, model: Arc<dyn Model>) -> Self {
         let codec = codec(&plan.offer.job.gradient);
         let sum = Reduction::new(plan.offer.job.virtual_workers);
-        Self { plan, model, codec, slots: BTreeMap::new(), sum }
+        let (batch, backward) = (SharedBatch::default(), model.backward());
+        Self { plan, model, codec, slots: BTreeMap::new(), batch, backward, sum }
     }
 
     pub fn plan(&self) -> &Arc<JobPlan> {
@@ -90,6 +102,7 @@ impl SlotWork {
     /// # Errors
     /// The data set can't give the rows, or there is no memory for the residuals.
     pub fn hold(&mut self, span: Span, data: &dyn Dataset) -> Result<(), WorkError> {
+        self.batch.forget();
         self.slots.retain(|slot, _| (span.first..span.end).contains(&slot.0));
         let missing: Vec<Slot> =
             span.slots().filter(|slot| !self.slots.contains_key(slot)).collect();
@@ -163,47 +176,131 @@ impl SlotWork {
     /// # Errors
     /// A gradient that is not finite, or no memory for one.
     pub fn compute(&mut self, step: Version, parameters: &[f32]) -> Result<StepWork, WorkError> {
-        let plan = Arc::clone(&self.plan);
-        let evaluate = plan.ends_epoch(step);
-        if step == plan.last_version() {
+        if step == self.plan.last_version() {
             return Ok(self.close(parameters));
         }
         self.sum.clear();
-        let mut parts = Vec::new();
-        let mut payloads = vec![Vec::new(); plan.shards.len()];
-        let mut reports = Vec::new();
-        for (&slot, state) in &mut self.slots {
-            let pooled = self.sum.pool().take(plan.layout.len());
-            let mut gradient = pooled.map_or_else(|| zeros(plan.layout.len()), Ok)?;
-            let rows = state.batch(&plan, slot, step);
-            let loss = self.model.gradient(parameters, rows.batch(), &mut gradient);
-            if !loss.is_finite() || first_not_finite(&gradient).is_some() {
-                return Err(WorkError::NotFinite { slot, step, loss });
+        let payloads = vec![Vec::new(); self.plan.shards.len()];
+        let mut work = StepWork { parts: Vec::new(), payloads, reports: Vec::new() };
+        for group in self.groups(step) {
+            self.gather(step, group);
+            if let Some(backward) = &mut self.backward {
+                backward.run(parameters, self.batch.batch());
             }
-            let score = evaluate.then(|| evaluated(&*self.model, parameters, &state.test));
-            let rows = rows.len() as u64;
-            reports.push(SlotReport { slot, rows, loss, score });
-            let span = Span::one(slot);
-            if let Some(codec) = &self.codec {
-                let pieces = codec.encode(&gradient, &mut state.residual, &plan.shards);
-                for (payload, piece) in payloads.iter_mut().zip(pieces) {
-                    payload.push(Payload::Encoded(piece.into()));
-                }
-                parts.push(PartHeader { span, rows });
-                self.sum.pool().give(Arc::new(gradient));
-            } else {
-                // A leaf is always a node of the tree.
-                let _ = self.sum.insert(span, Part { values: Arc::new(gradient), rows });
+            let parts: Vec<_> = self.batch.parts().collect();
+            for (slot, rows) in parts {
+                self.compute_slot(slot, rows, step, parameters, &mut work)?;
             }
         }
+        self.take_sums(step, parameters, &mut work)?;
+        Ok(work)
+    }
+
+    /// Has the rows of a step side by side before it is computed.
+    pub fn prepare(&mut self, step: Version) {
+        if step < self.plan.last_version()
+            && let Some(group) = self.groups(step).into_iter().next()
+        {
+            self.gather(step, group);
+        }
+    }
+
+    fn groups(&self, step: Version) -> Vec<Group> {
+        groups(self.slots.keys().map(|&slot| (slot, self.plan.batch_rows(slot, step).len())))
+    }
+
+    fn gather(&mut self, step: Version, group: Group) {
+        let like = group.first().and_then(|(slot, _)| self.slots.get(slot));
+        let Some(like) = like.filter(|_| !self.batch.is_of(step, &group)) else { return };
+        self.batch.begin(group.iter().map(|(_, rows)| rows).sum(), &like.train);
+        for (slot, _) in &group {
+            if let Some(state) = self.slots.get_mut(slot) {
+                state.append_batch(&self.plan, *slot, step, &mut self.batch);
+            }
+        }
+        self.batch.end(step, group);
+    }
+
+    /// The gradient of one slot, whose rows lie at `rows` of the batch.
+    fn compute_slot(
+        &mut self,
+        slot: Slot,
+        rows: Range<usize>,
+        step: Version,
+        parameters: &[f32],
+        work: &mut StepWork,
+    ) -> Result<(), WorkError> {
+        let Some(state) = self.slots.get_mut(&slot) else { return Ok(()) };
+        let plan = &self.plan;
+        let pooled = self.sum.pool().take(plan.layout.len());
+        let mut gradient = pooled.map_or_else(|| zeros(plan.layout.len()), Ok)?;
+        let (batch, len) = (self.batch.batch(), rows.len() as u64);
+        let loss = match &self.backward {
+            Some(backward) => backward.gradient(batch, rows, &mut gradient),
+            None => self.model.gradient(parameters, batch.part(rows), &mut gradient),
+        };
+        if !loss.is_finite() {
+            return Err(WorkError::NotFinite { slot, step, loss });
+        }
+        let evaluate = plan.ends_epoch(step);
+        let score = evaluate.then(|| evaluated(&*self.model, parameters, &state.test));
+        work.reports.push(SlotReport { slot, rows: len, loss, score });
+        let span = Span::one(slot);
+        let Some(codec) = &self.codec else {
+            // A leaf is always a node of the tree.
+            let _ = self.sum.insert(span, Part { values: Arc::new(gradient), rows: len });
+            return Ok(());
+        };
+        // Before it gets into the residual.
+        if first_not_finite(&gradient).is_some() {
+            return Err(WorkError::NotFinite { slot, step, loss });
+        }
+        let pieces = codec.encode(&gradient, &mut state.residual, &plan.shards);
+        for (payload, piece) in work.payloads.iter_mut().zip(pieces) {
+            payload.push(Payload::Encoded(piece.into()));
+        }
+        work.parts.push(PartHeader { span, rows: len });
+        self.sum.pool().give(Arc::new(gradient));
+        Ok(())
+    }
+
+    /// The sums that are sent where there is no codec. What is not finite in a gradient is not in
+    /// their sum either: one look at each sum is enough.
+    fn take_sums(
+        &mut self,
+        step: Version,
+        parameters: &[f32],
+        work: &mut StepWork,
+    ) -> Result<(), WorkError> {
         for (span, part) in self.sum.take_parts() {
-            parts.push(PartHeader { span, rows: part.rows });
-            for (payload, (_, range)) in payloads.iter_mut().zip(plan.shards.iter()) {
+            if first_not_finite(&part.values).is_some() {
+                return Err(self.not_finite(span, step, parameters));
+            }
+            work.parts.push(PartHeader { span, rows: part.rows });
+            for (payload, (_, range)) in work.payloads.iter_mut().zip(self.plan.shards.iter()) {
                 payload.push(Payload::Dense(cut(self.sum.pool(), range, &part.values)));
             }
             self.sum.pool().give(part.values);
         }
-        Ok(StepWork { parts, payloads, reports })
+        Ok(())
+    }
+
+    /// Finds whose gradient it is, by computing them once more.
+    fn not_finite(&mut self, span: Span, step: Version, parameters: &[f32]) -> WorkError {
+        for (&slot, state) in self.slots.range_mut(Slot(span.first)..Slot(span.end)) {
+            let mut batch = SharedBatch::default();
+            batch.begin(self.plan.batch_rows(slot, step).len(), &state.train);
+            state.append_batch(&self.plan, slot, step, &mut batch);
+            let mut gradient = match zeros(self.plan.layout.len()) {
+                Ok(gradient) => gradient,
+                Err(error) => return error.into(),
+            };
+            let loss = self.model.gradient(parameters, batch.batch(), &mut gradient);
+            if first_not_finite(&gradient).is_some() {
+                return WorkError::NotFinite { slot, step, loss };
+            }
+        }
+        WorkError::Overflow { span, step }
     }
 
     /// The last version is evaluated, and nothing else.
@@ -220,8 +317,8 @@ impl SlotWork {
 }
 
 impl SlotState {
-    /// The rows that `step` takes, in the epoch's order.
-    fn batch(&mut self, plan: &JobPlan, slot: Slot, step: Version) -> Rows {
+    /// Appends the rows that `step` takes, in the epoch's order.
+    fn append_batch(&mut self, plan: &JobPlan, slot: Slot, step: Version, to: &mut SharedBatch) {
         let epoch = plan.epoch_of(step);
         if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
             let seen = self.order.as_ref().map_or(0, |(of, _)| of + 1);
@@ -230,9 +327,7 @@ impl SlotState {
             self.order = Some((epoch, order));
         }
         let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);
-        let rows: Vec<usize> =
-            order[plan.batch_rows(slot, step)].iter().map(|&row| row as usize).collect();
-        self.train.select(&rows)
+        to.append(&self.train, &order[plan.batch_rows(slot, step)]);
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, Supervised};
 use futures_util::future::try_join_all;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -259,6 +260,13 @@ impl Worker {
                 Err(halt) => worker.halt(lease, halt, ctx),
             }));
         self.under_way = Some(handle);
+        // Once the pushes are on their way.
+        let prepare = yield_now().into_actor(self).map(move |(), worker, _| {
+            if let Some(work) = &mut worker.work {
+                work.prepare(version.next());
+            }
+        });
+        ctx.spawn(prepare);
     }
 
     /// Tells the coordinator from time to time how fast this worker is.

@@ -1,13 +1,13 @@
 //! The two losses: from a model's raw outputs to a loss, its gradient, and an answer.
 
-use ndarray::{Array2, ArrayView1, ArrayViewMut1, Zip};
+use ndarray::{Array2, ArrayView1, ArrayViewMut1, ArrayViewMut2, Zip};
 
 use super::Targets;
 use crate::job::Loss;
 
 impl Loss {
     /// Turns raw outputs `z`, shape `[rows, outputs]`, into the gradient of the rows' losses by
-    /// them, and returns the sum of the losses.
+    /// them, and `losses` into the loss of each row.
     ///
     /// - `softmax`: `-Σ tⱼ ln pⱼ` where `p = softmax(z)`; gradient `p - t`. Targets that are
     ///   values are probabilities of the classes.
@@ -15,18 +15,24 @@ impl Loss {
     ///
     /// # Panics
     /// If the targets have another shape, or a class is not one of the outputs.
-    pub(super) fn differentiate(self, outputs: &mut Array2<f32>, targets: Targets<'_>) -> f64 {
+    pub(super) fn differentiate(
+        self,
+        mut outputs: ArrayViewMut2<'_, f32>,
+        targets: Targets<'_>,
+        losses: &mut Vec<f64>,
+    ) {
+        losses.clear();
         let rows = outputs.nrows();
         match targets {
             Targets::Classes(classes) => {
                 assert_eq!(classes.len(), rows, "one class a row");
                 let rows = outputs.rows_mut().into_iter().zip(classes);
-                rows.map(|(row, &class)| self.of_class(row, class as usize)).sum()
+                losses.extend(rows.map(|(row, &class)| self.of_class(row, class as usize)));
             }
             Targets::Values(values) => {
                 assert_eq!(values.nrows(), rows, "one row of values a row");
                 let rows = outputs.rows_mut().into_iter().zip(values.rows());
-                rows.map(|(row, target)| self.of_values(row, target)).sum()
+                losses.extend(rows.map(|(row, target)| self.of_values(row, target)));
             }
         }
     }
@@ -107,6 +113,13 @@ mod tests {
 
     use super::*;
 
+    /// Of the rows' losses.
+    fn sum(loss: Loss, outputs: &mut Array2<f32>, targets: Targets<'_>) -> f64 {
+        let mut losses = vec![f64::NAN];
+        loss.differentiate(outputs.view_mut(), targets, &mut losses);
+        losses.iter().sum()
+    }
+
     #[test]
     fn softmax_of_huge_scores_is_finite() {
         let mut outputs = array![[1e30, -1e30, 1e30]];
@@ -117,7 +130,7 @@ mod tests {
     #[test]
     fn even_scores_cost_the_logarithm_of_the_number_of_classes() {
         let mut outputs = array![[7.0, 7.0, 7.0, 7.0]];
-        let loss = Loss::Softmax.differentiate(&mut outputs, Targets::Classes(&[2]));
+        let loss = sum(Loss::Softmax, &mut outputs, Targets::Classes(&[2]));
         assert!((loss - 4f64.ln()).abs() < 1e-12, "{loss}");
         assert_eq!(outputs, array![[0.25, 0.25, -0.75, 0.25]]);
     }
@@ -126,7 +139,7 @@ mod tests {
     fn half_the_squared_error_is_summed_over_outputs_and_rows() {
         let mut outputs = array![[1.0, 2.0], [0.0, 5.0]];
         let targets = array![[0.0, 4.0], [0.0, 4.0]];
-        let loss = Loss::Squared.differentiate(&mut outputs, Targets::Values(targets.view()));
+        let loss = sum(Loss::Squared, &mut outputs, Targets::Values(targets.view()));
         assert_eq!(loss, 0.5 * (1.0 + 4.0 + 1.0));
         assert_eq!(outputs, array![[1.0, -2.0], [0.0, 1.0]]);
     }
@@ -137,8 +150,8 @@ mod tests {
         let one_hot = array![[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
         for loss in [Loss::Softmax, Loss::Squared] {
             let (mut by_class, mut by_row) = (scores.clone(), scores.clone());
-            let a = loss.differentiate(&mut by_class, Targets::Classes(&[1, 0]));
-            let b = loss.differentiate(&mut by_row, Targets::Values(one_hot.view()));
+            let a = sum(loss, &mut by_class, Targets::Classes(&[1, 0]));
+            let b = sum(loss, &mut by_row, Targets::Values(one_hot.view()));
             assert_eq!(by_class, by_row, "{loss:?}");
             assert!((a - b).abs() < 1e-12, "{loss:?}: {a} and {b}");
         }
@@ -148,7 +161,7 @@ mod tests {
     fn a_score_that_is_not_finite_gives_a_loss_that_is_not() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut outputs = array![[0.0, bad]];
-            let loss = Loss::Softmax.differentiate(&mut outputs, Targets::Classes(&[0]));
+            let loss = sum(Loss::Softmax, &mut outputs, Targets::Classes(&[0]));
             assert!(!loss.is_finite() && outputs.iter().any(|x| !x.is_finite()), "{bad}");
         }
     }

@@ -10,8 +10,9 @@ mod loss;
 mod mlp;
 
 use std::fmt;
+use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::layout::TensorSpec;
 
@@ -34,6 +35,21 @@ pub enum Targets<'a> {
     Classes(&'a [u32]),
     /// Values of each row, shape `[rows, outputs]`.
     Values(ArrayView2<'a, f32>),
+}
+
+impl Batch<'_> {
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn part(mut self, rows: Range<usize>) -> Self {
+        self.inputs.slice_axis_inplace(Axis(0), rows.clone().into());
+        match &mut self.targets {
+            Targets::Classes(classes) => *classes = &classes[rows],
+            Targets::Values(values) => values.slice_axis_inplace(Axis(0), rows.into()),
+        }
+        self
+    }
 }
 
 /// How well a model does on some rows. Sums, not means: they add up over parts of a data set.
@@ -68,6 +84,12 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// An empty batch gives zeros.
     fn gradient(&self, parameters: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64;
 
+    /// A way to the gradients of parts of a batch that does the work they share once. `None`, as
+    /// where it is not given: each part has [`Model::gradient`] called.
+    fn backward(&self) -> Option<Box<dyn Backward>> {
+        None
+    }
+
     /// Outputs of each row, shape `[rows, outputs]`: class probabilities for a classifier.
     fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32>;
 
@@ -77,6 +99,19 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// The model's own description, kept with each version: what `kinds.rs` or a user's
     /// factory needs to build the model again for serving.
     fn describe(&self) -> ModelDescription;
+}
+
+/// Gradients of parts of a batch. It keeps what it computed, and its memory from batch to batch.
+///
+/// # What an implementation promises
+/// To the bit what [`Model::gradient`] gives for the rows of a part alone, whatever rows lie beside
+/// them: that is what lets a worker take all its slots at once, and another one take them over.
+pub trait Backward: Send + fmt::Debug {
+    /// Does for the rows of a batch what does not depend on how they are cut into parts.
+    fn run(&mut self, parameters: &[f32], batch: Batch<'_>);
+
+    /// What [`Model::gradient`] does, for `rows` of the batch that ran last, which is given again.
+    fn gradient(&self, batch: Batch<'_>, rows: Range<usize>, gradient: &mut [f32]) -> f64;
 }
 
 /// Names the kind of a model and the values it is built from.

@@ -4,9 +4,9 @@ use ndarray::{Array2, ArrayView2};
 
 use super::*;
 use crate::dataset::{DatasetShape, RowTargets, Scaling};
-use crate::job::CodecKind;
+use crate::job::{Activation, CodecKind, Loss};
 use crate::layout::TensorSpec;
-use crate::model::{Batch, ModelDescription};
+use crate::model::{Batch, MlpSettings, ModelDescription, ModelKinds};
 use crate::plan::tests::{job, offer};
 
 /// Values of a row are functions of its number; one row may hold a poison.
@@ -123,6 +123,136 @@ fn any_split_of_the_slots_gives_the_same_sum() {
     ] {
         assert_eq!(total(&plan, split), whole, "{split:?}");
     }
+}
+
+/// A model that takes all rows of a worker at once; 9 features, 25 slots of up to 120 rows, so that
+/// a worker of all takes them in several groups.
+fn perceptron() -> (Arc<JobPlan>, Arc<dyn Model>, Wide) {
+    let (hidden, activation, loss) = (vec![17], Activation::Tanh, Loss::Squared);
+    let settings = MlpSettings { features: 9, outputs: 2, hidden, activation, loss };
+    let settings = serde_json::to_value(settings).unwrap();
+    let kinds = ModelKinds::builtin();
+    let model = kinds.build(&ModelDescription { kind: "mlp".into(), settings }).unwrap();
+    let mut offer = offer(job());
+    offer.tensors = model.tensors();
+    offer.outputs = 2;
+    (offer.data.features, offer.data.target_width, offer.data.train_rows) = (9, 2, 6000);
+    (offer.job.virtual_workers, offer.job.batch_size) = (25, 2900);
+    let data = Wide(offer.data.clone());
+    (Arc::new(JobPlan::new(offer, 1).unwrap()), model, data)
+}
+
+/// Nine features, two values.
+#[derive(Debug)]
+struct Wide(DatasetShape);
+
+impl Dataset for Wide {
+    fn shape(&self) -> &DatasetShape {
+        &self.0
+    }
+
+    fn scaling(&self) -> &Scaling {
+        &Scaling::None
+    }
+
+    fn load(&self, _: Split, range: std::ops::Range<usize>) -> Result<Rows, DatasetError> {
+        let of = |width: usize, shift: f32| {
+            Array2::from_shape_fn((range.len(), width), |(row, column)| {
+                ((range.start + row) as f32 * 0.7 + column as f32 + shift).sin()
+            })
+        };
+        Ok(Rows { inputs: of(9, 0.0), targets: RowTargets::Values(of(2, 0.5)) })
+    }
+}
+
+#[test]
+fn slots_that_are_computed_together_have_the_bits_that_each_has_alone() {
+    let (plan, model, data) = perceptron();
+    let parameters: Vec<f32> = (0..plan.layout.len()).map(|i| (i as f32).sin()).collect();
+    let of = |span: Span, prepared: bool| {
+        let mut work = SlotWork::new(Arc::clone(&plan), Arc::clone(&model));
+        work.hold(span, &data).unwrap();
+        for step in 0..3 {
+            if prepared {
+                work.prepare(Version(step));
+            }
+            let _ = work.compute(Version(step), &parameters).unwrap();
+        }
+        work.compute(Version(3), &parameters).unwrap()
+    };
+    let all = Span { first: 0, end: 25 };
+    let whole = of(all, false);
+    assert_eq!(whole, of(all, true));
+    assert!(whole.reports.iter().all(|report| report.rows >= 60));
+    let mut sum = Reduction::new(25);
+    for (slot, report) in (0..25).zip(&whole.reports) {
+        let alone = of(Span::one(Slot(slot)), false);
+        assert_eq!(alone.reports, [*report]);
+        let Payload::Dense(values) = &alone.payloads[0][0] else { panic!("codec none") };
+        let part = Part { values: Arc::clone(values), rows: report.rows };
+        sum.insert(Span::one(Slot(slot)), part).unwrap();
+    }
+    let Payload::Dense(values) = &whole.payloads[0][0] else { panic!("codec none") };
+    assert_eq!(sum.take_total().unwrap().values, *values);
+}
+
+#[test]
+fn rows_that_were_prepared_for_other_slots_are_not_taken() {
+    let (plan, model, data) = perceptron();
+    let parameters: Vec<f32> = (0..plan.layout.len()).map(|i| (i as f32).sin()).collect();
+    let mut moved = SlotWork::new(Arc::clone(&plan), Arc::clone(&model));
+    moved.hold(Span { first: 0, end: 2 }, &data).unwrap();
+    moved.prepare(Version(0));
+    moved.hold(Span { first: 2, end: 4 }, &data).unwrap();
+    let mut fresh = SlotWork::new(plan, model);
+    fresh.hold(Span { first: 2, end: 4 }, &data).unwrap();
+    assert_eq!(moved.compute(Version(0), &parameters), fresh.compute(Version(0), &parameters));
+}
+
+/// Without a codec only the sums are looked at, which must not hide whose it was.
+#[test]
+fn a_sum_that_is_not_finite_is_traced_to_its_slot() {
+    let plan = plan(CodecKind::None);
+    let poison = plan.train_rows(Slot(2)).start;
+    #[derive(Debug)]
+    struct Silent;
+    impl Model for Silent {
+        fn tensors(&self) -> Vec<TensorSpec> {
+            Waves.tensors()
+        }
+        fn features(&self) -> usize {
+            1
+        }
+        fn outputs(&self) -> usize {
+            1
+        }
+        fn gradient(&self, parameters: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64 {
+            let loss = Waves.gradient(parameters, batch, gradient);
+            if loss.is_nan() { 1.0 } else { loss }
+        }
+        fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
+            Waves.predict(parameters, inputs)
+        }
+        fn evaluate(&self, parameters: &[f32], batch: Batch<'_>) -> Score {
+            Waves.evaluate(parameters, batch)
+        }
+        fn describe(&self) -> ModelDescription {
+            Waves.describe()
+        }
+    }
+    let mut work = SlotWork::new(Arc::clone(&plan), Arc::new(Silent));
+    work.hold(Span { first: 0, end: 4 }, &data(Some(poison))).unwrap();
+    let failed = (0..6).find_map(|step| work.compute(Version(step), &parameters()).err());
+    assert!(
+        matches!(failed, Some(WorkError::NotFinite { slot: Slot(2), loss: 1.0, .. })),
+        "{failed:?}"
+    );
+
+    let mut work = SlotWork::new(plan, Arc::new(Waves));
+    work.hold(Span { first: 0, end: 4 }, &data(None)).unwrap();
+    let huge = vec![1e38; 600];
+    let failed = work.compute(Version(0), &huge).unwrap_err();
+    assert!(matches!(failed, WorkError::Overflow { span: Span { first: 0, end: 4 }, .. }));
 }
 
 #[test]
