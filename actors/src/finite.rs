@@ -1,9 +1,11 @@
 //! Looks for values that are no numbers any more.
 
+use crate::vector::wide;
+
 /// Index of the first value that is infinite or NaN.
 pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
     // `&` instead of `all`: without a branch an element it becomes vector code.
-    if values.iter().fold(true, |finite, x| finite & x.is_finite()) {
+    if wide(|| values.iter().fold(true, |finite, x| finite & x.is_finite())) {
         return None;
     }
     values.iter().position(|x| !x.is_finite())

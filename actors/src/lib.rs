@@ -44,5 +44,6 @@ pub mod shuffle;
 pub mod slot_work;
 pub mod stealing;
 pub mod training;
+mod vector;
 pub mod version;
 pub mod worker;

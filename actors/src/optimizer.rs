@@ -4,6 +4,7 @@ use crate::allocation::{NoMemory, zeros};
 use crate::ids::Version;
 use crate::job::{OptimizerKind, OptimizerSpec};
 use crate::schedule::Schedule;
+use crate::vector::wide;
 
 /// The update rule of a job. It holds no state: state belongs to a shard and is passed in.
 ///
@@ -79,34 +80,42 @@ impl Optimizer {
         let momentum = self.spec.momentum;
         let elements = new.iter_mut().zip(old).zip(gradient);
         match (self.spec.kind, state) {
-            (OptimizerKind::Sgd, []) => {
+            (OptimizerKind::Sgd, []) => wide(|| {
                 for ((new, &old), &gradient) in elements {
                     *new = old - rate * (gradient + decay * old);
                 }
-            }
+            }),
             (OptimizerKind::Momentum, [velocity]) => {
-                for (((new, &old), &gradient), velocity) in elements.zip(velocity.as_mut()) {
-                    *velocity = momentum * *velocity + (gradient + decay * old);
-                    *new = old - rate * *velocity;
-                }
+                let elements = elements.zip(velocity.as_mut());
+                wide(|| {
+                    for (((new, &old), &gradient), velocity) in elements {
+                        *velocity = momentum * *velocity + (gradient + decay * old);
+                        *new = old - rate * *velocity;
+                    }
+                });
             }
             (OptimizerKind::Nesterov, [velocity]) => {
-                for (((new, &old), &gradient), velocity) in elements.zip(velocity.as_mut()) {
-                    let gradient = gradient + decay * old;
-                    *velocity = momentum * *velocity + gradient;
-                    *new = old - rate * (gradient + momentum * *velocity);
-                }
+                let elements = elements.zip(velocity.as_mut());
+                wide(|| {
+                    for (((new, &old), &gradient), velocity) in elements {
+                        let gradient = gradient + decay * old;
+                        *velocity = momentum * *velocity + gradient;
+                        *new = old - rate * (gradient + momentum * *velocity);
+                    }
+                });
             }
             (OptimizerKind::Adam, [mean, variance]) => {
                 let (beta1, beta2) = (self.spec.beta1, self.spec.beta2);
                 let Corrected { rate, epsilon } = self.corrected(version);
-                let state = mean.as_mut().iter_mut().zip(variance.as_mut());
-                for (((new, &old), &gradient), (mean, variance)) in elements.zip(state) {
-                    let gradient = gradient + decay * old;
-                    *mean = beta1 * *mean + (1.0 - beta1) * gradient;
-                    *variance = beta2 * *variance + (1.0 - beta2) * (gradient * gradient);
-                    *new = old - rate * *mean / (variance.sqrt() + epsilon);
-                }
+                let elements = elements.zip(mean.as_mut().iter_mut().zip(variance.as_mut()));
+                wide(|| {
+                    for (((new, &old), &gradient), (mean, variance)) in elements {
+                        let gradient = gradient + decay * old;
+                        *mean = beta1 * *mean + (1.0 - beta1) * gradient;
+                        *variance = beta2 * *variance + (1.0 - beta2) * (gradient * gradient);
+                        *new = old - rate * *mean / (variance.sqrt() + epsilon);
+                    }
+                });
             }
             (kind, state) => panic!("{kind:?} doesn't keep {} vectors of state", state.len()),
         }

@@ -14,6 +14,7 @@ use crate::ids::Slot;
 use crate::messages::Values;
 use crate::planted::{self, Bug};
 use crate::pool::Pool;
+use crate::vector::wide;
 
 /// Of earlier sums: as many as the pushes of a small cluster need at once.
 const VECTORS_KEPT: usize = 8;
@@ -233,14 +234,14 @@ impl Reduction {
 fn add(sum: &mut Part, other: &Part, pool: &mut Pool) {
     sum.rows += other.rows;
     if let Some(values) = Arc::get_mut(&mut sum.values) {
-        values.iter_mut().zip(other.values.iter()).for_each(|(value, other)| *value += other);
+        wide(|| values.iter_mut().zip(&*other.values).for_each(|(value, other)| *value += other));
         return;
     }
     // Somebody else still holds the left half: who read it from a connection, or a worker in this
     // process that would repeat its push.
     let mut values = pool.take_or_new(sum.values.len());
-    let halves = sum.values.iter().zip(other.values.iter());
-    values.iter_mut().zip(halves).for_each(|(value, (left, right))| *value = left + right);
+    let halves = sum.values.iter().zip(&*other.values);
+    wide(|| values.iter_mut().zip(halves).for_each(|(value, (left, right))| *value = left + right));
     sum.values = Arc::new(values);
 }
 

@@ -418,6 +418,7 @@ impl<'a> Host<'a> {
     fn look(&mut self) -> Option<Option<Broken>> {
         let wires = self.network.0.borrow();
         self.counts.messages = wires.messages;
+        self.counts.bytes = wires.bytes;
         self.counts.actor_restarts = wires.actor_restarts;
         let now = Duration::from_millis(wires.now_ms());
         drop(wires);

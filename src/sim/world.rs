@@ -34,6 +34,8 @@ pub struct NodeState {
 pub struct Counts {
     /// Messages that arrived.
     pub messages: u64,
+    /// Theirs, with all that frames them.
+    pub bytes: u64,
     pub faults_begun: u64,
     /// Of nodes.
     pub restarts: u64,

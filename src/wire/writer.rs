@@ -1,5 +1,7 @@
 //! Frames onto a stream of bytes.
 
+use std::io::{self, IoSlice};
+
 use crc32fast::Hasher;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -19,6 +21,8 @@ const STEP_BYTES: usize = 256 << 10;
 pub struct FrameWriter<W> {
     inner: W,
     staged: Vec<u8>,
+    /// Follows a part of a body that is held back; empty between two frames.
+    after: Vec<u8>,
     pulse: Pulse,
 }
 
@@ -26,7 +30,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// `pulse` beats for each part of a long body that the other side takes: while it does, it
     /// can't answer a ping. Short writes are no sign of life, the kernel takes many for the dead.
     pub fn new(writer: W, pulse: Pulse) -> Self {
-        Self { inner: writer, staged: Vec::new(), pulse }
+        Self { inner: writer, staged: Vec::new(), after: Vec::new(), pulse }
     }
 
     /// Writes one frame; its bodies are borrowed, not copied, where they are long.
@@ -45,7 +49,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// [`FrameError::Io`], [`FrameError::TooSlow`].
     pub async fn flush(&mut self) -> Result<(), FrameError> {
         in_time(async {
-            self.send_staged().await?;
+            self.send(&[]).await?;
             self.inner.flush().await.map_err(FrameError::from)
         })
         .await
@@ -65,40 +69,74 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         let start = self.staged.len();
         frame.put_head(&mut self.staged);
         sum.update(&self.staged[start..]);
-        self.put(&frame.meta, &mut sum).await?;
+        let mut held = self.put(&frame.meta, &[], &mut sum).await?;
         for body in &frame.bodies {
-            match body {
-                Body::F32(values) => self.put(bytemuck::cast_slice(values), &mut sum).await?,
-                Body::Bytes(bytes) => self.put(bytes, &mut sum).await?,
-            }
+            held = match body {
+                Body::F32(values) => self.put(bytemuck::cast_slice(values), held, &mut sum).await?,
+                Body::Bytes(bytes) => self.put(bytes, held, &mut sum).await?,
+            };
         }
-        self.staged.extend_from_slice(&sum.finalize().to_le_bytes());
-        if self.staged.len() >= STAGED_BYTES_MAX { self.send_staged().await } else { Ok(()) }
-    }
-
-    async fn put(&mut self, bytes: &[u8], sum: &mut Hasher) -> Result<(), FrameError> {
-        if bytes.len() < COPY_BYTES_MAX {
-            sum.update(bytes);
-            self.staged.extend_from_slice(bytes);
-            if self.staged.len() >= STAGED_BYTES_MAX {
-                self.send_staged().await?;
-            }
-            return Ok(());
-        }
-        self.send_staged().await?;
-        for step in bytes.chunks(STEP_BYTES) {
-            sum.update(step);
-            self.inner.write_all(step).await?;
-            self.pulse.beat();
+        self.stage(&sum.finalize().to_le_bytes(), held);
+        if !held.is_empty() || self.staged.len() >= STAGED_BYTES_MAX {
+            self.send(held).await?;
         }
         Ok(())
     }
 
-    async fn send_staged(&mut self) -> Result<(), FrameError> {
-        if !self.staged.is_empty() {
-            self.inner.write_all(&self.staged).await?;
-            self.staged.clear();
+    /// Takes a part of a frame after what is staged and `held`; returns what it holds back of it,
+    /// which goes out together with what follows.
+    async fn put<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        held: &'a [u8],
+        sum: &mut Hasher,
+    ) -> Result<&'a [u8], FrameError> {
+        if bytes.len() < COPY_BYTES_MAX {
+            sum.update(bytes);
+            self.stage(bytes, held);
+            if self.staged.len() + self.after.len() < STAGED_BYTES_MAX {
+                return Ok(held);
+            }
+            self.send(held).await?;
+            return Ok(&[]);
         }
+        if !held.is_empty() {
+            self.send(held).await?;
+        }
+        let mut steps = bytes.chunks(STEP_BYTES).peekable();
+        while let Some(step) = steps.next() {
+            sum.update(step);
+            if steps.peek().is_none() {
+                return Ok(step);
+            }
+            self.send(step).await?;
+        }
+        Ok(&[])
+    }
+
+    fn stage(&mut self, bytes: &[u8], held: &[u8]) {
+        let to = if held.is_empty() { &mut self.staged } else { &mut self.after };
+        to.extend_from_slice(bytes);
+    }
+
+    /// Sends what is staged, `held`, and what was staged after it, by as few system calls as the
+    /// other side's buffers allow.
+    async fn send(&mut self, held: &[u8]) -> Result<(), FrameError> {
+        let mut parts = [&self.staged, held, &self.after].map(IoSlice::new);
+        let mut left = &mut parts[..];
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let written = self.inner.write_vectored(left).await?;
+            if written == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+            IoSlice::advance_slices(&mut left, written);
+        }
+        if held.len() >= COPY_BYTES_MAX {
+            self.pulse.beat();
+        }
+        self.staged.clear();
+        self.after.clear();
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 
 mod by_hand;
+mod cost;
 mod elastic;
 mod registries;
 mod repeatability;

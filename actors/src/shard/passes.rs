@@ -4,6 +4,7 @@
 use super::{EARLIER_KEPT, Shard};
 use crate::finite::first_not_finite;
 use crate::messages::{PushError, Values};
+use crate::vector::wide;
 
 /// Values of a pass: with those of the versions and of the optimizer half of the nearest cache.
 const PASS: usize = 1024;
@@ -34,12 +35,12 @@ impl Complete {
     /// One isn't finite before it is limited, which would make a number of an infinity.
     fn read(&self, first: usize, out: &mut [f32]) -> Result<(), NotFinite> {
         let from = &self.values[first..first + out.len()];
-        out.iter_mut().zip(from).for_each(|(out, value)| *out = value * self.scale);
+        wide(|| out.iter_mut().zip(from).for_each(|(out, value)| *out = value * self.scale));
         if let Some(place) = first_not_finite(out) {
             return Err(NotFinite { what: "sums of gradients".to_owned(), place: first + place });
         }
         if self.clip > 0.0 {
-            out.iter_mut().for_each(|value| *value = value.clamp(-self.clip, self.clip));
+            wide(|| out.iter_mut().for_each(|value| *value = value.clamp(-self.clip, self.clip)));
         }
         Ok(())
     }

@@ -162,6 +162,9 @@ pub(crate) enum Command {
         /// How often all is measured; the median of each counts.
         #[arg(long, default_value = "5", value_name = "N")]
         rounds: std::num::NonZeroUsize,
+        /// Measures one part alone.
+        #[arg(long, value_enum, value_name = "PART")]
+        only: Option<crate::bench::Part>,
     },
     /// How far the run of a started cluster, or of a started `node run`, is.
     Status,

@@ -31,6 +31,18 @@ use row::Row;
 pub(crate) struct Wanted {
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
+    pub(crate) only: Option<Part>,
+}
+
+/// What can be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Push and pull between two processes.
+    Exchange,
+    /// The server's step.
+    Apply,
+    /// Whole training runs.
+    Training,
 }
 
 /// How long each measurement of a round takes.
@@ -65,7 +77,7 @@ pub(crate) async fn bench(config: Config, wanted: Wanted, json: bool) -> anyhow:
     let said = || format!("what the nodes said is in {}", folder.display());
     let measured = tokio::select! { biased;
         _ = stop => None,
-        measured = measure(&config, effort, rounds, &folder) => Some(measured),
+        measured = measure(&config, effort, rounds, wanted.only, &folder) => Some(measured),
     };
     let Some(measured) = measured else {
         temporary::discard(&folder);
@@ -81,6 +93,7 @@ async fn measure(
     config: &Config,
     effort: Effort,
     rounds: usize,
+    only: Option<Part>,
     folder: &Path,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
@@ -92,10 +105,16 @@ async fn measure(
     for round in 1..=rounds {
         let folder = folder.join(format!("round-{round}"));
         std::fs::create_dir(&folder).context("temporary folder")?;
-        let mut measured = exchange::rows(config, effort, &folder).await?;
-        measured.extend(apply::rows(config, effort)?);
-        measured.extend(training::rows(config, effort, &folder).await?);
-        row::gather(&mut rows, measured);
+        let wants = |part| only.is_none_or(|only| only == part);
+        if wants(Part::Exchange) {
+            row::gather(&mut rows, exchange::rows(config, effort, &folder).await?);
+        }
+        if wants(Part::Apply) {
+            row::gather(&mut rows, apply::rows(config, effort)?);
+        }
+        if wants(Part::Training) {
+            row::gather(&mut rows, training::rows(config, effort, &folder).await?);
+        }
         bar.inc(1);
         info!(round, rounds, "measured");
     }

@@ -84,8 +84,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 demo::demo(config, wanted, args.json).await
             }
             #[cfg(feature = "sim")]
-            Command::Bench { quick, rounds } => {
-                bench::bench(config, bench::Wanted { quick, rounds: rounds.get() }, args.json).await
+            Command::Bench { quick, rounds, only } => {
+                let wanted = bench::Wanted { quick, rounds: rounds.get(), only };
+                bench::bench(config, wanted, args.json).await
             }
             Command::Drain { node, back } => drain::drain(config, &node, back, args.json).await,
             Command::Status => status::status(config, args.json).await,

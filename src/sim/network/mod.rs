@@ -51,6 +51,7 @@ pub(super) struct Wires {
     /// Dropped when the simulation is over.
     refused: Vec<Connection>,
     pub(super) messages: u64,
+    pub(super) bytes: u64,
     pub(super) actor_restarts: u64,
     next_port: u16,
 }
@@ -96,6 +97,7 @@ impl Wires {
             unanswered: Vec::new(),
             refused: Vec::new(),
             messages: 0,
+            bytes: 0,
             actor_restarts: 0,
             next_port: 49_152,
         }

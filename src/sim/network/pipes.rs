@@ -61,6 +61,7 @@ impl Wires {
         pipe.arrived.push_back(Arrived { bytes, read: 0 });
         wake(&mut pipe.reader);
         self.messages += 1;
+        self.bytes += u64::from(sent.bytes);
         self.note(EventKind::Arrived { from, to, message: sent });
     }
 

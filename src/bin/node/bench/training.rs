@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Effort;
 use super::limits::product_rate;
 use super::plain::sample_rate;
-use super::row::{Goal, Row, Unit};
+use super::row::{Goal, Row, Unit, median};
 use crate::chaos::cluster::{Cluster, Ways, stores_in};
 use crate::chaos::ports::Ports;
 
@@ -45,41 +45,59 @@ pub(super) async fn rows(
     effort: Effort,
     folder: &Path,
 ) -> anyhow::Result<Vec<Row>> {
-    let small = sized(config, None, ROWS * WORKERS as usize);
-    let wide = sized(config, Some(&WIDE), WIDE_ROWS * WORKERS as usize);
-    let threads = WORKERS as usize;
-    let row = |what: &str, limit, goal| {
-        Row::new(format!("training {what}"), limit, Unit::SamplesPerSecond, goal)
-    };
-    let plain = |config: &Config| sample_rate(config, threads, effort.training / 2, &config.folder);
-    let mut rows = Vec::new();
+    let mut rows = small_rows(config, effort, folder).await?;
+    rows.push(wide_row(config, effort, folder).await?);
+    Ok(rows)
+}
 
-    let before = plain(&small)?;
-    let run = embedded(&small, effort, &folder.join("embedded")).await?;
-    let limit = before.max(plain(&small)?);
-    let goal = Goal::AtLeast(0.8);
-    rows.push(row("MLP, one process", "no actors", goal).with(run.sample_rate, limit));
+fn row(what: &str, limit: &'static str, goal: Goal) -> Row {
+    Row::new(format!("training {what}"), limit, Unit::SamplesPerSecond, goal)
+}
 
-    let run = processes(&small, effort, &folder.join("processes")).await?;
-    rows.push(row("MLP, processes", "no actors", Goal::None).with(run.sample_rate, limit));
-    let first = Row::new(
-        "start to first step, processes".to_owned(),
-        "goal",
-        Unit::Milliseconds,
-        Goal::AtMost(1.0),
-    );
-    rows.push(first.with(run.first_step.as_secs_f64() * 1e3, 1e3));
+/// Beside a loop without actors, which sums the rows of a thread as one: so does a worker with one
+/// slot. With the configuration's slots the same job could have as many workers.
+async fn small_rows(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let slots = config.job.virtual_workers.max(WORKERS);
+    let lean = sized(config, None, ROWS);
+    let mut small = lean.clone();
+    small.job.virtual_workers = slots;
+    let plain = || sample_rate(&lean, WORKERS as usize, effort.training / 2, &config.folder);
+    let mut rates = vec![plain()?];
+    let (mut runs, mut start) = (Vec::new(), Duration::ZERO);
+    for (config, cut) in [(&lean, String::new()), (&small, format!(", {slots} slots"))] {
+        let folder = folder.join(format!("{} slots", config.job.virtual_workers));
+        std::fs::create_dir(&folder).context("temporary folder")?;
+        let run = embedded(config, effort, &folder.join("embedded")).await?;
+        let goal = if cut.is_empty() { Goal::AtLeast(0.8) } else { Goal::None };
+        runs.push((format!("MLP, one process{cut}"), goal, run.sample_rate));
+        let run = processes(config, effort, &folder.join("processes")).await?;
+        runs.push((format!("MLP, processes{cut}"), Goal::None, run.sample_rate));
+        rates.push(plain()?);
+        start = run.first_step;
+    }
+    let limit = median(rates.into_iter());
+    let of_run =
+        |(what, goal, rate): (String, Goal, f64)| row(&what, "no actors", goal).with(rate, limit);
+    let mut rows: Vec<Row> = runs.into_iter().map(of_run).collect();
+    let what = "start to first step, processes".to_owned();
+    let first = Row::new(what, "goal", Unit::Milliseconds, Goal::AtMost(1.0));
+    rows.push(first.with(start.as_secs_f64() * 1e3, 1e3));
+    Ok(rows)
+}
 
+async fn wide_row(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Row> {
+    let wide = sized(config, Some(&WIDE), WIDE_ROWS);
     // Forward, and backward for weights and, but for the first layer, for inputs.
     let features = wide_features(&wide)?;
     let sizes = [features, WIDE[0], WIDE[1], 10];
     let weights: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
     let operations = (6 * weights - 2 * sizes[0] * sizes[1]) as f64;
-    let limit = product_rate(WIDE[0], threads, effort.repeats) / operations;
+    let products = || product_rate(WIDE[0], WORKERS as usize, effort.repeats) / operations;
+    let before = products();
     let run = processes(&wide, effort, &folder.join("wide")).await?;
+    let limit = (before + products()) / 2.0;
     let goal = Goal::AtLeast(0.85);
-    rows.push(row("wide MLP, processes", "products", goal).with(run.sample_rate, limit));
-    Ok(rows)
+    Ok(row("wide MLP, processes", "products", goal).with(run.sample_rate, limit))
 }
 
 fn wide_features(config: &Config) -> anyhow::Result<usize> {
@@ -87,13 +105,14 @@ fn wide_features(config: &Config) -> anyhow::Result<usize> {
     Ok(gradmesh::data::open(&job.data, job.model.loss, job.seed, &config.folder)?.shape().features)
 }
 
-/// The configuration's data and optimizer with a model and a batch of these sizes; the peers' model
-/// where none are given.
-fn sized(config: &Config, hidden: Option<&[usize]>, batch: usize) -> Config {
+/// The configuration's data and optimizer with a model of these widths, the peers' where none are
+/// given; one slot a worker, of so many rows.
+fn sized(config: &Config, hidden: Option<&[usize]>, rows: usize) -> Config {
     let mut config = config.clone();
     config.job.model.kind = "mlp".to_owned();
     config.job.model.hidden = hidden.unwrap_or(&[64, 32]).to_vec();
-    config.job.batch_size = batch;
+    config.job.batch_size = rows * WORKERS as usize;
+    config.job.virtual_workers = WORKERS;
     config.job.epochs = EPOCHS;
     config.workers.count = WORKERS;
     config.servers.shards = 1;
