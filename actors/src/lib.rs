@@ -30,6 +30,7 @@ pub mod plan;
 pub mod planted;
 pub mod pool;
 pub mod predictor;
+pub mod product;
 mod publication;
 mod recent;
 pub mod reduction;

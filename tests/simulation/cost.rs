@@ -11,7 +11,7 @@ const SHARDS: f64 = 2.0;
 /// Beside the values: frame, typed part, and the reports of a worker's slots.
 const AROUND_MAX: f64 = 300.0;
 /// What comes now and then, spread over steps: reports of a worker's speed.
-const SELDOM_MAX: f64 = 0.1;
+const SELDOM_MAX: f64 = 0.5;
 
 /// Messages and bytes of a step, as what a longer run has more, so that neither start nor end
 /// counts. Nobody is asked whether they live, and nothing is saved.

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Zip};
 
 use crate::job::Activation;
+use crate::product::{Onto, multiply};
 
 /// Where one layer's tensors lie in the flat space.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ impl Layer {
         outputs: &mut ArrayViewMut2<'_, f32>,
     ) {
         outputs.assign(&ArrayView1::from(&parameters[self.bias.clone()]));
-        general_mat_mul(1.0, &inputs, &self.weight(parameters), 1.0, outputs);
+        multiply(inputs, self.weight(parameters), Onto::Them, outputs.view_mut());
     }
 
     /// Writes `∂W` and `∂b` to their places in the flat gradient.
@@ -42,8 +42,7 @@ impl Layer {
         delta: ArrayView2<'_, f32>,
         flat: &mut [f32],
     ) {
-        let mut weight = self.weight_mut(flat);
-        general_mat_mul(1.0, &inputs.t(), &delta, 0.0, &mut weight);
+        multiply(inputs.t(), delta, Onto::Nothing, self.weight_mut(flat));
         let mut bias = ArrayViewMut1::from(&mut flat[self.bias.clone()]);
         bias.fill(0.0);
         for row in delta.rows() {
@@ -58,7 +57,7 @@ impl Layer {
         delta: ArrayView2<'_, f32>,
         below: &mut ArrayViewMut2<'_, f32>,
     ) {
-        general_mat_mul(1.0, &delta, &self.weight(parameters).t(), 0.0, below);
+        multiply(delta, self.weight(parameters).t(), Onto::Nothing, below.view_mut());
     }
 
     #[expect(clippy::expect_used, reason = "the range was made from this shape")]

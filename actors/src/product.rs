@@ -1,0 +1,163 @@
+//! Matrix products, with the same bits whichever kernel computes them.
+//!
+//! Each element is one running sum over `k`, in blocks of [`BLOCK`], each block fused and added as a
+//! whole: so do the kernels of ndarray, and so do those of faer that use AVX-512 and are up to twice
+//! as fast, if they are given one block at a time. So it does not matter to the bits which of them a
+//! machine has, nor how many rows or columns lie beside an element.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+/// Terms that ndarray's kernels add up in registers before they go to memory.
+const BLOCK: usize = 256;
+
+/// Shorter sides gain nothing, and are nearest to a vector.
+const SIDE_MIN: usize = 8;
+/// faer's own threshold, of multiplications.
+const OPERATIONS_MIN: usize = 16 * 16 * 16;
+
+/// What becomes of the values that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// `c ← a b`.
+    Nothing,
+    /// `c ← c + a b`.
+    Them,
+}
+
+/// Multiplies `a`, shape `[m, k]`, and `b`, shape `[k, n]`, into `c`, shape `[m, n]`.
+///
+/// # Panics
+/// If the shapes don't fit.
+pub fn multiply(
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    onto: Onto,
+    mut c: ArrayViewMut2<'_, f32>,
+) {
+    let (rows, columns) = c.dim();
+    let fits = (rows, columns) == (a.nrows(), b.ncols()) && a.ncols() == b.nrows();
+    if fits
+        && has_fused()
+        && is_large(rows, a.ncols(), columns)
+        && let (Some(a), Some(b)) = (borrow(&a), borrow(&b))
+        && let Some(values) = c.as_slice_mut()
+    {
+        return by_blocks(a, b, onto, MatMut::from_row_major_slice_mut(values, rows, columns));
+    }
+    let keep = if onto == Onto::Them { 1.0 } else { 0.0 };
+    general_mat_mul(1.0, &a, &b, keep, &mut c);
+}
+
+/// Whether each block is past what faer has loops of its own for, which add up in another order:
+/// vectors, one or two terms, and matrices of few elements.
+fn is_large(rows: usize, terms: usize, columns: usize) -> bool {
+    let last = terms.saturating_sub(1) % BLOCK + 1;
+    let elements = rows.saturating_mul(columns);
+    rows.min(columns) >= SIDE_MIN && last > 2 && elements.saturating_mul(last) > OPERATIONS_MIN
+}
+
+fn by_blocks(a: MatRef<'_, f32>, b: MatRef<'_, f32>, onto: Onto, mut c: MatMut<'_, f32>) {
+    let mut onto = if onto == Onto::Them { Accum::Add } else { Accum::Replace };
+    let terms = a.ncols();
+    for first in (0..terms).step_by(BLOCK) {
+        let len = BLOCK.min(terms - first);
+        let (a, b) = (a.subcols(first, len), b.subrows(first, len));
+        matmul(c.as_mut(), onto, a, b, 1.0, Par::Seq);
+        onto = Accum::Add;
+    }
+}
+
+/// The same matrix there, if it lies in rows without gaps, or is the transpose of one that does.
+fn borrow<'a>(matrix: &'a ArrayView2<'_, f32>) -> Option<MatRef<'a, f32>> {
+    let (rows, columns) = matrix.dim();
+    if let Some(values) = matrix.as_slice() {
+        return Some(MatRef::from_row_major_slice(values, rows, columns));
+    }
+    // In the order of memory, which for a transpose is that of its columns.
+    let values = matrix.as_slice_memory_order()?;
+    (matrix.strides() == [1, rows as isize])
+        .then(|| MatRef::from_column_major_slice(values, rows, columns))
+}
+
+/// Whether the processor multiplies and adds in one rounding: else ndarray's kernels don't, and
+/// those of faer do, in software.
+fn has_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, Axis, Slice};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matrix(rows: usize, columns: usize, seed: u64) -> Array2<f32> {
+        Array2::from_shape_fn((rows, columns), |(row, column)| {
+            let place = (row * columns + column) as u64 + seed;
+            // Magnitudes far apart, so that another order gives other bits.
+            ((place % 977) as f32 * 0.37).sin() * 10f32.powi((place % 5) as i32)
+        })
+    }
+
+    fn bits(matrix: &Array2<f32>) -> Vec<u32> {
+        matrix.iter().map(|value| value.to_bits()).collect()
+    }
+
+    fn side() -> impl Strategy<Value = usize> {
+        prop_oneof![3 => 0usize..40, 1 => 60usize..70, 1 => 250usize..260]
+    }
+
+    fn terms() -> impl Strategy<Value = usize> {
+        prop_oneof![0usize..130, 250usize..262, 500usize..530, 600usize..1030]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Sizes on both sides of what kernels, registers and caches take at once.
+        #[test]
+        fn the_bits_are_those_of_ndarray_whatever_the_shape(
+            m in side(), k in terms(), n in side(),
+            turned in any::<[bool; 2]>(), onto in prop::sample::select(&[Onto::Nothing, Onto::Them][..]),
+        ) {
+            let a = if turned[0] { matrix(k, m, 1).reversed_axes() } else { matrix(m, k, 1) };
+            let b = if turned[1] { matrix(n, k, 2).reversed_axes() } else { matrix(k, n, 2) };
+            let (mut ours, mut theirs) = (matrix(m, n, 3), matrix(m, n, 3));
+            multiply(a.view(), b.view(), onto, ours.view_mut());
+            let keep = if onto == Onto::Them { 1.0 } else { 0.0 };
+            general_mat_mul(1.0, &a, &b, keep, &mut theirs);
+            prop_assert_eq!(bits(&ours), bits(&theirs));
+        }
+
+        #[test]
+        fn a_row_does_not_depend_on_those_beside_it(
+            k in terms(), n in side(), first in 0usize..30, rows in 1usize..40,
+        ) {
+            let (a, b) = (matrix(80, k, 1), matrix(k, n, 2));
+            let mut whole = Array2::zeros((80, n));
+            multiply(a.view(), b.view(), Onto::Nothing, whole.view_mut());
+            let part = Slice::from(first..first + rows);
+            let mut alone = Array2::zeros((rows, n));
+            multiply(a.slice_axis(Axis(0), part), b.view(), Onto::Nothing, alone.view_mut());
+            prop_assert_eq!(bits(&alone), bits(&whole.slice_axis(Axis(0), part).to_owned()));
+        }
+    }
+
+    #[test]
+    fn matrices_with_gaps_are_multiplied_too() {
+        let (a, b) = (matrix(9, 20, 1), matrix(20, 8, 2));
+        let every_second = Slice::new(0, None, 2);
+        let (gaps, mut ours) = (a.slice_axis(Axis(1), every_second), Array2::zeros((9, 8)));
+        let b = b.slice_axis(Axis(0), Slice::from(..10));
+        multiply(gaps, b, Onto::Nothing, ours.view_mut());
+        assert_eq!(ours, gaps.dot(&b));
+        assert!(borrow(&gaps).is_none());
+    }
+}
