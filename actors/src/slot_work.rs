@@ -38,12 +38,20 @@ pub struct SlotWork {
 
 #[derive(Debug)]
 struct SlotState {
-    train: Rows,
-    test: Rows,
+    train: Share,
+    test: Share,
     /// The order of the rows, and the epoch that it is of.
     order: Option<(u64, Vec<u32>)>,
     /// Empty where the codec keeps none.
     residual: Vec<f32>,
+}
+
+/// A slot's rows, among those that were loaded with them: copies of its own would need twice the
+/// memory while they are made. All are kept as long as one of the slots is held.
+#[derive(Debug)]
+struct Share {
+    of: Arc<Rows>,
+    rows: Range<usize>,
 }
 
 /// What a worker sends for one step.
@@ -124,7 +132,7 @@ impl SlotWork {
                 .map_err(|source| WorkError::Data { slot: first, source })?;
             let got = rows.len();
             if got == expected {
-                Ok(rows)
+                Ok(Arc::new(rows))
             } else {
                 Err(WorkError::Rows { slot: first, expected, got })
             }
@@ -136,8 +144,14 @@ impl SlotWork {
         let residual = if self.keeps_residuals() { plan.layout.len() } else { 0 };
         for &slot in run {
             let state = SlotState {
-                train: train.slice(within(plan.train_rows(slot), train_start)),
-                test: test.slice(within(plan.test_rows(slot), test_start)),
+                train: Share {
+                    of: Arc::clone(&train),
+                    rows: within(plan.train_rows(slot), train_start),
+                },
+                test: Share {
+                    of: Arc::clone(&test),
+                    rows: within(plan.test_rows(slot), test_start),
+                },
                 order: None,
                 residual: zeros(residual)?,
             };
@@ -212,7 +226,7 @@ impl SlotWork {
     fn gather(&mut self, step: Version, group: Group) {
         let like = group.first().and_then(|(slot, _)| self.slots.get(slot));
         let Some(like) = like.filter(|_| !self.batch.is_of(step, &group)) else { return };
-        self.batch.begin(group.iter().map(|(_, rows)| rows).sum(), &like.train);
+        self.batch.begin(group.iter().map(|(_, rows)| rows).sum(), &like.train.of);
         for (slot, _) in &group {
             if let Some(state) = self.slots.get_mut(slot) {
                 state.append_batch(&self.plan, *slot, step, &mut self.batch);
@@ -289,7 +303,7 @@ impl SlotWork {
     fn not_finite(&mut self, span: Span, step: Version, parameters: &[f32]) -> WorkError {
         for (&slot, state) in self.slots.range_mut(Slot(span.first)..Slot(span.end)) {
             let mut batch = SharedBatch::default();
-            batch.begin(self.plan.batch_rows(slot, step).len(), &state.train);
+            batch.begin(self.plan.batch_rows(slot, step).len(), &state.train.of);
             state.append_batch(&self.plan, slot, step, &mut batch);
             let mut gradient = match zeros(self.plan.layout.len()) {
                 Ok(gradient) => gradient,
@@ -323,16 +337,20 @@ impl SlotState {
         if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
             let seen = self.order.as_ref().map_or(0, |(of, _)| of + 1);
             let of = if planted::is(Bug::LocalShuffle) { seen } else { epoch };
-            let order = shuffle::order(plan.offer.job.seed, of, slot, self.train.len());
+            let order = shuffle::order(plan.offer.job.seed, of, slot, self.train.rows.len());
             self.order = Some((epoch, order));
         }
         let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);
-        to.append(&self.train, &order[plan.batch_rows(slot, step)]);
+        let Share { of, rows } = &self.train;
+        to.append(of, rows.start, &order[plan.batch_rows(slot, step)]);
     }
 }
 
-fn evaluated(model: &dyn Model, parameters: &[f32], rows: &Rows) -> Score {
-    if rows.is_empty() { Score::default() } else { model.evaluate(parameters, rows.batch()) }
+fn evaluated(model: &dyn Model, parameters: &[f32], Share { of, rows }: &Share) -> Score {
+    if rows.is_empty() {
+        return Score::default();
+    }
+    model.evaluate(parameters, of.batch().part(rows.clone()))
 }
 
 /// A range of a gradient; the gradient itself where it is all of it.

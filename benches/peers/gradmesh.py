@@ -28,6 +28,7 @@ name = "peers"
 [job]
 epochs = {epochs}
 batch_size = {batch_size}
+virtual_workers = {workers}
 
 [job.model]
 name = "mnist"

@@ -70,26 +70,28 @@ impl SharedBatch {
         }
     }
 
-    /// Appends the rows of these numbers, in this order.
-    pub(super) fn append(&mut self, from: &Rows, order: &[u32]) {
-        let to = Slice::from(self.rows..self.rows + order.len());
+    /// Appends the rows of these numbers, counted from row `first`, in this order.
+    pub(super) fn append(&mut self, from: &Rows, first: usize, order: &[u32]) {
+        let order = order.iter().map(|&number| first + number as usize);
+        let end = self.rows + order.len();
+        let to = Slice::from(self.rows..end);
         let mut rows = self.inputs.slice_axis_mut(Axis(0), to);
-        for (mut row, &number) in rows.rows_mut().into_iter().zip(order) {
-            row.assign(&from.inputs.row(number as usize));
+        for (mut row, number) in rows.rows_mut().into_iter().zip(order.clone()) {
+            row.assign(&from.inputs.row(number));
         }
         match (&from.targets, &mut self.values) {
             (RowTargets::Classes(classes), _) => {
-                self.classes.extend(order.iter().map(|&number| classes[number as usize]));
+                self.classes.extend(order.map(|number| classes[number]));
             }
             (RowTargets::Values(values), Some(to_values)) => {
                 let mut rows = to_values.slice_axis_mut(Axis(0), to);
-                for (mut row, &number) in rows.rows_mut().into_iter().zip(order) {
-                    row.assign(&values.row(number as usize));
+                for (mut row, number) in rows.rows_mut().into_iter().zip(order) {
+                    row.assign(&values.row(number));
                 }
             }
             (RowTargets::Values(_), None) => {}
         }
-        self.rows += order.len();
+        self.rows = end;
     }
 
     pub(super) fn end(&mut self, step: Version, group: Group) {
