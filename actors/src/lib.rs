@@ -23,6 +23,7 @@ pub mod model_registry;
 pub mod nearest;
 pub mod new_version;
 pub mod norm;
+pub mod offer;
 pub mod optimizer;
 pub mod parameter_server;
 pub mod placement;

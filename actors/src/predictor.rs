@@ -8,13 +8,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Recipient, ResponseFuture, Supervised};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::messages::{
-    FetchModel, FindError, FindModel, Predict, PredictError, Prediction, Resolved, ask,
+    FetchModel, FindError, FindModel, LoadModel, ModelLoaded, ModelUnloaded, Predict, PredictError,
+    Prediction, Resolved, UnloadModel, ask,
 };
 use crate::model::ModelKinds;
+use crate::offer::Offer;
 use crate::recent::Recent;
 use crate::serving::ServedModel;
 use crate::version::VersionRef;
@@ -37,7 +40,7 @@ const FIND_LIMIT: Duration = Duration::from_secs(1);
 /// The longest wait for the tensors of a version: a gigabyte over a slow link.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
 
-/// Answers [`Predict`].
+/// Answers [`Predict`] for the models that it offers, and changes its offer.
 #[derive(Debug)]
 pub struct Predictor {
     shared: Rc<Shared>,
@@ -47,6 +50,8 @@ pub struct Predictor {
 #[derive(Debug)]
 struct Shared {
     kinds: ModelKinds,
+    /// Shared with whoever shows it, and with the predictor that takes this one's place.
+    offer: watch::Sender<Offer>,
     find: Recipient<FindModel>,
     fetch: Recipient<FetchModel>,
     /// A cell is filled once, however many requests wait for it.
@@ -63,13 +68,15 @@ struct Shared {
 type Loaded = Rc<OnceCell<ServedModel>>;
 
 impl Predictor {
-    /// A predictor that can build these kinds of models.
+    /// A predictor that can build these kinds of models. It goes on with `offer` and publishes its
+    /// changes there; one predictor has it at a time.
     pub fn new(
         kinds: ModelKinds,
+        offer: watch::Sender<Offer>,
         find: Recipient<FindModel>,
         fetch: Recipient<FetchModel>,
     ) -> Self {
-        Self { shared: Rc::new(Shared::new(kinds, find, fetch)) }
+        Self { shared: Rc::new(Shared::new(kinds, offer, find, fetch)) }
     }
 }
 
@@ -92,10 +99,34 @@ impl Handler<Predict> for Predictor {
     }
 }
 
+impl Handler<LoadModel> for Predictor {
+    type Result = ResponseFuture<<LoadModel as actix::Message>::Result>;
+
+    fn handle(&mut self, request: LoadModel, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.offer_again(request.model).await })
+    }
+}
+
+impl Handler<UnloadModel> for Predictor {
+    type Result = ResponseFuture<<UnloadModel as actix::Message>::Result>;
+
+    fn handle(&mut self, request: UnloadModel, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.unload(request.model).await })
+    }
+}
+
 impl Shared {
-    fn new(kinds: ModelKinds, find: Recipient<FindModel>, fetch: Recipient<FetchModel>) -> Self {
+    fn new(
+        kinds: ModelKinds,
+        offer: watch::Sender<Offer>,
+        find: Recipient<FindModel>,
+        fetch: Recipient<FetchModel>,
+    ) -> Self {
         Self {
             kinds,
+            offer,
             find,
             fetch,
             loaded: RefCell::new(Recent::new(LOADED_MAX)),
@@ -110,13 +141,18 @@ impl Shared {
         let Ok(_place) = self.places.try_acquire() else {
             return Err(PredictError::Busy { limit: PREDICTIONS_MAX });
         };
-        let (version, resolved) = self.resolve(&request).await?;
+        let (version, resolved) = self.resolve(&request.model, &request.version).await?;
+        // Not before: nothing of a model that is unloaded meanwhile may get into memory.
+        if !self.offer.borrow().has(&request.model) {
+            return Err(PredictError::Unloaded { model: request.model });
+        }
         let key = (request.model.clone(), version);
-        let cell: Loaded =
-            self.loaded.borrow_mut().get_or_insert_with(key.clone(), Loaded::default).clone();
+        let cell = self.cell(&key);
         let served = cell.get_or_try_init(|| self.load(&key.0, version)).await?;
+        let start = Instant::now();
         let answer = served.predict(&request);
-        let answer = answer.map(|prediction| Prediction { resolved, ..prediction });
+        let compute_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let answer = answer.map(|prediction| Prediction { resolved, compute_ns, ..prediction });
         if let Err(error @ PredictError::Model { .. }) = &answer {
             // Whatever state a model keeps may be broken after it failed.
             warn!(%error, "a model failed; it is loaded again for the next request");
@@ -125,12 +161,38 @@ impl Shared {
         answer
     }
 
-    /// The version that the request names now. Where no registry answers it is the one that the
+    fn cell(&self, key: &(String, u64)) -> Loaded {
+        self.loaded.borrow_mut().get_or_insert_with(key.clone(), Loaded::default).clone()
+    }
+
+    /// Offers a model whose newest version can be loaded.
+    async fn offer_again(self: &Rc<Self>, model: String) -> Result<ModelLoaded, PredictError> {
+        let (version, _) = self.resolve(&model, &VersionRef::Latest).await?;
+        let key = (model, version);
+        self.cell(&key).get_or_try_init(|| self.load(&key.0, version)).await?;
+        self.offer.send_modify(|offer| offer.load(&key.0));
+        info!(model = key.0, version, "model offered");
+        Ok(ModelLoaded { version })
+    }
+
+    async fn unload(self: &Rc<Self>, model: String) -> Result<ModelUnloaded, PredictError> {
+        self.resolve(&model, &VersionRef::Latest).await?;
+        self.offer.send_modify(|offer| offer.unload(&model));
+        let versions = self.loaded.borrow_mut().retain(|(loaded, _)| *loaded != model);
+        info!(model, versions, "model unloaded");
+        Ok(ModelUnloaded { versions })
+    }
+
+    /// The version that the name means now. Where no registry answers it is the one that the
     /// name meant last, for as long as that lasts: whoever can't reach a registry can't publish or
     /// delete either, so an old answer is worth more than none. Nobody waits for a registry that
     /// was silent last time; one request at a time finds out whether it is back.
-    async fn resolve(self: &Rc<Self>, request: &Predict) -> Result<(u64, Resolved), PredictError> {
-        let key = (request.model.clone(), request.version.clone());
+    async fn resolve(
+        self: &Rc<Self>,
+        model: &str,
+        version: &VersionRef,
+    ) -> Result<(u64, Resolved), PredictError> {
+        let key = (model.to_owned(), version.clone());
         let known = self.remembered(&key);
         if let (true, Some(version)) = (self.away.get(), known) {
             if !self.asking.replace(true) {
@@ -224,7 +286,7 @@ mod tests {
         fn describe(&self, version: &VersionRef) -> Result<VersionDescription, FindError> {
             let number = match version {
                 VersionRef::Number(number) if *number <= self.newest => *number,
-                VersionRef::Latest => self.newest,
+                VersionRef::Latest if self.newest > 0 => self.newest,
                 _ => Err(CatalogError::NoVersions { model: "m".into() })?,
             };
             Ok(new_version("m", "run").numbered(number, artifact()))
@@ -273,7 +335,8 @@ mod tests {
     fn start() -> (Addr<Registry>, Addr<Predictor>) {
         let registry = Registry { newest: 1, away: false, fetched: Vec::new() }.start();
         let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
-        (registry, Predictor::new(toy_kinds(), find, fetch).start())
+        let offer = watch::Sender::default();
+        (registry, Predictor::new(toy_kinds(), offer, find, fetch).start())
     }
 
     fn predict(version: VersionRef) -> Predict {
@@ -298,8 +361,9 @@ mod tests {
     async fn requests_that_wait_for_one_version_load_it_once() {
         let (registry, predictor) = start();
         let first = actix_rt::spawn(predictor.send(predict(VersionRef::Latest)));
-        let second = predictor.send(predict(VersionRef::Number(1))).await.unwrap();
-        assert_eq!(first.await.unwrap().unwrap(), second);
+        let second = predictor.send(predict(VersionRef::Number(1))).await.unwrap().unwrap();
+        let first = first.await.unwrap().unwrap().unwrap();
+        assert_eq!((first.version, first.values), (second.version, second.values));
         assert_eq!(registry.send(Change(1, false)).await.unwrap(), [1]);
     }
 
@@ -344,5 +408,60 @@ mod tests {
         registry.send(Change(0, false)).await.unwrap();
         let gone = predictor.send(one()).await.unwrap();
         assert!(matches!(gone, Err(PredictError::Registry(FindError::Catalog(_)))), "{gone:?}");
+    }
+
+    fn unload() -> UnloadModel {
+        UnloadModel { model: "m".into() }
+    }
+
+    #[actix_rt::test]
+    async fn an_unloaded_model_leaves_the_memory_and_is_not_served_until_it_is_loaded() {
+        let (registry, predictor) = start();
+        latest(&predictor).await;
+        for versions in [1, 0] {
+            let unloaded = predictor.send(unload()).await.unwrap();
+            assert_eq!(unloaded, Ok(ModelUnloaded { versions }));
+        }
+        for version in [VersionRef::Latest, VersionRef::Number(1)] {
+            let refused = predictor.send(predict(version)).await.unwrap();
+            assert_eq!(refused, Err(PredictError::Unloaded { model: "m".into() }));
+        }
+        let load = LoadModel { model: "m".into() };
+        assert_eq!(predictor.send(load).await.unwrap(), Ok(ModelLoaded { version: 1 }));
+        assert_eq!(latest(&predictor).await, (1, 3.0));
+        assert_eq!(registry.send(Change(1, false)).await.unwrap(), [1, 1]);
+    }
+
+    #[actix_rt::test]
+    async fn a_model_that_does_not_exist_is_neither_loaded_nor_unloaded() {
+        let (registry, predictor) = start();
+        registry.send(Change(0, false)).await.unwrap();
+        let unloaded = predictor.send(unload()).await.unwrap();
+        assert!(matches!(unloaded, Err(PredictError::Registry(FindError::Catalog(_)))));
+        let loaded = predictor.send(LoadModel { model: "m".into() }).await.unwrap();
+        assert!(matches!(loaded, Err(PredictError::Registry(FindError::Catalog(_)))));
+        registry.send(Change(1, false)).await.unwrap();
+        assert_eq!(latest(&predictor).await, (1, 3.0));
+    }
+
+    #[actix_rt::test]
+    async fn a_predictor_that_takes_the_place_of_another_goes_on_with_its_offer() {
+        let (registry, _) = start();
+        let offer: watch::Sender<Offer> = watch::Sender::default();
+        let fresh = || {
+            let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
+            Predictor::new(toy_kinds(), offer.clone(), find, fetch).start()
+        };
+        fresh().send(unload()).await.unwrap().unwrap();
+        let refused = fresh().send(predict(VersionRef::Latest)).await.unwrap();
+        assert_eq!(refused, Err(PredictError::Unloaded { model: "m".into() }));
+    }
+
+    #[actix_rt::test]
+    async fn a_model_is_unloaded_by_the_name_it_had_while_the_registry_is_away() {
+        let (registry, predictor) = start();
+        latest(&predictor).await;
+        registry.send(Change(1, true)).await.unwrap();
+        assert_eq!(predictor.send(unload()).await.unwrap(), Ok(ModelUnloaded { versions: 1 }));
     }
 }

@@ -44,6 +44,13 @@ impl<K: Ord + Clone, V> Recent<K, V> {
     pub(crate) fn remove(&mut self, key: &K) {
         self.entries.remove(key);
     }
+
+    /// Removes what is not to be kept, and says how much that was.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(|key, _| keep(key));
+        before - self.entries.len()
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl ServedModel {
             rows: request.rows,
             outputs: self.description.outputs,
             resolved: Resolved::Now,
+            compute_ns: 0,
             // `iter` goes in row-major order, whatever order the model left its answer in.
             values: Arc::new(values.iter().copied().collect()),
         })

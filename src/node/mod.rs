@@ -23,10 +23,11 @@ use actix_rt::Arbiter;
 use gradmesh_actors::dataset::Dataset;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{
-    DeleteVersion, Drain, FetchModel, FindModel, GetStatus, ListModels, Predict, RemoveAlias,
-    SetAlias,
+    DeleteVersion, Drain, FetchModel, FindModel, GetStatus, ListModels, LoadModel, Predict,
+    RemoveAlias, SetAlias, UnloadModel,
 };
 use gradmesh_actors::model::ModelKinds;
+use gradmesh_actors::offer::Offer;
 use gradmesh_actors::training::{Progress, Published, TrainingStatus};
 use tokio::sync::watch;
 
@@ -37,7 +38,7 @@ pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
-use crate::service::{Service, ServiceLimits, ServiceState};
+use crate::service::{Service, ServiceActors, ServiceLimits, ServiceState};
 use crate::wire::{ConfigDigest, Hello};
 
 /// What to run, before it runs.
@@ -69,6 +70,10 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub struct Serving {
     pub predict: Recipient<Predict>,
+    pub load: Recipient<LoadModel>,
+    pub unload: Recipient<UnloadModel>,
+    /// What this node's predictor offers.
+    pub offer: watch::Receiver<Offer>,
     pub find: Recipient<FindModel>,
     pub fetch: Recipient<FetchModel>,
     pub list: Recipient<ListModels>,
@@ -85,8 +90,15 @@ pub struct Serving {
 impl Serving {
     /// For [`crate::service::configure`] in an application of one's own. Once for each node.
     pub fn state(&self, limits: ServiceLimits) -> ServiceState {
-        let (predict, find, list) = (self.predict.clone(), self.find.clone(), self.list.clone());
-        ServiceState::new(predict, find, list, self.metrics.clone(), limits)
+        let actors = ServiceActors {
+            predict: self.predict.clone(),
+            load: self.load.clone(),
+            unload: self.unload.clone(),
+            offer: self.offer.clone(),
+            find: self.find.clone(),
+            list: self.list.clone(),
+        };
+        ServiceState::new(actors, self.metrics.clone(), limits)
             .with_status(self.cluster.clone(), self.status.clone())
     }
 }

@@ -13,6 +13,7 @@ use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId
 use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
+use gradmesh_actors::offer::Offer;
 use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::plan::{JobOffer, JobPlan};
 use gradmesh_actors::predictor::Predictor;
@@ -339,15 +340,21 @@ async fn serving(
     supervision: Supervision,
 ) -> Result<Serving, NodeError> {
     let placed: Placed<Predictor> = place(&threads.own()).await?;
-    let predict = placed.address.clone().recipient();
+    let predictor = placed.address.clone();
     let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, .. } =
         cast.registry.clone();
     let kinds = builder.kinds.clone();
     let (finds, fetches) = (find.clone(), fetch.clone());
-    let factory = move || Predictor::new(kinds.clone(), finds.clone(), fetches.clone());
+    // Outlives each predictor: what was unloaded stays unloaded when one fails.
+    let (offers, offer) = watch::channel(Offer::default());
+    let factory =
+        move || Predictor::new(kinds.clone(), offers.clone(), finds.clone(), fetches.clone());
     placed.run("predictor".into(), supervision, factory).await?;
     Ok(Serving {
-        predict,
+        predict: predictor.clone().recipient(),
+        load: predictor.clone().recipient(),
+        unload: predictor.recipient(),
+        offer,
         find,
         fetch,
         list,

@@ -1,4 +1,4 @@
-//! How the service says no: a status, and `{"error": "…"}`.
+//! How the service says no: a kind, which each protocol has a code for, and a sentence.
 
 use std::fmt;
 
@@ -8,23 +8,66 @@ use gradmesh_actors::messages::{FindError, LinkError, PredictError, RegistryStor
 use gradmesh_actors::version::NameError;
 use serde_json::json;
 
+use super::oip::TensorError;
+
 /// A request that is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
-    pub(super) status: StatusCode,
+    pub(super) kind: ErrorKind,
     pub(super) text: String,
-    /// Methods that the path has, where the request's is none of them.
-    pub(super) allow: Option<&'static str>,
+}
+
+/// Whose fault it is, and whether waiting helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ErrorKind {
+    /// The request itself is wrong; sending it again won't help.
+    Invalid,
+    NotFound,
+    /// The path has these methods, and the request's is none of them.
+    Method(&'static str),
+    /// The body took too long.
+    Slow,
+    TooLarge,
+    /// An encoding that this server doesn't know.
+    Encoding,
+    /// It was asked for something that the protocol has and this server doesn't.
+    Unsupported,
+    /// Whoever answers is away, or will be back.
+    Unavailable,
+    /// The model is not served until somebody loads it.
+    Unloaded,
+    /// Too much is under way already.
+    Busy,
+    /// No answer within the limit.
+    Late,
+    Internal,
+}
+
+impl ErrorKind {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable | Self::Unloaded | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }
 
 impl ApiError {
-    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), allow: None }
+    pub(super) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
     }
 
     /// The request itself is wrong; sending it again won't help.
     pub(super) fn bad(text: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, text)
+        Self::new(ErrorKind::Invalid, text)
     }
 }
 
@@ -34,21 +77,31 @@ impl fmt::Display for ApiError {
     }
 }
 
+/// As HTTP says it, with `{"error": "…"}`.
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.kind.status()
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status);
-        if let Some(methods) = self.allow {
-            response.insert_header((header::ALLOW, methods));
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let mut response = HttpResponse::build(self.status_code());
+        match self.kind {
+            ErrorKind::Method(allowed) => {
+                response.insert_header((header::ALLOW, allowed));
+            }
             // One second: the time in which a lost registry or predictor is back.
-            response.insert_header((header::RETRY_AFTER, "1"));
+            ErrorKind::Unavailable | ErrorKind::Busy => {
+                response.insert_header((header::RETRY_AFTER, "1"));
+            }
+            _ => {}
         }
         response.json(json!({ "error": self.text }))
+    }
+}
+
+impl From<TensorError> for ApiError {
+    fn from(error: TensorError) -> Self {
+        Self::bad(error.to_string())
     }
 }
 
@@ -60,44 +113,44 @@ impl From<NameError> for ApiError {
 
 impl From<FindError> for ApiError {
     fn from(error: FindError) -> Self {
-        let status = match &error {
-            FindError::Catalog(cause) if cause.is_not_found() => StatusCode::NOT_FOUND,
-            FindError::Catalog(_) => StatusCode::BAD_REQUEST,
-            FindError::Link(link) => link_status(link),
-            FindError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        let kind = match &error {
+            FindError::Catalog(cause) if cause.is_not_found() => ErrorKind::NotFound,
+            FindError::Catalog(_) => ErrorKind::Invalid,
+            FindError::Link(link) => link_kind(link),
+            FindError::Busy { .. } => ErrorKind::Busy,
             FindError::Store(store) => match store {
                 RegistryStoreError::Unavailable { .. }
                 | RegistryStoreError::Gone
-                | RegistryStoreError::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                | RegistryStoreError::Timeout { .. } => ErrorKind::Unavailable,
                 // Files that are damaged: waiting won't help.
-                _ => StatusCode::INTERNAL_SERVER_ERROR,
+                _ => ErrorKind::Internal,
             },
         };
-        Self::new(status, error.to_string())
+        Self::new(kind, error.to_string())
     }
 }
 
 impl From<PredictError> for ApiError {
     fn from(error: PredictError) -> Self {
-        let status = match error {
+        let kind = match error {
             PredictError::Registry(error) => return error.into(),
             PredictError::NoRows
             | PredictError::Features { .. }
             | PredictError::Length { .. }
-            | PredictError::NotFinite { .. } => StatusCode::BAD_REQUEST,
-            PredictError::Load { .. } | PredictError::Model { .. } => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-            PredictError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            PredictError::Link(ref link) => link_status(link),
+            | PredictError::NotFinite { .. } => ErrorKind::Invalid,
+            PredictError::Load { .. } | PredictError::Model { .. } => ErrorKind::Internal,
+            PredictError::Unloaded { .. } => ErrorKind::Unloaded,
+            PredictError::Busy { .. } => ErrorKind::Busy,
+            PredictError::Link(ref link) => link_kind(link),
         };
-        Self::new(status, error.to_string())
+        Self::new(kind, error.to_string())
     }
 }
 
-pub(super) fn link_status(link: &LinkError) -> StatusCode {
+pub(super) fn link_kind(link: &LinkError) -> ErrorKind {
     match link {
-        LinkError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        LinkError::Timeout { .. } => ErrorKind::Late,
+        LinkError::Busy { .. } => ErrorKind::Busy,
+        _ => ErrorKind::Unavailable,
     }
 }

@@ -3,12 +3,16 @@
 //! | verb and path | answer |
 //! |---|---|
 //! | `GET /` | these paths; only where [`Service`] listens, an application has its own |
-//! | `GET /v2` | name and version of the server |
+//! | `GET /v2` | name and version of the server, and the protocol's extensions that it speaks |
 //! | `GET /v2/health/live`, `/v2/health/ready` | whether it runs, whether it can answer |
 //! | `GET /v2/models` | names of the models |
 //! | `GET /v2/models/{m}[/versions/{v}]` | inputs, outputs and lineage |
-//! | `GET /v2/models/{m}[/versions/{v}]/ready` | whether the version exists |
-//! | `POST /v2/models/{m}[/versions/{v}]/infer` | a prediction |
+//! | `GET /v2/models/{m}[/versions/{v}]/ready` | whether the version is served |
+//! | `GET /v2/models/{m}[/versions/{v}]/config` | the same in the form of a Triton configuration |
+//! | `GET /v2/models[/{m}[/versions/{v}]]/stats` | what was answered, and what that took |
+//! | `POST /v2/models/{m}[/versions/{v}]/infer` | a prediction; tensors as JSON or raw |
+//! | `POST /v2/repository/index` | all versions, and whether they are served |
+//! | `POST /v2/repository/models/{m}/load`, `/unload` | serves a model or doesn't, in this process |
 //! | `GET /metrics` | counters and the run's state, for Prometheus |
 //! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
 //!
@@ -16,28 +20,30 @@
 //! goes wrong is answered with `{"error": "…"}`.
 
 mod api_error;
-mod infer;
-mod infer_request;
-mod infer_response;
+mod oip;
 mod request_metrics;
-mod routes;
+mod rest;
 mod status;
-mod tensor_data;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Recipient;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
-use gradmesh_actors::messages::{FindModel, GetStatus, ListModels, Predict};
-use tokio::sync::Semaphore;
+use gradmesh_actors::messages::{
+    FindModel, GetStatus, ListModels, LoadModel, Predict, UnloadModel,
+};
+use gradmesh_actors::offer::Offer;
+use tokio::sync::{Semaphore, watch};
 use tracing::{error, info};
 
 use crate::metrics::Metrics;
+use api_error::{ApiError, ErrorKind};
+use oip::Statistics;
 use request_metrics::RequestMetrics;
 
 pub use status::{ClusterStatus, STATUS_PATH};
@@ -53,6 +59,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long requests under way are waited for when the service stops.
 const STOP_LIMIT_S: u64 = 10;
 
+/// The longest wait for the registry, which answers from memory. Load balancers ask for readiness
+/// every few seconds and take a slow answer for none.
+const FIND_LIMIT: Duration = Duration::from_secs(2);
+
+/// The longest wait for the body of a request: 16 MiB at 4 Mbit/s. It counts against all others.
+const BODY_LIMIT: Duration = Duration::from_secs(32);
+
 /// Bytes of a body that one permit stands for: the smallest request is worth one.
 const PLACE: usize = 1024;
 
@@ -60,7 +73,7 @@ const PLACE: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// The largest body, after decompression. 16 MiB are two thousand rows of 784 features in
-    /// JSON; a larger batch is better sent as several requests.
+    /// JSON, five thousand raw; a larger batch is better sent as several requests.
     pub body_bytes_max: usize,
     /// The longest wait for a prediction; 10 s is past what a caller waits for.
     pub infer: Duration,
@@ -79,18 +92,29 @@ impl Default for ServiceLimits {
     }
 }
 
+/// Whom the service asks.
+#[derive(Clone, Debug)]
+pub struct ServiceActors {
+    pub predict: Recipient<Predict>,
+    pub load: Recipient<LoadModel>,
+    pub unload: Recipient<UnloadModel>,
+    /// What the predictor behind `load` and `unload` offers.
+    pub offer: watch::Receiver<Offer>,
+    pub find: Recipient<FindModel>,
+    pub list: Recipient<ListModels>,
+}
+
 /// Who answers, and within which limits. Clones share all of it.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
-    predict: Recipient<Predict>,
-    find: Recipient<FindModel>,
-    list: Recipient<ListModels>,
+    actors: ServiceActors,
     /// `cluster.name`; empty where nobody has said it.
     cluster: String,
     /// The coordinator of the run, here or elsewhere.
     coordinators: Vec<Recipient<GetStatus>>,
     metrics: Metrics,
     requests: RequestMetrics,
+    statistics: Arc<Mutex<Statistics>>,
     limits: ServiceLimits,
     /// One permit for each KiB of `bodies_bytes_max`.
     places: Arc<Semaphore>,
@@ -100,20 +124,13 @@ pub struct ServiceState {
 
 impl ServiceState {
     /// Registers the service's counters in `metrics`: make one state for each.
-    pub fn new(
-        predict: Recipient<Predict>,
-        find: Recipient<FindModel>,
-        list: Recipient<ListModels>,
-        metrics: Metrics,
-        limits: ServiceLimits,
-    ) -> Self {
+    pub fn new(actors: ServiceActors, metrics: Metrics, limits: ServiceLimits) -> Self {
         Self {
-            predict,
-            find,
-            list,
+            actors,
             cluster: String::new(),
             coordinators: Vec::new(),
             requests: RequestMetrics::new(&metrics),
+            statistics: Arc::default(),
             metrics,
             places: Arc::new(Semaphore::new(limits.bodies_bytes_max / PLACE)),
             limits,
@@ -127,12 +144,20 @@ impl ServiceState {
     pub fn with_status(self, cluster: String, coordinators: Vec<Recipient<GetStatus>>) -> Self {
         Self { cluster, coordinators, ..self }
     }
+
+    /// Why a request whose body has no place is refused.
+    fn bodies_full(&self) -> ApiError {
+        let limit = self.limits.bodies_bytes_max;
+        let text =
+            format!("requests of {limit} bytes are under way already; try again in a second");
+        ApiError::new(ErrorKind::Busy, text)
+    }
 }
 
 /// Mounts `/v2`, `/metrics` and `/gradmesh` in an application of the caller's own.
 pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
-    cfg.service(routes::scope(state.clone()))
-        .service(routes::metrics_page(state.clone()))
+    cfg.service(rest::scope(state.clone()))
+        .service(rest::metrics_page(state.clone()))
         .service(status::scope(state));
 }
 
@@ -167,8 +192,8 @@ impl Service {
         let app = move || {
             App::new()
                 .configure(|cfg| configure(cfg, state.clone()))
-                .service(routes::root())
-                .default_service(web::to(routes::no_such_path))
+                .service(rest::root())
+                .default_service(web::to(rest::no_such_path))
         };
         let server = HttpServer::new(app)
             .workers(workers)

@@ -7,9 +7,9 @@ use gradmesh_actors::messages::{GetStatus, StatusError, ask};
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use serde::{Deserialize, Serialize};
 
-use super::ServiceState;
-use super::api_error::link_status;
-use super::routes::{FIND_LIMIT, no_such_path, readable};
+use super::api_error::link_kind;
+use super::rest::{no_such_path, readable};
+use super::{FIND_LIMIT, ServiceState};
 
 /// Where [`ClusterStatus`] is answered.
 pub const STATUS_PATH: &str = "/gradmesh/status";
@@ -45,7 +45,7 @@ async fn status(state: web::Data<ServiceState>) -> HttpResponse {
         Some(Err(StatusError::Link(link))) => {
             let error = Some(format!("no coordinator answers: {link}"));
             let status = ClusterStatus { cluster, training: None, error };
-            HttpResponse::build(link_status(&link)).json(status)
+            HttpResponse::build(link_kind(&link).status()).json(status)
         }
     }
 }

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
 #![allow(clippy::disallowed_methods, reason = "a server on a thread of its own")]
 
+mod arbitrary;
+mod binary;
+mod repository;
+mod statistics;
 mod status;
 mod support;
 
@@ -16,7 +20,14 @@ use support::{Server, error, rows, sentence, stub_state, sum};
 fn the_server_describes_itself_and_says_that_it_lives() {
     let server = Server::start();
     let version = env!("CARGO_PKG_VERSION");
-    let about = json!({ "name": "gradmesh", "version": version, "extensions": [] });
+    let extensions = [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "statistics",
+    ];
+    let about = json!({ "name": "gradmesh", "version": version, "extensions": extensions });
     assert_eq!(server.get("/v2"), (200, about));
     assert_eq!(server.get("/v2/health/live"), (200, json!({ "live": true })));
     assert_eq!(server.get("/v2/health/ready"), (200, json!({ "live": true, "ready": true })));
@@ -108,12 +119,12 @@ fn tensors_may_be_nested_and_of_any_numeric_datatype() {
 fn what_clients_add_to_a_request_is_ignored() {
     let server = Server::start();
     let request = json!({
-        "parameters": { "binary_data_output": true, "priority": 3 },
+        "parameters": { "triton_enable_empty_final_response": true, "priority": 3 },
         "inputs": [{
             "name": "input", "datatype": "FP32", "shape": [1, 2], "data": [1, 2],
             "parameters": { "content_type": "np" },
         }],
-        "outputs": [{ "name": "output", "parameters": { "binary_data": true } }],
+        "outputs": [{ "name": "output", "parameters": { "timeout": 5, "headers": {} } }],
         "raw": null,
     });
     let (status, body) = server.infer("sum", &request);
@@ -228,7 +239,10 @@ fn a_malformed_request_is_400_and_says_why() {
         (input("input", "FP32", json!([1, 2]), json!(["1", 2])), "expected numbers"),
         (input("input", "FP32", json!([1, 2]), json!([1, 1e39])), "beyond the range of FP32"),
         (input("input", "INT8", json!([1, 2]), json!([1, 300])), "value 1 is 300, which INT8"),
-        (input("input", "BYTES", json!([1, 2]), json!([1, 2])), "is not numeric"),
+        (input("input", "BYTES", json!([1, 2]), json!([1, 2])), "expected strings"),
+        (input("input", "BYTES", json!([1, 2]), json!(["1", "2"])), "is not numeric"),
+        (input("input", "FP31", json!([1, 2]), json!([1, 2])), "\"FP31\" is none of BOOL, "),
+        (input("input", "BF16", json!([1, 2]), json!([1, 2])), "BF16 has no JSON form"),
         (input("input", "FP32", json!([1, 3]), json!([1, 2, 3])), "a row of sum has 2 features"),
         (input("input", "FP32", json!([0, 2]), json!([])), "send at least one row"),
         (unknown.to_string(), "sum has no output \"logits\"; it has output"),
@@ -243,16 +257,6 @@ fn a_malformed_request_is_400_and_says_why() {
         assert_eq!(server.get(&format!("/v2/models/sum/versions/{version}")).0, 400);
     }
     server.still_answers();
-}
-
-#[test]
-fn binary_tensors_are_refused_with_what_to_send_instead() {
-    let server = Server::start();
-    let sent = server.agent().post(server.url("/v2/models/sum/infer"));
-    let mut answer = sent.header("inference-header-content-length", "2").send(&b"{}"[..]).unwrap();
-    assert_eq!(answer.status().as_u16(), 501);
-    let body: Value = answer.body_mut().read_json().unwrap();
-    assert!(sentence(&body).contains("send the data of tensors as JSON"), "{body}");
 }
 
 #[test]

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use gradmesh::metrics::Metrics;
-use gradmesh::service::{Service, ServiceLimits, ServiceState};
+use gradmesh::service::{Service, ServiceActors, ServiceLimits, ServiceState};
 use gradmesh::store::{RegistryStore, open_store};
 use gradmesh_actors::dataset::Scaling;
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::messages::{
-    FindError, FindModel, ListModels, ModelList, Predict, PredictError, Prediction, PublishModel,
-    RegistryStoreError, SetAlias,
+    FindError, FindModel, ListModels, LoadModel, ModelList, ModelLoaded, ModelUnloaded, Predict,
+    PredictError, Prediction, PublishModel, RegistryStoreError, SetAlias, UnloadModel,
 };
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::model::{Batch, Model, ModelDescription, Score};
@@ -25,6 +25,7 @@ use gradmesh_actors::predictor::Predictor;
 use gradmesh_actors::version::{TensorShape, VersionDescription};
 use ndarray::{Array2, ArrayView2};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 pub(crate) fn error(text: &str) -> Value {
     json!({ "error": text })
@@ -40,6 +41,15 @@ pub(crate) fn sentence(body: &Value) -> &str {
 pub(crate) fn rows(data: &[f32]) -> Value {
     let shape = [data.len() / 2, 2];
     json!({ "inputs": [{ "name": "input", "datatype": "FP32", "shape": shape, "data": data }] })
+}
+
+/// An answer with raw tensors behind its JSON, or without.
+#[derive(Debug)]
+pub(crate) struct Binary {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) json: Value,
+    pub(crate) tensors: Vec<u8>,
 }
 
 /// A service on a thread of its own, stopped at the end of the test.
@@ -59,9 +69,17 @@ impl Server {
     pub(crate) fn start_with(limits: ServiceLimits) -> Self {
         Self::run(async move |registry: Addr<ModelRegistry>| {
             let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
-            let predictor = Predictor::new(kinds(), find.clone(), fetch).start();
-            let list = registry.recipient();
-            ServiceState::new(predictor.recipient(), find, list, Metrics::new(), limits)
+            let (offers, offer) = watch::channel(Default::default());
+            let predictor = Predictor::new(kinds(), offers, find.clone(), fetch).start();
+            let actors = ServiceActors {
+                predict: predictor.clone().recipient(),
+                load: predictor.clone().recipient(),
+                unload: predictor.recipient(),
+                offer,
+                find,
+                list: registry.recipient(),
+            };
+            ServiceState::new(actors, Metrics::new(), limits)
         })
     }
 
@@ -121,17 +139,40 @@ impl Server {
         self.post(&format!("/v2/models/{model}/infer"), body)
     }
 
+    /// Sends these bytes with `Inference-Header-Content-Length`.
+    pub(crate) fn binary(&self, path: &str, json_length: &str, body: &[u8]) -> Binary {
+        let request = self.agent().post(self.url(path));
+        let sent = request.header("inference-header-content-length", json_length).send(body);
+        let mut answer = sent.unwrap();
+        let header = |name| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+        let content_type = header("content-type").unwrap();
+        let json_length = header("inference-header-content-length");
+        let bytes = answer.body_mut().read_to_vec().unwrap();
+        let json_length = json_length.map_or(bytes.len(), |length| length.parse().unwrap());
+        let (json, tensors) = bytes.split_at(json_length);
+        Binary {
+            status: answer.status().as_u16(),
+            content_type,
+            json: serde_json::from_slice(json).unwrap(),
+            tensors: tensors.to_vec(),
+        }
+    }
+
     pub(crate) fn still_answers(&self) {
         assert_eq!(self.infer("pick", &rows(&[0.5, 0.5])).0, 200);
     }
 
     /// Sends these bytes and returns all that comes back.
     pub(crate) fn raw(&self, request: &str) -> String {
+        String::from_utf8(self.raw_bytes(request.as_bytes())).unwrap()
+    }
+
+    pub(crate) fn raw_bytes(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
         answer
     }
 }
@@ -153,8 +194,15 @@ fn json_of(mut answer: ureq::http::Response<ureq::Body>) -> (u16, Value) {
 pub(crate) fn stub_state() -> ServiceState {
     let stub = Stub.start();
     let limits = ServiceLimits { infer: Duration::from_millis(50), ..ServiceLimits::default() };
-    let (find, list) = (stub.clone().recipient(), stub.clone().recipient());
-    ServiceState::new(stub.recipient(), find, list, Metrics::new(), limits)
+    let actors = ServiceActors {
+        predict: stub.clone().recipient(),
+        load: stub.clone().recipient(),
+        unload: stub.clone().recipient(),
+        offer: watch::channel(Default::default()).1,
+        find: stub.clone().recipient(),
+        list: stub.recipient(),
+    };
+    ServiceState::new(actors, Metrics::new(), limits)
 }
 
 /// A registry whose store is gone, and a predictor that never ends for the model `slow`.
@@ -174,6 +222,22 @@ impl Handler<Predict> for Stub {
             }
             Err(FindError::Store(RegistryStoreError::Gone).into())
         })
+    }
+}
+
+impl Handler<LoadModel> for Stub {
+    type Result = Result<ModelLoaded, PredictError>;
+
+    fn handle(&mut self, _: LoadModel, _: &mut Self::Context) -> Self::Result {
+        Err(FindError::Store(RegistryStoreError::Gone).into())
+    }
+}
+
+impl Handler<UnloadModel> for Stub {
+    type Result = Result<ModelUnloaded, PredictError>;
+
+    fn handle(&mut self, _: UnloadModel, _: &mut Self::Context) -> Self::Result {
+        Err(FindError::Store(RegistryStoreError::Gone).into())
     }
 }
 

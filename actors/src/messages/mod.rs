@@ -21,6 +21,7 @@
 //! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
 //! | [`FindModel`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
 //! | [`Predict`] | service → Predictor | answer a request |
+//! | [`LoadModel`], [`UnloadModel`] | service → Predictor | serve a model, or don't |
 
 pub mod checkpoint_store;
 mod combine_norm;
@@ -33,6 +34,7 @@ mod heartbeat;
 mod lease_slots;
 mod link;
 mod list_models;
+mod load_model;
 mod node_refused;
 mod predict;
 mod publish_model;
@@ -59,6 +61,7 @@ pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
+pub use load_model::{LoadModel, ModelLoaded, ModelUnloaded, UnloadModel};
 pub use node_refused::NodeRefused;
 pub use predict::{Predict, PredictError, Prediction, Resolved};
 pub use publish_model::{PublishModel, Published};

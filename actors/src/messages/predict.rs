@@ -51,6 +51,8 @@ pub struct Prediction {
     /// Values of a row.
     pub outputs: usize,
     pub resolved: Resolved,
+    /// Nanoseconds that the model took for it.
+    pub compute_ns: u64,
     /// Shape `[rows, outputs]`, row-major, finite.
     #[serde(skip)]
     pub values: Values,
@@ -82,6 +84,8 @@ pub enum PredictError {
     /// The registry names no such version, or does not answer.
     #[error(transparent)]
     Registry(#[from] FindError),
+    #[error("{model} was unloaded and is not served until it is loaded again")]
+    Unloaded { model: String },
     #[error("a request without rows has no prediction; send at least one row")]
     NoRows,
     #[error("a row of {model} has {expected} features, the request has {got}")]

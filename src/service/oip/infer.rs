@@ -1,0 +1,146 @@
+//! An inference request, and the answer to it.
+
+use bytes::Bytes;
+use gradmesh_actors::messages::Prediction;
+
+use super::classification::classify;
+use super::{CLASS, Datatype, INPUT, OUTPUT, Tensor};
+use crate::service::api_error::ApiError;
+
+/// What is asked of a model. Its form is right; whether it fits the model is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::service) struct InferRequest {
+    /// Echoed.
+    pub(in crate::service) id: Option<String>,
+    pub(in crate::service) inputs: Vec<NamedTensor>,
+    /// All outputs where there are none.
+    pub(in crate::service) outputs: Vec<RequestedOutput>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::service) struct NamedTensor {
+    pub(in crate::service) name: String,
+    pub(in crate::service) tensor: Tensor,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::service) struct RequestedOutput {
+    pub(in crate::service) name: String,
+    /// The largest so many values of a row as text, in place of all of them as numbers; ≥ 1.
+    pub(in crate::service) classification: Option<usize>,
+}
+
+/// What a version answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::service) struct InferResponse {
+    pub(in crate::service) model: String,
+    pub(in crate::service) version: u64,
+    pub(in crate::service) id: Option<String>,
+    /// Of the training state that the version was published from.
+    pub(in crate::service) digest: String,
+    /// In the order in which they were asked for.
+    pub(in crate::service) outputs: Vec<NamedTensor>,
+}
+
+/// What a model takes: shape `[rows, features]`.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) rows: usize,
+    pub(super) features: usize,
+    pub(super) values: Vec<f32>,
+}
+
+impl InferRequest {
+    /// The request that is nothing but the values of one row, FP32.
+    ///
+    /// # Errors
+    /// The bytes are no FP32 values.
+    pub(in crate::service) fn of_row(bytes: Bytes) -> Result<Self, ApiError> {
+        let shape = vec![1, bytes.len() / size_of::<f32>()];
+        let tensor = Tensor::new(Datatype::Fp32, shape, bytes)?;
+        let inputs = vec![NamedTensor { name: INPUT.to_owned(), tensor }];
+        Ok(Self { id: None, inputs, outputs: Vec::new() })
+    }
+
+    pub(super) fn rows(&self) -> Result<Rows, ApiError> {
+        let [input] = self.inputs.as_slice() else {
+            let got = self.inputs.len();
+            return Err(ApiError::bad(format!("expected one input, named {INPUT:?}, got {got}")));
+        };
+        if input.name != INPUT {
+            return Err(ApiError::bad(format!("no input {:?}; send {INPUT:?}", input.name)));
+        }
+        let refuse = |cause: String| ApiError::bad(format!("input {INPUT:?}: {cause}"));
+        let &[rows, features] = input.tensor.shape() else {
+            let shape = input.tensor.shape();
+            return Err(refuse(format!("shape {shape:?} is not [rows, features]")));
+        };
+        let values = input.tensor.to_f32().map_err(|error| refuse(error.to_string()))?;
+        Ok(Rows { rows, features, values })
+    }
+}
+
+impl InferResponse {
+    /// The answer to a request, with the outputs that it asks for.
+    ///
+    /// # Errors
+    /// The model has no such output, or not in that form.
+    pub(super) fn new(
+        id: Option<String>,
+        requested: &[RequestedOutput],
+        prediction: &Prediction,
+    ) -> Result<Self, ApiError> {
+        let known: &[&str] =
+            if prediction.classes.is_some() { &[OUTPUT, CLASS] } else { &[OUTPUT] };
+        let all = known.iter().map(|&name| (name, None));
+        let asked: Vec<(&str, Option<usize>)> = match requested {
+            [] => all.collect(),
+            asked => asked.iter().map(|one| (one.name.as_str(), one.classification)).collect(),
+        };
+        let mut outputs: Vec<NamedTensor> = Vec::with_capacity(asked.len());
+        for (name, classification) in asked {
+            if outputs.iter().any(|output| output.name == name) {
+                return Err(ApiError::bad(format!("output {name:?} is requested twice")));
+            }
+            if !known.contains(&name) {
+                let (model, known) = (&prediction.model, known.join(", "));
+                let text = format!("{model} has no output {name:?}; it has {known}");
+                return Err(ApiError::bad(text));
+            }
+            let tensor = tensor(prediction, name, classification)?;
+            outputs.push(NamedTensor { name: name.to_owned(), tensor });
+        }
+        let Prediction { model, version, digest, .. } = prediction;
+        Ok(Self { model: model.clone(), version: *version, id, digest: digest.clone(), outputs })
+    }
+}
+
+/// An output that the model has.
+fn tensor(
+    prediction: &Prediction,
+    name: &str,
+    classification: Option<usize>,
+) -> Result<Tensor, ApiError> {
+    let Prediction { values, rows, outputs, .. } = prediction;
+    match (name, classification) {
+        (CLASS, Some(_)) => {
+            let text = format!("{CLASS:?} has no classification; ask for that of {OUTPUT:?}");
+            Err(ApiError::bad(text))
+        }
+        (CLASS, None) => Ok(classes(prediction)?),
+        (_, Some(largest)) => Ok(classify(values, *outputs, largest)?),
+        (_, None) => Ok(Tensor::of_values(values.clone(), *rows, *outputs)?),
+    }
+}
+
+/// The first of the largest outputs of each row.
+fn classes(prediction: &Prediction) -> Result<Tensor, super::TensorError> {
+    let largest = |row: &[f32]| {
+        let better = |best: usize, at: usize| if row[at] > row[best] { at } else { best };
+        (0..row.len()).fold(0, better)
+    };
+    // A row of a classifier has at least one output; `max` keeps a broken one from a panic here.
+    let rows = prediction.values.chunks_exact(prediction.outputs.max(1));
+    let bytes: Vec<u8> = rows.flat_map(|row| (largest(row) as i64).to_le_bytes()).collect();
+    Tensor::new(Datatype::Int64, vec![prediction.rows], bytes.into())
+}

@@ -1,0 +1,83 @@
+//! The model repository extension: which models this process serves.
+//!
+//! A gradmesh model comes into being when it is published, so loading can't bring one along.
+
+use std::time::Duration;
+
+use gradmesh_actors::messages::{ListModels, LoadModel, UnloadModel, ask};
+use serde::Serialize;
+
+use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::{FIND_LIMIT, ServiceState};
+
+/// The longest wait for a version to be in memory: a gigabyte over a slow link, as the predictor
+/// waits for it, and what lies around.
+const LOAD_LIMIT: Duration = Duration::from_secs(130);
+
+/// A version of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::service) struct IndexEntry {
+    pub(in crate::service) name: String,
+    pub(in crate::service) version: String,
+    pub(in crate::service) state: &'static str,
+    /// Why it is not ready; empty where it is.
+    pub(in crate::service) reason: &'static str,
+}
+
+/// Every version of the registry, by model and number.
+///
+/// # Errors
+/// No registry answers.
+pub(in crate::service) async fn index(
+    state: &ServiceState,
+    ready_only: bool,
+) -> Result<Vec<IndexEntry>, ApiError> {
+    let list = ask(&state.actors.list, ListModels {}, FIND_LIMIT).await?;
+    let offer = state.actors.offer.borrow();
+    let mut index = Vec::new();
+    for summary in list.models {
+        let offered = offer.has(&summary.model);
+        if ready_only && !offered {
+            continue;
+        }
+        let (word, reason) = if offered { ("READY", "") } else { ("UNAVAILABLE", "unloaded") };
+        index.extend(summary.versions.iter().map(|version| IndexEntry {
+            name: summary.model.clone(),
+            version: version.to_string(),
+            state: word,
+            reason,
+        }));
+    }
+    Ok(index)
+}
+
+/// Serves a model, with its newest version in memory. `parameters`: names of those that the
+/// request has.
+///
+/// # Errors
+/// There is no such model, it can't be loaded, or the request brings a model of its own along.
+pub(in crate::service) async fn load<'a>(
+    state: &ServiceState,
+    model: String,
+    parameters: impl IntoIterator<Item = &'a str>,
+) -> Result<(), ApiError> {
+    let brings = |name: &&str| *name == "config" || name.starts_with("file:");
+    if let Some(name) = parameters.into_iter().find(brings) {
+        let text = format!("a model is changed by publishing a version, not by parameter {name:?}");
+        return Err(ApiError::new(ErrorKind::Unsupported, text));
+    }
+    ask(&state.actors.load, LoadModel { model }, LOAD_LIMIT).await?;
+    Ok(())
+}
+
+/// Serves a model no longer, and frees its memory.
+///
+/// # Errors
+/// There is no such model, or nobody can say so.
+pub(in crate::service) async fn unload(
+    state: &ServiceState,
+    model: String,
+) -> Result<(), ApiError> {
+    ask(&state.actors.unload, UnloadModel { model }, FIND_LIMIT).await?;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The protocol over HTTP: paths, JSON, and raw tensors behind JSON.
+
+mod body;
+mod infer;
+mod json_data;
+mod repository;
+mod request;
+mod response;
+mod routes;
+
+pub(super) use routes::{metrics_page, no_such_path, readable, root, scope};

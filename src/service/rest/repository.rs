@@ -1,0 +1,71 @@
+//! `POST /v2/repository/…`: which models this process serves.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::body::read_body;
+use super::routes::{Answer, model_of};
+use crate::service::ServiceState;
+use crate::service::api_error::ApiError;
+use crate::service::oip;
+
+/// Fields that are not listed are ignored.
+#[derive(Debug, Default, Deserialize)]
+struct IndexRequest {
+    /// Only models that are served.
+    #[serde(default)]
+    ready: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct LoadRequest {
+    parameters: Option<Map<String, Value>>,
+}
+
+pub(super) async fn index(
+    state: web::Data<ServiceState>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let IndexRequest { ready } = read(&state, &request, payload).await?;
+    Ok(HttpResponse::Ok().json(oip::index(&state, ready).await?))
+}
+
+pub(super) async fn load(
+    state: web::Data<ServiceState>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let LoadRequest { parameters } = read(&state, &request, payload).await?;
+    let parameters = parameters.unwrap_or_default();
+    oip::load(&state, model_of(&request), parameters.keys().map(String::as_str)).await?;
+    Ok(HttpResponse::Ok().json(Map::new()))
+}
+
+pub(super) async fn unload(
+    state: web::Data<ServiceState>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Answer {
+    let LoadRequest { .. } = read(&state, &request, payload).await?;
+    oip::unload(&state, model_of(&request)).await?;
+    Ok(HttpResponse::Ok().json(Map::new()))
+}
+
+/// Some clients send no body at all.
+async fn read<T: DeserializeOwned + Default>(
+    state: &ServiceState,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<T, ApiError> {
+    let body = read_body(state, request, payload).await?;
+    match body.bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => Ok(T::default()),
+        Some(b'{') => serde_json::from_slice(&body.bytes)
+            .map_err(|cause| ApiError::bad(format!("the body can't be read: {cause}"))),
+        // serde also reads structs from arrays, which no client means.
+        Some(_) => Err(ApiError::bad("the body is not a JSON object")),
+    }
+}

@@ -1,0 +1,163 @@
+//! The body of an inference request: JSON, raw tensors behind JSON, or one raw tensor.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::json_data::read_data;
+use crate::service::api_error::ApiError;
+use crate::service::oip::{
+    Datatype, InferRequest, NamedTensor, RequestedOutput, Tensor, TensorError,
+};
+
+/// How many bytes of the body are JSON; tensors follow. 0: the body is one tensor.
+pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
+
+/// Fields that are not listed, and parameters that nobody here knows, are ignored: clients add some
+/// of their own.
+#[derive(Debug, Deserialize)]
+struct JsonRequest<'a> {
+    id: Option<String>,
+    parameters: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    inputs: Vec<JsonInput<'a>>,
+    outputs: Option<Vec<JsonOutput>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonInput<'a> {
+    name: String,
+    shape: Vec<usize>,
+    datatype: String,
+    parameters: Option<Map<String, Value>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+struct JsonOutput {
+    name: String,
+    parameters: Option<Map<String, Value>>,
+}
+
+/// Which outputs are to be raw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Form {
+    /// All but those of `outputs`.
+    all: bool,
+    outputs: Vec<(String, bool)>,
+}
+
+impl Form {
+    pub(super) fn is_raw(&self, output: &str) -> bool {
+        let own = self.outputs.iter().find(|(name, _)| name == output);
+        own.map_or(self.all, |(_, raw)| *raw)
+    }
+}
+
+/// Reads a body whose first `json_length` bytes are JSON; all of it where that is `None`.
+pub(super) fn read_request(
+    body: &Bytes,
+    json_length: Option<usize>,
+) -> Result<(InferRequest, Form), ApiError> {
+    if json_length == Some(0) {
+        let form = Form { all: true, outputs: Vec::new() };
+        return Ok((InferRequest::of_row(body.clone())?, form));
+    }
+    let length = json_length.unwrap_or(body.len());
+    let Some((json, _)) = body.split_at_checked(length) else {
+        let got = body.len();
+        let text = format!("{JSON_LENGTH} says {length} bytes of JSON, the body has {got} in all");
+        return Err(ApiError::bad(text));
+    };
+    // serde also reads structs from arrays, which no client means.
+    if json.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(ApiError::bad("the body is not a JSON object"));
+    }
+    let request: JsonRequest<'_> = serde_json::from_slice(json)
+        .map_err(|cause| ApiError::bad(format!("the body is not an inference request: {cause}")))?;
+    let mut raw = RawTensors { rest: body.slice(length..), expected: json_length.is_some() };
+    let inputs = request.inputs.into_iter().map(|input| raw.read(input));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    if !raw.rest.is_empty() {
+        let left = raw.rest.len();
+        let text = format!("{left} bytes of the body are behind the last input");
+        return Err(ApiError::bad(text));
+    }
+    let mut form = Form {
+        all: switch(request.parameters.as_ref(), "binary_data_output")?.unwrap_or(false),
+        outputs: Vec::new(),
+    };
+    let mut outputs = Vec::new();
+    for JsonOutput { name, parameters } in request.outputs.into_iter().flatten() {
+        if let Some(raw) = switch(parameters.as_ref(), "binary_data")? {
+            form.outputs.push((name.clone(), raw));
+        }
+        let classification = count(parameters.as_ref(), "classification")?;
+        if classification == Some(0) {
+            let text = format!("output {name:?}: classification is 0; ask for at least one");
+            return Err(ApiError::bad(text));
+        }
+        outputs.push(RequestedOutput { name, classification });
+    }
+    Ok((InferRequest { id: request.id, inputs, outputs }, form))
+}
+
+/// The tensors behind the JSON, in the order of the inputs that have no data of their own.
+#[derive(Debug)]
+struct RawTensors {
+    rest: Bytes,
+    /// Whether the request has said that there are any.
+    expected: bool,
+}
+
+impl RawTensors {
+    fn read(&mut self, input: JsonInput<'_>) -> Result<NamedTensor, ApiError> {
+        let JsonInput { name, shape, datatype, parameters, data } = input;
+        let refuse = |cause: String| ApiError::bad(format!("input {name:?}: {cause}"));
+        let invalid = |error: TensorError| refuse(error.to_string());
+        let datatype: Datatype = datatype.parse().map_err(invalid)?;
+        let size = count(parameters.as_ref(), "binary_data_size")?;
+        let tensor = match (data, size) {
+            (Some(data), None) => read_data(data, datatype, shape).map_err(refuse)?,
+            (None, Some(size)) if self.expected => {
+                let left = self.rest.len();
+                if size > left {
+                    let text =
+                        format!("binary_data_size is {size}, the body has {left} bytes left");
+                    return Err(refuse(text));
+                }
+                let bytes = self.rest.split_to(size);
+                Tensor::new(datatype, shape, bytes).map_err(invalid)?
+            }
+            (None, Some(_)) => {
+                return Err(refuse(format!(
+                    "it has binary_data_size, the request no {JSON_LENGTH}"
+                )));
+            }
+            (Some(_), Some(_)) => {
+                return Err(refuse("it has both data and binary_data_size".to_owned()));
+            }
+            (None, None) => return Err(refuse("it has no data".to_owned())),
+        };
+        Ok(NamedTensor { name, tensor })
+    }
+}
+
+fn switch(parameters: Option<&Map<String, Value>>, name: &str) -> Result<Option<bool>, ApiError> {
+    let Some(value) = parameters.and_then(|parameters| parameters.get(name)) else {
+        return Ok(None);
+    };
+    let wrong = || ApiError::bad(format!("parameter {name:?} is {value}, not true or false"));
+    value.as_bool().map(Some).ok_or_else(wrong)
+}
+
+fn count(parameters: Option<&Map<String, Value>>, name: &str) -> Result<Option<usize>, ApiError> {
+    let Some(value) = parameters.and_then(|parameters| parameters.get(name)) else {
+        return Ok(None);
+    };
+    let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+    let wrong = || ApiError::bad(format!("parameter {name:?} is {value}, not a whole number"));
+    number.map(Some).ok_or_else(wrong)
+}

@@ -1,0 +1,156 @@
+//! The paths of the Open Inference Protocol, REST, version 2, and what is read-only among them.
+
+use actix_web::{Handler, HttpRequest, HttpResponse, Resource, Responder, Scope, web};
+use gradmesh_actors::version::VersionRef;
+use serde_json::json;
+
+use super::{infer, repository};
+use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::status::STATUS_PATH;
+use crate::service::{ServiceState, oip};
+
+pub(super) type Answer = Result<HttpResponse, ApiError>;
+
+/// All below `/v2`.
+pub(in crate::service) fn scope(state: ServiceState) -> Scope {
+    web::scope("/v2")
+        .app_data(web::PayloadConfig::new(state.limits.body_bytes_max))
+        .app_data(web::Data::new(state))
+        .service(readable("", server))
+        .service(readable("/health/live", live))
+        .service(readable("/health/ready", ready))
+        .service(readable("/models", models))
+        // Before the models, none of which can be found under this name alone.
+        .service(readable("/models/stats", statistics))
+        .configure(|scope| model_paths(scope, "/models/{model}"))
+        .configure(|scope| model_paths(scope, "/models/{model}/versions/{version}"))
+        .service(postable("/repository/index", repository::index))
+        .service(postable("/repository/models/{model}/load", repository::load))
+        .service(postable("/repository/models/{model}/unload", repository::unload))
+        .default_service(web::to(no_such_path))
+}
+
+/// The paths of a model, which each of its versions has too.
+fn model_paths(scope: &mut web::ServiceConfig, model_path: &str) {
+    let path = |below: &str| format!("{model_path}{below}");
+    scope
+        .service(readable(&path(""), model))
+        .service(readable(&path("/ready"), model_ready))
+        .service(readable(&path("/stats"), statistics))
+        .service(readable(&path("/config"), config))
+        .service(postable(&path("/infer"), infer::infer));
+}
+
+/// What there is, for whoever opens the address in a browser.
+pub(in crate::service) fn root() -> Resource {
+    readable("/", paths)
+}
+
+async fn paths() -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "name": oip::NAME,
+        "version": env!("CARGO_PKG_VERSION"),
+        "paths": ["/v2", "/v2/models", "/metrics", STATUS_PATH],
+    }))
+}
+
+/// The metrics page.
+pub(in crate::service) fn metrics_page(state: ServiceState) -> Resource {
+    readable("/metrics", metrics).app_data(web::Data::new(state))
+}
+
+pub(in crate::service) async fn no_such_path(request: HttpRequest) -> Answer {
+    let text = format!("no path {:?} on this server", request.path());
+    Err(ApiError::new(ErrorKind::NotFound, text))
+}
+
+/// The model that a path names, and the version: the newest where it names none.
+pub(super) fn model_and_version(request: &HttpRequest) -> Result<(String, VersionRef), ApiError> {
+    Ok((model_of(request), version_of(request)?.unwrap_or(VersionRef::Latest)))
+}
+
+pub(super) fn model_of(request: &HttpRequest) -> String {
+    request.match_info().get("model").unwrap_or_default().to_owned()
+}
+
+fn version_of(request: &HttpRequest) -> Result<Option<VersionRef>, ApiError> {
+    Ok(request.match_info().get("version").map(str::parse).transpose()?)
+}
+
+pub(in crate::service) fn readable<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+        .default_service(web::to(|request| no_such_method(request, "GET, HEAD")))
+}
+
+fn postable<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::post().to(handler))
+        .default_service(web::to(|request| no_such_method(request, "POST")))
+}
+
+async fn no_such_method(request: HttpRequest, allow: &'static str) -> Answer {
+    let text = format!("{} is not allowed here; use {allow}", request.method());
+    Err(ApiError::new(ErrorKind::Method(allow), text))
+}
+
+async fn metrics(state: web::Data<ServiceState>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(state.metrics.text())
+}
+
+async fn server() -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "name": oip::NAME,
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": oip::EXTENSIONS,
+    }))
+}
+
+async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "live": true }))
+}
+
+async fn ready(state: web::Data<ServiceState>) -> Answer {
+    oip::server_ready(&state).await?;
+    Ok(HttpResponse::Ok().json(json!({ "live": true, "ready": true })))
+}
+
+async fn models(state: web::Data<ServiceState>) -> Answer {
+    Ok(HttpResponse::Ok().json(json!({ "models": oip::names(&state).await? })))
+}
+
+async fn model(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+    let (model, version) = model_and_version(&request)?;
+    Ok(HttpResponse::Ok().json(oip::metadata(&state, model, version).await?))
+}
+
+async fn model_ready(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+    let (model, version) = model_and_version(&request)?;
+    let name = oip::model_ready(&state, model, version).await?;
+    Ok(HttpResponse::Ok().json(json!({ "name": name, "ready": true })))
+}
+
+async fn config(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+    let (model, version) = model_and_version(&request)?;
+    Ok(HttpResponse::Ok().json(oip::config(&state, model, version).await?))
+}
+
+async fn statistics(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+    let version = version_of(&request)?;
+    let asked = request.match_info().get("model").map(|model| (model.to_owned(), version));
+    let statistics = oip::statistics(&state, asked).await?;
+    Ok(HttpResponse::Ok().json(json!({ "model_stats": statistics })))
+}
