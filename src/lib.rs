@@ -21,7 +21,7 @@
 //! | | [`data`] | Data sets of IDX and CSV files, of which a worker loads its own rows. |
 //! | | [`metrics`] | Counters of one node and the state of its run, as a Prometheus page. |
 //! | node | [`config`] | `cluster.toml`, the environment and `--set` as one checked [`config::Config`]. |
-//! | | [`service`] | HTTP: Open Inference Protocol v2, metrics, status; mounts in an application of one's own. |
+//! | | [`service`] | Open Inference Protocol v2 over HTTP and gRPC, metrics, status; mounts in an application of one's own. |
 //! | | [`progress`] | A run's epochs as progress bars or log lines. |
 //! | | [`curve`] | A run's losses as SVG. |
 //! | | [`node`] | The composition root: starts the actors of a node's roles and connects them. |

@@ -58,7 +58,7 @@ pub(crate) fn prepare(folder: &Path, epochs: usize, shape: Shape) -> (Config, Pa
     std::fs::write(&calm_file, calm.to_toml().unwrap()).unwrap();
     let mut node = |name: String, roles: &[Role]| {
         let (address, roles) = (free_address(), roles.to_vec());
-        config.nodes.push(NodeConfig { name, address, roles, listen: None });
+        config.nodes.push(NodeConfig { name, address, roles, listen: None, grpc_listen: None });
     };
     for at in 0..shape.coordinators {
         node(format!("main-{at}"), &[Role::Coordinator, Role::Registry]);

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use ::config::{Value, ValueKind};
 use serde_json::Value as Json;
 
+use super::ServiceConfig;
 use super::error::Problem;
 use super::layers::{DEFAULTS, Merged, shown};
 use super::nodes::{self, NodeConfig};
@@ -53,9 +54,10 @@ pub(super) fn check(merged: &Merged, file: &str) -> Result<Json, Vec<Problem>> {
     match serde_json::from_value::<Vec<NodeConfig>>(nodes.clone()) {
         Ok(typed) => {
             problems.extend(nodes::relations(&typed, file));
-            let listen = checked.text("service.listen").and_then(|listen| listen.parse().ok());
-            if let Some(listen) = listen {
-                problems.extend(nodes::service_relations(&typed, listen, file));
+            if let Some(service) = checked.service() {
+                problems.extend(service_addresses(&service, &checked));
+                problems.extend(nodes::service_relations(&typed, &service, file));
+                problems.extend(grpc_in_this_build(&typed, &checked, file));
             }
         }
         Err(error) => problems.push(unreadable(&error, file)),
@@ -101,6 +103,12 @@ impl<'a> Checked<'a> {
 
     fn text(&self, path: &str) -> Option<&str> {
         self.values.get(path)?.0.as_str()
+    }
+
+    fn service(&self) -> Option<ServiceConfig> {
+        let address = |path| self.text(path).and_then(|address| address.parse().ok());
+        let grpc_listen = address("service.grpc_listen");
+        Some(ServiceConfig { listen: address("service.listen")?, grpc_listen })
     }
 
     fn source(&self, path: &str) -> &'a str {
@@ -158,6 +166,40 @@ fn coordination_place(checked: &Checked<'_>) -> Option<Problem> {
         what_to_do: error.what_to_do().to_owned(),
         source: checked.source("coordination.store").to_owned(),
     })
+}
+
+/// One process can't answer both protocols in one place.
+fn service_addresses(service: &ServiceConfig, checked: &Checked<'_>) -> Option<Problem> {
+    let grpc_listen = service.grpc_listen.filter(|&grpc| nodes::collide(grpc, service.listen))?;
+    Some(Problem {
+        key: "service.grpc_listen".to_owned(),
+        value: Some(format!("\"{grpc_listen}\"")),
+        problem: "the same address as service.listen".to_owned(),
+        what_to_do: "give service.grpc_listen a port of its own".to_owned(),
+        source: checked.source("service.grpc_listen").to_owned(),
+    })
+}
+
+/// Whether this build has gRPC, where anybody is to answer it.
+fn grpc_in_this_build(nodes: &[NodeConfig], checked: &Checked<'_>, file: &str) -> Vec<Problem> {
+    if cfg!(feature = "grpc") {
+        return Vec::new();
+    }
+    let service = checked.text("service.grpc_listen").map(str::to_owned);
+    let service = service.map(|address| ("service.grpc_listen".to_owned(), address));
+    let nodes = nodes.iter().enumerate();
+    let nodes = nodes.filter_map(|(at, node)| {
+        Some((format!("nodes[{at}].grpc_listen"), node.grpc_listen?.to_string()))
+    });
+    let problem = |(key, address): (String, String)| Problem {
+        what_to_do: format!("build it with cargo's feature grpc, or remove {key}"),
+        value: Some(format!("\"{address}\"")),
+        problem: "this program was built without gRPC".to_owned(),
+        source: if key.starts_with("nodes") { file } else { checked.source("service.grpc_listen") }
+            .to_owned(),
+        key,
+    };
+    service.into_iter().chain(nodes).map(problem).collect()
 }
 
 /// A path without what doesn't change where it leads.

@@ -102,6 +102,9 @@ pub struct RegistryConfig {
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     pub listen: SocketAddr,
+    /// `None`: no gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use gradmesh_actors::nearest::nearest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::ServiceConfig;
 use super::check::refused;
 use super::error::Problem;
 use super::layers::{printable, shown};
@@ -29,6 +30,9 @@ pub struct NodeConfig {
     /// the place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// The same of gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_listen: Option<SocketAddr>,
 }
 
 /// What a node runs.
@@ -46,6 +50,12 @@ impl NodeConfig {
     /// Where this node answers HTTP if it serves. `listen`: `service.listen`.
     pub fn listens_on(&self, listen: SocketAddr) -> SocketAddr {
         self.listen.unwrap_or(listen)
+    }
+
+    /// Where this node answers gRPC if it serves; `None` where it doesn't. `grpc_listen`:
+    /// `service.grpc_listen`.
+    pub fn grpc_listens_on(&self, grpc_listen: Option<SocketAddr>) -> Option<SocketAddr> {
+        self.grpc_listen.or(grpc_listen)
     }
 }
 
@@ -163,56 +173,94 @@ pub(super) fn relations(nodes: &[NodeConfig], source: &str) -> Vec<Problem> {
     problems
 }
 
+/// Where a service listens for one protocol.
+#[derive(Clone, Copy, Debug)]
+struct Endpoint {
+    /// The key of `[service]` and `[[nodes]]`.
+    key: &'static str,
+    protocol: &'static str,
+    /// What the node says itself.
+    own: Option<SocketAddr>,
+    address: SocketAddr,
+}
+
+fn endpoints(node: &NodeConfig, service: &ServiceConfig) -> Vec<Endpoint> {
+    let listen = node.listens_on(service.listen);
+    let http = Endpoint { key: "listen", protocol: "HTTP", own: node.listen, address: listen };
+    let grpc = node.grpc_listens_on(service.grpc_listen).map(|address| Endpoint {
+        key: "grpc_listen",
+        protocol: "gRPC",
+        own: node.grpc_listen,
+        address,
+    });
+    std::iter::once(http).chain(grpc).collect()
+}
+
 /// Service nodes of one machine that would listen where another one does, and addresses of services
-/// that are none. Nodes with one IP address are on one machine. `listen`: `service.listen`.
+/// that are none.
 pub(super) fn service_relations(
     nodes: &[NodeConfig],
-    listen: SocketAddr,
+    service: &ServiceConfig,
     source: &str,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut report = |at: usize, value: Option<SocketAddr>, problem: String, what_to_do: String| {
-        let (key, source) = (format!("nodes[{at}].listen"), source.to_owned());
-        let value = value.map(|value| format!("\"{value}\""));
-        problems.push(Problem { key, value, problem, what_to_do, source });
-    };
-    let serves = |node: &NodeConfig| node.roles.contains(&Role::Service);
     for (at, node) in nodes.iter().enumerate() {
+        let mut report = |key: &str, own: Option<SocketAddr>, problem: String, todo: String| {
+            let (key, source) = (format!("nodes[{at}].{key}"), source.to_owned());
+            let value = own.map(|own| format!("\"{own}\""));
+            problems.push(Problem { key, value, problem, what_to_do: todo, source });
+        };
         if !serves(node) {
-            if node.listen.is_some() {
+            let own = [("listen", node.listen), ("grpc_listen", node.grpc_listen)];
+            for (key, own) in own.into_iter().filter(|(_, own)| own.is_some()) {
                 let problem = "this node has not the role service".to_owned();
                 let what_to_do = format!("remove it, or add \"service\" to nodes[{at}].roles");
-                report(at, node.listen, problem, what_to_do);
+                report(key, own, problem, what_to_do);
             }
             continue;
         }
-        let own = node.listens_on(listen);
-        let neighbours = nodes.iter().enumerate().filter(|(_, other)| {
-            other.address.ip() == node.address.ip() && collide(own, other.address)
-        });
-        let services = nodes[..at].iter().enumerate().filter(|(_, other)| {
-            serves(other)
-                && other.address.ip() == node.address.ip()
-                && collide(own, other.listens_on(listen))
-        });
-        let taken = neighbours
-            .map(|(other, _)| format!("nodes[{other}].address is the same"))
-            .chain(services.map(|(other, _)| format!("nodes[{other}] answers HTTP there")))
-            .next();
-        if let Some(taken) = taken {
-            let problem = match node.listen {
+        for endpoint in endpoints(node, service) {
+            let Some(taken) = taken(nodes, at, &endpoint, service) else { continue };
+            let Endpoint { key, own, address, .. } = endpoint;
+            let problem = match own {
                 Some(_) => taken,
-                None => format!("is missing, and on service.listen ({listen}) {taken}"),
+                None => format!("is missing, and on service.{key} ({address}) {taken}"),
             };
-            let what_to_do = format!("set nodes[{at}].listen to an address of its own");
-            report(at, node.listen, problem, what_to_do);
+            report(key, own, problem, format!("set nodes[{at}].{key} to an address of its own"));
         }
     }
     problems
 }
 
+/// Who has the address of this endpoint of `nodes[at]` already. Nodes with one IP address are on one
+/// machine.
+fn taken(
+    nodes: &[NodeConfig],
+    at: usize,
+    endpoint: &Endpoint,
+    service: &ServiceConfig,
+) -> Option<String> {
+    let near = |(_, other): &(usize, &NodeConfig)| other.address.ip() == nodes[at].address.ip();
+    let same = |other: SocketAddr| collide(endpoint.address, other);
+    let neighbour = nodes.iter().enumerate().filter(near).find(|(_, other)| same(other.address));
+    if let Some((other, _)) = neighbour {
+        return Some(format!("nodes[{other}].address is the same"));
+    }
+    // The node's own endpoints are before each other in the order of their keys.
+    let services = nodes[..=at].iter().enumerate().filter(near).filter(|(_, other)| serves(other));
+    let mut earlier = services
+        .flat_map(|(other, node)| endpoints(node, service).into_iter().map(move |e| (other, e)))
+        .take_while(|(other, e)| (*other, e.key) != (at, endpoint.key));
+    let (other, e) = earlier.find(|(_, e)| same(e.address))?;
+    Some(format!("nodes[{other}] answers {} there", e.protocol))
+}
+
+fn serves(node: &NodeConfig) -> bool {
+    node.roles.contains(&Role::Service)
+}
+
 /// Whether two programs of one machine can't listen on both.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
 }

@@ -314,6 +314,12 @@ pub(super) const KEYS: &[Key] = &[
         Default("127.0.0.1:8080"),
         "where the HTTP service listens, port 0 takes a free one",
     ),
+    key(
+        "service.grpc_listen",
+        Address,
+        Unset,
+        "where the same service listens for gRPC, nowhere if it is empty",
+    ),
     // Faster than 10 ms, heartbeats cost more than steps; slower than a minute, nobody is watched.
     key(
         "detector.heartbeat_ms",
@@ -362,6 +368,12 @@ pub(super) const NODE_KEYS: &[Key] = &[
         Address,
         Unset,
         "role service: where this node answers HTTP, if not on service.listen",
+    ),
+    key(
+        "nodes.grpc_listen",
+        Address,
+        Unset,
+        "role service: where this node answers gRPC, if not on service.grpc_listen",
     ),
 ];
 

@@ -6,6 +6,8 @@ use gradmesh_actors::model::ModelError;
 use gradmesh_actors::plan::PlanError;
 
 use crate::data::DataError;
+#[cfg(feature = "grpc")]
+use crate::service::GrpcError;
 use crate::service::ServiceError;
 use crate::store::StoreError;
 
@@ -31,6 +33,9 @@ pub enum NodeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[cfg(feature = "grpc")]
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     #[error("can't listen on {address}: {source}; change the address of this node in [[nodes]]")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("a thread of the node ended while it was starting")]
@@ -57,6 +62,8 @@ impl NodeError {
             | Self::NoCoordinator
             | Self::Training { .. } => true,
             Self::Store(_) | Self::Service(_) | Self::Listen { .. } | Self::Arbiter => false,
+            #[cfg(feature = "grpc")]
+            Self::Grpc(_) => false,
         }
     }
 }

@@ -11,6 +11,7 @@ mod heartbeat;
 mod placement;
 mod registries;
 mod roles;
+mod services;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,8 +39,9 @@ pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
-use crate::service::{Service, ServiceActors, ServiceLimits, ServiceState};
+use crate::service::{ServiceActors, ServiceLimits, ServiceState};
 use crate::wire::{ConfigDigest, Hello};
+use services::Services;
 
 /// What to run, before it runs.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ pub struct Node {
     drain: Option<Recipient<Drain>>,
     serving: Serving,
     registries: RegistryLinks,
-    service: Option<Service>,
+    service: Option<Services>,
     /// Threads of the node's actors; joined by nobody, stopped by [`Node::stop`].
     arbiters: Vec<Arbiter>,
 }
@@ -144,7 +146,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Answers HTTP on `service.listen`, if the node has the role.
+    /// Answers HTTP on `service.listen`, and gRPC on `service.grpc_listen` if there is one, where
+    /// the node has the role.
     #[must_use]
     pub fn serve(mut self, serve: bool) -> Self {
         self.serve = serve;
@@ -210,7 +213,12 @@ impl Node {
 
     /// Where HTTP is answered.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.service.as_ref().map(Service::address)
+        self.service.as_ref().map(|services| services.http.address())
+    }
+
+    /// Where gRPC is answered.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.service.as_ref().and_then(Services::grpc_address)
     }
 
     /// Waits until the run is published.
@@ -227,11 +235,11 @@ impl Node {
         }
     }
 
-    /// Stops HTTP and the actors' threads. Nothing is lost: a later start goes on from the last
+    /// Stops the service and the actors' threads. Nothing is lost: a later start goes on from the last
     /// checkpoint.
     pub async fn stop(self) {
-        if let Some(service) = &self.service {
-            service.stop().await;
+        if let Some(services) = self.service {
+            services.stop().await;
         }
         for arbiter in self.arbiters {
             arbiter.stop();

@@ -27,20 +27,17 @@ use super::directory::{Directory, Place, Plan};
 use super::heartbeat::Pulse;
 use super::placement::{Placed, Supervision, Thread, Threads, place};
 use super::registries::RegistryLinks;
+use super::services::Services;
 use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles};
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
-use crate::service::{Service, ServiceLimits};
 use crate::store::coordination::CoordinationStore;
 use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 use coordinating::{Coordination, Start, coordinate};
 use links::{near, route_copy, server_links, take_callers, worker_links};
-
-/// Threads that answer HTTP: parsing is the larger part of a small model's request.
-const HTTP_THREADS: usize = 2;
 
 /// Mailboxes of everyone, here or elsewhere.
 struct Cast {
@@ -150,11 +147,7 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         spawn_local(router.serve(listener, own));
     }
     let service = if builder.serve && roles.contains(&Role::Service) {
-        let state = serving.state(ServiceLimits::default());
-        let own = config.nodes.iter().find(|node| builder.name.as_ref() == Some(&node.name));
-        let listen = config.service.listen;
-        let listen = own.map_or(listen, |node| node.listens_on(listen));
-        Some(Service::start(listen, state, HTTP_THREADS)?)
+        Some(Services::start(&builder, &serving).await?)
     } else {
         None
     };

@@ -1,4 +1,8 @@
-//! The HTTP service: the Open Inference Protocol, version 2, a metrics page, and the run's status.
+//! The service: the Open Inference Protocol, version 2, over HTTP and gRPC, a metrics page, and the
+//! run's status.
+//!
+//! Over gRPC the same is answered by `GRPCInferenceService` of `proto/inference.proto`, and health
+//! by `grpc.health.v1`; see `GrpcService`. Over HTTP:
 //!
 //! | verb and path | answer |
 //! |---|---|
@@ -20,6 +24,8 @@
 //! goes wrong is answered with `{"error": "…"}`.
 
 mod api_error;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod oip;
 mod request_metrics;
 mod rest;
@@ -46,9 +52,11 @@ use api_error::{ApiError, ErrorKind};
 use oip::Statistics;
 use request_metrics::RequestMetrics;
 
+#[cfg(feature = "grpc")]
+pub use grpc::{GrpcError, GrpcService};
 pub use status::{ClusterStatus, STATUS_PATH};
 
-/// Connections of one HTTP thread. Idle ones cost a few kilobytes each; more than this on one
+/// Connections of one HTTP thread, or of the gRPC server. Idle ones cost a few kilobytes each; more than this on one
 /// node are a client that leaks them.
 const CONNECTIONS_MAX: usize = 1024;
 

@@ -48,7 +48,8 @@ impl RequestMetrics {
             remembered: Counter::default(),
             away: Gauge::default(),
         };
-        let requests = "Inference requests by model (empty if unknown) and HTTP status";
+        let requests =
+            "Inference requests by model (empty if unknown) and HTTP status, also over gRPC";
         metrics.register("inference_requests", requests, new.requests.clone());
         let seconds = "Time from the first byte of a request's body to its answer, in seconds";
         metrics.register("inference_duration_seconds", seconds, new.seconds.clone());

@@ -187,6 +187,7 @@ pub fn one_role_each(config: &Config) -> Vec<NodeConfig> {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         roles,
         listen: None,
+        grpc_listen: None,
     };
     (7000u16..).zip(nodes).map(node).collect()
 }

@@ -59,6 +59,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("coordination.lease_ms", &["99", "60001", "'1 s'"]),
     ("registry.store", &["1", "''", "\"a\\u0000b\""]),
     ("service.listen", &["8080", "'localhost:8080'", "'127.0.0.1'", "'127.0.0.1:65536'"]),
+    ("service.grpc_listen", &["8001", "'localhost:8001'", "'127.0.0.1:65536'", "'127.0.0.1:8080'"]),
     ("detector.heartbeat_ms", &["9", "60001", "'250 ms'"]),
     ("detector.dead_after_ms", &["29", "600001", "'1.5 s'"]),
     ("supervisor.restarts_max", &["-1", "1001", "'ten'"]),
@@ -67,6 +68,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("nodes.name", &["1", "''", "'two words'"]),
     ("nodes.address", &["7100", "'main:7100'", "'127.0.0.1'", "'127.0.0.1:0'"]),
     ("nodes.listen", &["8080", "'localhost:8080'", "'127.0.0.1:80'"]),
+    ("nodes.grpc_listen", &["8001", "'localhost:8001'", "'127.0.0.1:80'"]),
     ("nodes.roles", &["'worker'", "[]", "['boss']", "['worker', 'worker']", "[1]"]),
 ];
 

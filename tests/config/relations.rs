@@ -161,6 +161,32 @@ fn a_node_that_serves_nothing_has_no_place_to_listen() {
 }
 
 #[test]
+fn grpc_has_addresses_of_its_own() {
+    let here = ["127.0.0.1:1", "127.0.0.1:2"];
+    let http = ", listen = '127.0.0.1:8081'";
+    let own = |grpc: &str| format!("{http}, grpc_listen = '127.0.0.1:{grpc}'");
+    let apart = parse(&two_services(here, ["", &own("8001")])).unwrap();
+    let grpc = apart.nodes.iter().map(|node| node.grpc_listens_on(apart.service.grpc_listen));
+    assert_eq!(grpc.collect::<Vec<_>>(), [None, Some("127.0.0.1:8001".parse().unwrap())]);
+    for (port, expected) in [
+        ("8080", "nodes[0] answers HTTP there"),
+        ("8081", "nodes[1] answers HTTP there"),
+        ("2", "nodes[1].address is the same"),
+    ] {
+        let found = problem(&two_services(here, ["", &own(port)]));
+        assert_eq!(
+            (found.key.as_str(), found.problem.as_str()),
+            ("nodes[1].grpc_listen", expected)
+        );
+    }
+    let both = two_services(here, ["", http]) + "\nservice.grpc_listen = '127.0.0.1:8001'";
+    let found = problem(&both);
+    let expected =
+        "is missing, and on service.grpc_listen (127.0.0.1:8001) nodes[0] answers gRPC there";
+    assert_eq!((found.key.as_str(), found.problem.as_str()), ("nodes[1].grpc_listen", expected));
+}
+
+#[test]
 fn nodes_as_one_table_are_refused() {
     let problem = problem(&toml(&[("nodes.name", "'a'")]));
     assert_eq!(problem.what_to_do, "write each node as [[nodes]]");
@@ -172,6 +198,7 @@ fn digest_is_that_of_what_all_nodes_agree_on() {
     let same = digest(&[]);
     for change in [
         ("service.listen", "'0.0.0.0:80'"),
+        ("service.grpc_listen", "'0.0.0.0:80'"),
         ("checkpoint.store", "'elsewhere'"),
         ("checkpoint.keep", "9"),
         ("coordination.store", "'elsewhere'"),

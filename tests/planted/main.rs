@@ -83,6 +83,7 @@ fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         roles: vec![role],
         listen: None,
+        grpc_listen: None,
     };
     config.nodes = (7000..).zip(roles).map(node).collect();
     Sim::cluster(config)

@@ -5,6 +5,8 @@
 
 mod arbitrary;
 mod binary;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod repository;
 mod statistics;
 mod status;

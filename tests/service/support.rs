@@ -43,6 +43,15 @@ pub(crate) fn rows(data: &[f32]) -> Value {
     json!({ "inputs": [{ "name": "input", "datatype": "FP32", "shape": shape, "data": data }] })
 }
 
+/// What the thread of a service tells of it.
+struct Started {
+    address: SocketAddr,
+    #[cfg(feature = "grpc")]
+    grpc_address: SocketAddr,
+    registry: Addr<ModelRegistry>,
+    system: actix_rt::System,
+}
+
 /// An answer with raw tensors behind its JSON, or without.
 #[derive(Debug)]
 pub(crate) struct Binary {
@@ -55,6 +64,8 @@ pub(crate) struct Binary {
 /// A service on a thread of its own, stopped at the end of the test.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    #[cfg(feature = "grpc")]
+    pub(crate) grpc_address: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) registry: Addr<ModelRegistry>,
     system: actix_rt::System,
@@ -105,13 +116,37 @@ impl Server {
                 let set = SetAlias { model, alias, version: "1".parse().unwrap() };
                 registry.send(set).await.unwrap().unwrap();
                 let state = state(registry.clone()).await;
-                let service = Service::start(([127, 0, 0, 1], 0).into(), state, 2).unwrap();
-                sender.send((service.address(), registry, actix_rt::System::current())).unwrap();
+                let anywhere = ([127, 0, 0, 1], 0).into();
+                let service = Service::start(anywhere, state.clone(), 2).unwrap();
+                #[cfg(feature = "grpc")]
+                let grpc = gradmesh::service::GrpcService::start(anywhere, state).unwrap();
+                let started = Started {
+                    address: service.address(),
+                    #[cfg(feature = "grpc")]
+                    grpc_address: grpc.address(),
+                    registry,
+                    system: actix_rt::System::current(),
+                };
+                sender.send(started).unwrap();
+                // It ends where nobody could stop it any more.
+                #[cfg(feature = "grpc")]
+                actix_rt::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop(grpc);
+                });
             });
             system.run().unwrap();
         });
-        let (address, registry, system) = receiver.recv().unwrap();
-        Self { address, folder, registry, system, thread: Some(thread) }
+        let started = receiver.recv().unwrap();
+        Self {
+            address: started.address,
+            #[cfg(feature = "grpc")]
+            grpc_address: started.grpc_address,
+            folder,
+            registry: started.registry,
+            system: started.system,
+            thread: Some(thread),
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -31,7 +31,7 @@ fn cluster(sets: &[&str]) -> Sim {
     config.nodes = one_role_each(&config);
     let address = "127.0.0.1:6999".parse().unwrap();
     let (name, roles) = ("second".to_owned(), vec![Role::Coordinator]);
-    config.nodes.push(NodeConfig { name, address, roles, listen: None });
+    config.nodes.push(NodeConfig { name, address, roles, listen: None, grpc_listen: None });
     config.servers.replicas = 1;
     Sim::cluster(config).unwrap()
 }

@@ -43,11 +43,18 @@ fn all(config: &Config) -> Vec<(SocketAddr, String)> {
     let nodes = config.nodes.iter().enumerate();
     let mut all: Vec<_> =
         nodes.map(|(at, node)| (node.address, format!("nodes[{at}].address"))).collect();
-    let services = config.nodes.iter().enumerate();
-    let services = services.filter(|(_, node)| node.roles.contains(&Role::Service));
-    all.extend(services.map(|(at, node)| match node.listen {
-        Some(listen) => (listen, format!("nodes[{at}].listen")),
-        None => (config.service.listen, "service.listen".to_owned()),
-    }));
+    for (at, node) in config.nodes.iter().enumerate() {
+        if !node.roles.contains(&Role::Service) {
+            continue;
+        }
+        all.push(match node.listen {
+            Some(listen) => (listen, format!("nodes[{at}].listen")),
+            None => (config.service.listen, "service.listen".to_owned()),
+        });
+        all.extend(match (node.grpc_listen, config.service.grpc_listen) {
+            (Some(listen), _) => Some((listen, format!("nodes[{at}].grpc_listen"))),
+            (None, listen) => listen.map(|listen| (listen, "service.grpc_listen".to_owned())),
+        });
+    }
     all
 }

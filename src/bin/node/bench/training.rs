@@ -161,6 +161,7 @@ async fn processes(config: &Config, effort: Effort, folder: &Path) -> anyhow::Re
         address,
         roles,
         listen: None,
+        grpc_listen: None,
     };
     config.nodes = roles.into_iter().map(node).collect();
     let (mut cluster, config) =

@@ -109,6 +109,7 @@ mod tests {
             address,
             roles: vec![role],
             listen: None,
+            grpc_listen: None,
         };
         vec![node("main", Role::Coordinator), node("a", Role::Server), node("b", Role::Server)]
     }

@@ -32,6 +32,7 @@ pub(super) fn give(config: &mut Config) {
         address,
         roles: vec![role],
         listen: None,
+        grpc_listen: None,
     };
     config.nodes = names.map(node).collect();
 }
