@@ -33,6 +33,7 @@ pub mod pool;
 pub mod predictor;
 pub mod product;
 mod publication;
+pub mod reading;
 mod recent;
 pub mod reduction;
 mod registry_log;

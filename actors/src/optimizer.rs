@@ -3,6 +3,7 @@
 use crate::allocation::{NoMemory, zeros};
 use crate::ids::Version;
 use crate::job::{OptimizerKind, OptimizerSpec};
+use crate::reading::{Reading, Watch};
 use crate::schedule::Schedule;
 use crate::vector::wide;
 
@@ -67,6 +68,23 @@ impl Optimizer {
         new: &mut [f32],
         state: &mut [impl AsMut<[f32]>],
     ) {
+        self.apply_read(version, gradient, Reading::AS_IT_IS, old, new, state);
+    }
+
+    /// The same with a gradient that is still to be read so, in one pass. Returns whether all that
+    /// went in and came out is finite: the gradient before it was limited, parameters, state.
+    ///
+    /// # Panics
+    /// As [`Optimizer::apply`].
+    pub fn apply_read(
+        &self,
+        version: Version,
+        gradient: &[f32],
+        reading: Reading,
+        old: &[f32],
+        new: &mut [f32],
+        state: &mut [impl AsMut<[f32]>],
+    ) -> bool {
         let len = old.len();
         assert!(
             gradient.len() == len
@@ -79,30 +97,41 @@ impl Optimizer {
         let decay = self.spec.weight_decay;
         let momentum = self.spec.momentum;
         let elements = new.iter_mut().zip(old).zip(gradient);
+        let mut watch = Watch::default();
         match (self.spec.kind, state) {
             (OptimizerKind::Sgd, []) => wide(|| {
                 for ((new, &old), &gradient) in elements {
+                    let gradient = reading.of(gradient, &mut watch);
                     *new = old - rate * (gradient + decay * old);
+                    watch.see(*new);
                 }
+                watch.is_finite()
             }),
+            // A velocity that is not finite makes a parameter that isn't.
             (OptimizerKind::Momentum, [velocity]) => {
                 let elements = elements.zip(velocity.as_mut());
                 wide(|| {
                     for (((new, &old), &gradient), velocity) in elements {
+                        let gradient = reading.of(gradient, &mut watch);
                         *velocity = momentum * *velocity + (gradient + decay * old);
                         *new = old - rate * *velocity;
+                        watch.see(*new);
                     }
-                });
+                    watch.is_finite()
+                })
             }
             (OptimizerKind::Nesterov, [velocity]) => {
                 let elements = elements.zip(velocity.as_mut());
                 wide(|| {
                     for (((new, &old), &gradient), velocity) in elements {
-                        let gradient = gradient + decay * old;
+                        let gradient = reading.of(gradient, &mut watch) + decay * old;
                         *velocity = momentum * *velocity + gradient;
                         *new = old - rate * (gradient + momentum * *velocity);
+                        watch.see(*new);
+                        watch.see(*velocity);
                     }
-                });
+                    watch.is_finite()
+                })
             }
             (OptimizerKind::Adam, [mean, variance]) => {
                 let (beta1, beta2) = (self.spec.beta1, self.spec.beta2);
@@ -110,12 +139,16 @@ impl Optimizer {
                 let elements = elements.zip(mean.as_mut().iter_mut().zip(variance.as_mut()));
                 wide(|| {
                     for (((new, &old), &gradient), (mean, variance)) in elements {
-                        let gradient = gradient + decay * old;
+                        let gradient = reading.of(gradient, &mut watch) + decay * old;
                         *mean = beta1 * *mean + (1.0 - beta1) * gradient;
                         *variance = beta2 * *variance + (1.0 - beta2) * (gradient * gradient);
                         *new = old - rate * *mean / (variance.sqrt() + epsilon);
+                        watch.see(*new);
+                        // An infinite one only makes the parameter stand still.
+                        watch.see(*variance);
                     }
-                });
+                    watch.is_finite()
+                })
             }
             (kind, state) => panic!("{kind:?} doesn't keep {} vectors of state", state.len()),
         }

@@ -1,6 +1,6 @@
 //! Matrix products, with the same bits whichever kernel computes them.
 //!
-//! Each element is one running sum over `k`, in blocks of [`BLOCK`], each block fused and added as a
+//! Each element is one running sum over `k`, in blocks of 256 terms, each block fused and added as a
 //! whole: so do the kernels of ndarray, and so do those of faer that use AVX-512 and are up to twice
 //! as fast, if they are given one block at a time. So it does not matter to the bits which of them a
 //! machine has, nor how many rows or columns lie beside an element.

@@ -25,6 +25,7 @@ use crate::norm::{block_sums, clip_factor};
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
 use crate::pool::Pool;
+use crate::reading::Reading;
 use crate::reduction::Reduction;
 use passes::Complete;
 
@@ -267,7 +268,8 @@ impl Shard {
         let GradientSpec { clip_value, clip_norm, .. } = self.plan.offer.job.gradient;
         // A sum over no rows is all zeros, and stays so.
         let scale = 1.0 / total.rows.max(1) as f32;
-        let mut gradient = Complete { values: total.values, scale, clip: clip_value };
+        let limit = if clip_value > 0.0 { clip_value } else { f32::INFINITY };
+        let mut gradient = Complete { values: total.values, reading: Reading { scale, limit } };
         let sums = if clip_norm > 0.0 {
             gradient = self.mean(gradient)?;
             Some(block_sums(&gradient.values))
@@ -296,7 +298,8 @@ impl Shard {
         let gradient = match self.complete.take() {
             Some(mut gradient) => {
                 if let Some(sum) = sum_of_squares {
-                    gradient.scale = clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
+                    gradient.reading.scale =
+                        clip_factor(sum, self.plan.offer.job.gradient.clip_norm);
                 }
                 self.advance(gradient, is_followed)?
             }
@@ -321,7 +324,7 @@ impl Shard {
     fn update(&mut self, update: &Arc<Update>) -> Result<(), PushError> {
         if update.step < self.plan.last_version() {
             let values = Values::clone(&update.gradient);
-            self.advance(Complete { values, scale: 1.0, clip: 0.0 }, false)?;
+            self.advance(Complete { values, reading: Reading::AS_IT_IS }, false)?;
         }
         self.count_step(update);
         self.last = Some(Arc::clone(update));

@@ -1,13 +1,12 @@
-//! A step's passes over memory: everything that is done to a value is done while it is in the
-//! nearest cache.
+//! A step's passes over memory: everything that is done to a value is done while it is at hand.
 
 use super::{EARLIER_KEPT, Shard};
 use crate::finite::first_not_finite;
 use crate::messages::{PushError, Values};
-use crate::vector::wide;
+use crate::reading::Reading;
 
-/// Values of a pass: with those of the versions and of the optimizer half of the nearest cache.
-const PASS: usize = 1024;
+/// Values of a part, where the mean gradient is kept: it is read again from the nearest cache.
+const PART: usize = 4096;
 /// Vectors of state that an optimizer keeps at most.
 const STATE_MAX: usize = 2;
 
@@ -15,10 +14,7 @@ const STATE_MAX: usize = 2;
 #[derive(Debug)]
 pub(super) struct Complete {
     pub(super) values: Values,
-    /// Multiplies each value first.
-    pub(super) scale: f32,
-    /// Then limits it, either sign; 0 doesn't.
-    pub(super) clip: f32,
+    pub(super) reading: Reading,
 }
 
 /// What is not finite.
@@ -28,38 +24,21 @@ struct NotFinite {
     place: usize,
 }
 
-impl Complete {
-    /// The values of one pass.
-    ///
-    /// # Errors
-    /// One isn't finite before it is limited, which would make a number of an infinity.
-    fn read(&self, first: usize, out: &mut [f32]) -> Result<(), NotFinite> {
-        let from = &self.values[first..first + out.len()];
-        wide(|| out.iter_mut().zip(from).for_each(|(out, value)| *out = value * self.scale));
-        if let Some(place) = first_not_finite(out) {
-            return Err(NotFinite { what: "sums of gradients".to_owned(), place: first + place });
-        }
-        if self.clip > 0.0 {
-            wide(|| out.iter_mut().for_each(|value| *value = value.clamp(-self.clip, self.clip)));
-        }
-        Ok(())
-    }
-}
-
 impl Shard {
     /// The mean gradient itself.
     ///
     /// # Errors
     /// [`PushError::Overflow`].
     pub(super) fn mean(&mut self, gradient: Complete) -> Result<Complete, PushError> {
-        let mut mean = self.pool.take_or_new(gradient.values.len());
-        let read = mean
-            .chunks_mut(PASS)
-            .enumerate()
-            .try_for_each(|(pass, out)| gradient.read(pass * PASS, out));
-        read.map_err(|found| self.overflows(found))?;
-        self.reduction.pool().give(gradient.values);
-        Ok(Complete { values: self.pool.lend(mean), scale: 1.0, clip: 0.0 })
+        let Complete { values, reading } = gradient;
+        let mut mean = self.pool.take_or_new(values.len());
+        if !reading.read(&values, &mut mean) {
+            let place = reading.first_not_finite(&values).unwrap_or_default();
+            let what = "sums of gradients".to_owned();
+            return Err(self.overflows(NotFinite { what, place }));
+        }
+        self.reduction.pool().give(values);
+        Ok(Complete { values: self.pool.lend(mean), reading: Reading::AS_IT_IS })
     }
 
     /// The next version. Returns the mean gradient where it `is_kept`.
@@ -74,7 +53,17 @@ impl Shard {
         let len = self.range.len();
         let mut next = self.pool.take_or_new(len);
         let mut mean = if is_kept { self.pool.take_or_new(len) } else { Vec::new() };
-        self.pass_over(&gradient, &mut next, &mut mean).map_err(|found| self.overflows(found))?;
+        let is_finite = if is_kept {
+            self.update_and_keep(&gradient, &mut next, &mut mean)
+        } else {
+            let Complete { values, reading } = &gradient;
+            let (old, state) = (&self.current, &mut self.state);
+            self.optimizer.apply_read(self.version, values, *reading, old, &mut next, state)
+        };
+        if !is_finite {
+            let found = self.find(&gradient, &next);
+            return Err(self.overflows(found));
+        }
         let next = self.pool.lend(next);
         self.earlier.push_front(std::mem::replace(&mut self.current, next));
         self.earlier.truncate(EARLIER_KEPT);
@@ -83,39 +72,38 @@ impl Shard {
         Ok(if is_kept { self.pool.lend(mean) } else { Values::default() })
     }
 
-    fn pass_over(
-        &mut self,
-        gradient: &Complete,
-        next: &mut [f32],
-        mean: &mut [f32],
-    ) -> Result<(), NotFinite> {
-        let (step, names) = (self.version, self.optimizer.state_names());
-        let mut block = [0.0; PASS];
-        let passes = self.current.chunks(PASS).zip(next.chunks_mut(PASS));
-        for (pass, (old, new)) in passes.enumerate() {
-            let (first, len) = (pass * PASS, old.len());
-            let block = &mut block[..len];
-            gradient.read(first, block)?;
-            if let Some(mean) = mean.get_mut(first..first + len) {
-                mean.copy_from_slice(block);
-            }
+    /// Part by part, so that what is written to `mean` is at hand for the update.
+    fn update_and_keep(&mut self, gradient: &Complete, next: &mut [f32], mean: &mut [f32]) -> bool {
+        let states = self.state.len().min(STATE_MAX);
+        let mut is_finite = true;
+        let parts = self.current.chunks(PART).zip(next.chunks_mut(PART));
+        for (index, (old, new)) in parts.enumerate() {
+            let part = index * PART..index * PART + old.len();
+            let mean = &mut mean[part.clone()];
+            is_finite &= gradient.reading.read(&gradient.values[part.clone()], mean);
             let mut state: [&mut [f32]; STATE_MAX] = Default::default();
             for (of, whole) in state.iter_mut().zip(&mut self.state) {
-                *of = &mut whole[first..first + len];
+                *of = &mut whole[part.clone()];
             }
-            let state = &mut state[..names.len()];
-            self.optimizer.apply(step, block, old, new, state);
-            let found = |what: String| move |place| NotFinite { what, place: first + place };
-            if let Some(place) = first_not_finite(new) {
-                return Err(found("new parameters".to_owned())(place));
-            }
-            for (name, values) in names.iter().zip(state) {
-                if let Some(place) = first_not_finite(values) {
-                    return Err(found(format!("{name} values of the optimizer"))(place));
-                }
-            }
+            let (read, state) = (Reading::AS_IT_IS, &mut state[..states]);
+            is_finite &= self.optimizer.apply_read(self.version, mean, read, old, new, state);
         }
-        Ok(())
+        is_finite
+    }
+
+    /// Looks for what was not finite.
+    fn find(&self, gradient: &Complete, next: &[f32]) -> NotFinite {
+        let found = |what: &str, place| NotFinite { what: what.to_owned(), place };
+        if let Some(place) = gradient.reading.first_not_finite(&gradient.values) {
+            return found("sums of gradients", place);
+        }
+        if let Some(place) = first_not_finite(next) {
+            return found("new parameters", place);
+        }
+        let names = self.optimizer.state_names().iter().zip(&self.state);
+        let mut bad = names.filter_map(|(name, values)| Some((name, first_not_finite(values)?)));
+        let (name, place) = bad.next().unwrap_or((&"", 0));
+        found(&format!("{name} values of the optimizer"), place)
     }
 
     /// Ends the step.
