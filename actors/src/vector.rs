@@ -1,7 +1,7 @@
 //! Loops over values with the widest vectors that this processor has.
 
-/// Runs `body` as compiled for AVX2 where the processor has it; the program itself is compiled for
-/// any processor of its kind.
+/// Runs `body` as compiled for AVX-512, or AVX2, where the processor has it; the program itself is
+/// compiled for any processor of its kind.
 ///
 /// Only for loops in which each element is computed alone: then the width of the vectors changes
 /// no bit, for nothing is fused or added up in another order. What `body` calls must be inlined
