@@ -40,7 +40,7 @@ pub fn multiply(
     let (rows, columns) = c.dim();
     let fits = (rows, columns) == (a.nrows(), b.ncols()) && a.ncols() == b.nrows();
     if fits
-        && has_fused()
+        && has_avx512()
         && is_large(rows, a.ncols(), columns)
         && let (Some(a), Some(b)) = (borrow(&a), borrow(&b))
         && let Some(values) = c.as_slice_mut()
@@ -82,11 +82,11 @@ fn borrow<'a>(matrix: &'a ArrayView2<'_, f32>) -> Option<MatRef<'a, f32>> {
         .then(|| MatRef::from_column_major_slice(values, rows, columns))
 }
 
-/// Whether the processor multiplies and adds in one rounding: else ndarray's kernels don't, and
-/// those of faer do, in software.
-fn has_fused() -> bool {
+/// Whether faer's kernels are the faster ones. Where the processor has them, ndarray's multiply and
+/// add in one rounding too.
+fn has_avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+    return std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("fma");
     #[cfg(not(target_arch = "x86_64"))]
     return false;
 }
