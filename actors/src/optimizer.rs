@@ -97,9 +97,10 @@ impl Optimizer {
         let decay = self.spec.weight_decay;
         let momentum = self.spec.momentum;
         let elements = new.iter_mut().zip(old).zip(gradient);
-        let mut watch = Watch::default();
         match (self.spec.kind, state) {
             (OptimizerKind::Sgd, []) => wide(|| {
+                // Inside: what a loop changes elsewhere keeps it from becoming vector code.
+                let mut watch = Watch::default();
                 for ((new, &old), &gradient) in elements {
                     let gradient = reading.of(gradient, &mut watch);
                     *new = old - rate * (gradient + decay * old);
@@ -111,6 +112,7 @@ impl Optimizer {
             (OptimizerKind::Momentum, [velocity]) => {
                 let elements = elements.zip(velocity.as_mut());
                 wide(|| {
+                    let mut watch = Watch::default();
                     for (((new, &old), &gradient), velocity) in elements {
                         let gradient = reading.of(gradient, &mut watch);
                         *velocity = momentum * *velocity + (gradient + decay * old);
@@ -123,6 +125,7 @@ impl Optimizer {
             (OptimizerKind::Nesterov, [velocity]) => {
                 let elements = elements.zip(velocity.as_mut());
                 wide(|| {
+                    let mut watch = Watch::default();
                     for (((new, &old), &gradient), velocity) in elements {
                         let gradient = reading.of(gradient, &mut watch) + decay * old;
                         *velocity = momentum * *velocity + gradient;
@@ -138,6 +141,7 @@ impl Optimizer {
                 let Corrected { rate, epsilon } = self.corrected(version);
                 let elements = elements.zip(mean.as_mut().iter_mut().zip(variance.as_mut()));
                 wide(|| {
+                    let mut watch = Watch::default();
                     for (((new, &old), &gradient), (mean, variance)) in elements {
                         let gradient = reading.of(gradient, &mut watch) + decay * old;
                         *mean = beta1 * *mean + (1.0 - beta1) * gradient;
