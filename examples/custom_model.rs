@@ -283,13 +283,9 @@ async fn served(node: &Node, version: VersionRef) -> anyhow::Result<(u64, usize)
     };
     // Rows are loaded scaled; a caller sends them raw, and the version scales them.
     let raw = test.inputs.iter().map(|value| value * job.data.divide_by);
-    let request = Predict {
-        model: job.model.name.clone(),
-        version,
-        rows: test.len(),
-        features: data.shape().features,
-        inputs: Arc::new(raw.collect()),
-    };
+    let (rows, features) = (test.len(), data.shape().features);
+    let inputs = Arc::new(raw.collect());
+    let request = Predict::new(&job.model.name, version, rows, features, inputs);
     let answer = ask(&node.serving().predict, request, Duration::from_secs(10)).await?;
     let outputs = ArrayView2::from_shape((answer.rows, answer.outputs), &answer.values)?;
     Ok((right(outputs, classes), answer.rows))

@@ -61,13 +61,8 @@ async fn home(digits: web::Data<Digits>) -> impl Responder {
 #[post("/classify")]
 async fn classify(digits: web::Data<Digits>, pixels: web::Json<Vec<f32>>) -> impl Responder {
     let pixels = pixels.into_inner();
-    let request = Predict {
-        model: "digits".to_owned(),
-        version: VersionRef::Latest,
-        rows: 1,
-        features: pixels.len(),
-        inputs: Arc::new(pixels),
-    };
+    let features = pixels.len();
+    let request = Predict::new("digits", VersionRef::Latest, 1, features, Arc::new(pixels));
     match ask(&digits.predict, request, Duration::from_secs(5)).await {
         Ok(answer) => {
             let best = answer.values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));

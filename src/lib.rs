@@ -46,13 +46,8 @@
 //!     let node = NodeBuilder::new(config).start().await?;
 //!     let (published, _) = node.trained().await?;
 //!
-//!     let request = Predict {
-//!         model: published.model,
-//!         version: VersionRef::Number(published.version),
-//!         rows: 1,
-//!         features: 64,
-//!         inputs: Arc::new(vec![0.0; 64]),
-//!     };
+//!     let version = VersionRef::Number(published.version);
+//!     let request = Predict::new(published.model, version, 1, 64, Arc::new(vec![0.0; 64]));
 //!     let answer = ask(&node.serving().predict, request, Duration::from_secs(10)).await?;
 //!     println!("{:?} by version {}", answer.values, answer.version);
 //!     node.stop().await;

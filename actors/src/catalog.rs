@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::new_version::{NewVersion, NewVersionError};
 use crate::planted::{self, Bug};
+use crate::route::{Route, RouteError};
 use crate::version::{NameError, VersionDescription, VersionRef, check_alias, check_model_name};
 
 /// How many known names an error lists: enough to spot a misspelling, short enough for a log line.
@@ -33,13 +34,19 @@ pub enum LogEntry {
         model: String,
         version: u64,
     },
+    /// Requests that name no version are split like this from here on.
+    Routed {
+        model: String,
+        route: Option<Route>,
+    },
 }
 
 /// All models, their versions and aliases.
 ///
 /// Invariants: the numbers of a model's versions rise from 1 in the order of their publication and
-/// none is given twice (one is left out only where its folder held another run's model); an alias names a version that was not deleted; a run has at most
-/// one version of a model.
+/// none is given twice (one is left out only where its folder held another run's model); an alias
+/// names a version that was not deleted, and so does a route; a run has at most one version of a
+/// model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     models: BTreeMap<String, Versions>,
@@ -53,6 +60,7 @@ struct Versions {
     aliases: BTreeMap<String, u64>,
     /// Version of each run, deleted ones included.
     runs: BTreeMap<String, u64>,
+    route: Option<Route>,
 }
 
 /// A model that can be served, and the names of its versions.
@@ -62,6 +70,7 @@ pub struct ModelSummary {
     /// Rising, at least one; the last one is `latest`.
     pub versions: Vec<u64>,
     pub aliases: BTreeMap<String, u64>,
+    pub route: Option<Route>,
 }
 
 /// What publishing a run would do.
@@ -90,6 +99,10 @@ pub enum CatalogError {
         "version {version} of {model} is named by alias {alias:?}; move or remove the alias first"
     )]
     InUse { model: String, version: u64, alias: String },
+    #[error("version {version} of {model} is in its route; change the route first")]
+    Routed { model: String, version: VersionRef },
+    #[error(transparent)]
+    Route(#[from] RouteError),
     #[error("run {run} was published as version {version} of {model}, which was deleted")]
     RunDeleted { model: String, run: String, version: u64 },
     #[error(
@@ -114,6 +127,17 @@ impl CatalogError {
                 | Self::NoVersions { .. }
                 | Self::NoAlias { .. }
         )
+    }
+}
+
+impl Versions {
+    fn not_routed(&self, model: &str, version: &VersionRef) -> Result<(), CatalogError> {
+        let named = |route: &Route| route.versions().any(|named| named == version);
+        if self.route.as_ref().is_some_and(named) {
+            let (model, version) = (model.to_owned(), version.clone());
+            return Err(CatalogError::Routed { model, version });
+        }
+        Ok(())
     }
 }
 
@@ -155,6 +179,9 @@ impl Catalog {
             LogEntry::Deleted { model, version } => {
                 self.models.entry(model.clone()).or_default().live.remove(version);
             }
+            LogEntry::Routed { model, route } => {
+                self.models.entry(model.clone()).or_default().route.clone_from(route);
+            }
         }
         Ok(())
     }
@@ -171,11 +198,23 @@ impl Catalog {
                 self.number(self.model(model)?, model, *version).map(drop)
             }
             LogEntry::AliasRemoved { model, alias } => {
-                self.alias(self.model(model)?, model, alias).map(drop)
+                let versions = self.model(model)?;
+                self.alias(versions, model, alias)?;
+                versions.not_routed(model, &VersionRef::Alias(alias.clone()))
+            }
+            LogEntry::Routed { model, route } => {
+                self.model(model)?;
+                let Some(route) = route else { return Ok(()) };
+                route.check()?;
+                route.versions().try_for_each(|version| self.find(model, version).map(drop))
             }
             LogEntry::Deleted { model, version } => {
                 let versions = self.model(model)?;
                 self.number(versions, model, *version)?;
+                versions.not_routed(model, &VersionRef::Number(*version))?;
+                if versions.live.len() == 1 {
+                    versions.not_routed(model, &VersionRef::Latest)?;
+                }
                 match versions.aliases.iter().find(|(_, named)| *named == version) {
                     None => Ok(()),
                     Some((alias, _)) => Err(CatalogError::InUse {
@@ -258,6 +297,14 @@ impl Catalog {
         self.models.get(model)?.aliases.get(alias).copied()
     }
 
+    /// How a model's requests are split.
+    ///
+    /// # Errors
+    /// No such model was ever published.
+    pub fn route(&self, model: &str) -> Result<Option<&Route>, CatalogError> {
+        Ok(self.model(model)?.route.as_ref())
+    }
+
     /// The models that have a version, by name.
     pub fn list(&self) -> Vec<ModelSummary> {
         let live = self.models.iter().filter(|(_, versions)| !versions.live.is_empty());
@@ -265,6 +312,7 @@ impl Catalog {
             model: model.clone(),
             versions: versions.live.keys().copied().collect(),
             aliases: versions.aliases.clone(),
+            route: versions.route.clone(),
         })
         .collect()
     }
@@ -344,112 +392,4 @@ fn known_names(what: &str, known: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::new_version::tests::{artifact, new_version};
-
-    fn published(run: &str, version: u64) -> LogEntry {
-        let description = new_version("m", run).numbered(version, artifact());
-        LogEntry::Published { description }
-    }
-
-    fn aliased(alias: &str, version: u64) -> LogEntry {
-        LogEntry::Aliased { model: "m".into(), alias: alias.into(), version }
-    }
-
-    fn deleted(version: u64) -> LogEntry {
-        LogEntry::Deleted { model: "m".into(), version }
-    }
-
-    fn catalog(entries: &[LogEntry]) -> Catalog {
-        Catalog::fold(entries).unwrap()
-    }
-
-    fn found(catalog: &Catalog, version: &str) -> Result<u64, CatalogError> {
-        catalog.find("m", &version.parse().unwrap()).map(|found| found.version)
-    }
-
-    #[test]
-    fn latest_is_the_newest_version_that_was_not_deleted() {
-        let catalog = catalog(&[published("a", 1), published("b", 2), deleted(2)]);
-        assert_eq!(found(&catalog, "latest"), Ok(1));
-    }
-
-    #[test]
-    fn a_number_is_not_given_again_after_a_delete() {
-        let catalog = catalog(&[published("a", 1), published("b", 2), deleted(2)]);
-        assert_eq!(catalog.next_version("m"), 3);
-        assert!(catalog.was_deleted("m", 2));
-        assert!(!catalog.was_deleted("m", 3));
-    }
-
-    #[test]
-    fn an_alias_moves_to_the_version_it_was_set_to_last() {
-        let entries =
-            [published("a", 1), published("b", 2), aliased("best", 2), aliased("best", 1)];
-        assert_eq!(found(&catalog(&entries), "best"), Ok(1));
-    }
-
-    #[test]
-    fn a_version_that_an_alias_names_can_not_be_deleted() {
-        let mut catalog = catalog(&[published("a", 1), aliased("production", 1)]);
-        let refused = catalog.apply(&deleted(1)).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "version 1 of m is named by alias \"production\"; move or remove the alias first"
-        );
-        let removed = LogEntry::AliasRemoved { model: "m".into(), alias: "production".into() };
-        catalog.apply(&removed).unwrap();
-        assert_eq!(catalog.apply(&deleted(1)), Ok(()));
-        assert_eq!(found(&catalog, "latest"), Err(CatalogError::NoVersions { model: "m".into() }));
-        assert_eq!(catalog.list(), []);
-    }
-
-    #[test]
-    fn what_does_not_exist_is_answered_with_what_does() {
-        let catalog = catalog(&[published("a", 1), published("b", 2), aliased("best", 2)]);
-        let text = |model: &str, version: &str| {
-            catalog.find(model, &version.parse().unwrap()).unwrap_err().to_string()
-        };
-        assert_eq!(text("n", "1"), "no model \"n\"; known models: m");
-        assert_eq!(text("m", "7"), "m has no version 7; known versions: 2, 1");
-        assert_eq!(text("m", "worst"), "m has no alias \"worst\"; known aliases: best");
-    }
-
-    #[test]
-    fn a_run_published_again_keeps_its_version() {
-        let catalog = catalog(&[published("a", 1), published("b", 2)]);
-        let again = catalog.publication(&new_version("m", "a"));
-        assert_eq!(again, Ok(Publication::Already(1)));
-        assert_eq!(catalog.publication(&new_version("m", "c")), Ok(Publication::New(3)));
-        assert_eq!(catalog.find_run("m", "b").unwrap().version, 2);
-    }
-
-    #[test]
-    fn a_run_published_again_with_another_state_is_refused() {
-        let catalog = catalog(&[published("a", 1)]);
-        let mut other = new_version("m", "a");
-        other.digest = "other".into();
-        let refused = catalog.publication(&other).unwrap_err();
-        assert!(matches!(refused, CatalogError::RunDiffers { version: 1, .. }), "{refused}");
-    }
-
-    #[test]
-    fn a_run_whose_version_was_deleted_is_not_published_again() {
-        let catalog = catalog(&[published("a", 1), deleted(1)]);
-        let refused = catalog.publication(&new_version("m", "a")).unwrap_err();
-        assert!(matches!(refused, CatalogError::RunDeleted { version: 1, .. }), "{refused}");
-    }
-
-    #[test]
-    fn a_log_that_repeats_a_number_or_a_run_or_ends_the_numbers_does_not_fold() {
-        let last = Catalog::fold(&[published("a", u64::MAX)]).unwrap_err();
-        assert!(matches!(last, CatalogError::OutOfOrder { .. }));
-        let again = Catalog::fold(&[published("a", 2), published("b", 2)]).unwrap_err();
-        assert!(matches!(again, CatalogError::OutOfOrder { expected: 3, got: 2, .. }));
-        let zero = Catalog::fold(&[published("a", 0)]).unwrap_err();
-        assert!(matches!(zero, CatalogError::OutOfOrder { expected: 1, got: 0, .. }));
-        let repeated = Catalog::fold(&[published("a", 1), published("a", 2)]).unwrap_err();
-        assert!(matches!(repeated, CatalogError::RunTaken { version: 1, .. }));
-    }
-}
+mod tests;

@@ -8,14 +8,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, Supervised, WrapFuture};
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, watch};
 use tracing::{info, warn};
 
 use crate::catalog::{CatalogError, LogEntry, Publication};
+use crate::log_seen::{LogSeen, SEEN_MAX};
 use crate::messages::{
     AliasSet, Appended, ChangeError, DeleteVersion, FetchModel, FetchedModel, FindError, FindModel,
-    ListModels, ModelList, PublishModel, Published, ReadArtifact, RegistryStoreError,
-    RegistryStoreLink, Remove, RemoveAlias, RemoveArtifact, SetAlias, WriteArtifact, ask_store,
+    FindRoute, FoundRoute, ListModels, ModelList, PublishModel, Published, ReadArtifact,
+    RegistryStoreError, RegistryStoreLink, Remove, RemoveAlias, RemoveArtifact, SetAlias, SetRoute,
+    WriteArtifact, ask_store,
 };
 use crate::planted::{self, Bug};
 use crate::registry_log::RegistryLog;
@@ -24,10 +26,6 @@ use crate::version::{Artifact, VersionDescription, VersionRef, check_alias};
 /// How often it looks for what other registries of the same store did: so long a new version of
 /// theirs may not be the latest one here. A look costs two small requests to the store.
 const FOLLOW: Duration = Duration::from_millis(100);
-
-/// A question is answered from a catalog that is older than this only where the store can't be read:
-/// ten turns of following were missed, so this process was stopped, and others were not.
-const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a question waits for the log to be read again. Whoever asks waits a second.
 const LOOK_MAX: Duration = Duration::from_millis(250);
@@ -66,7 +64,12 @@ struct Shared {
 impl ModelRegistry {
     /// A registry over a store. It reads the log when it starts, and questions wait until it has.
     pub fn new(store: RegistryStoreLink) -> Self {
-        Self { shared: Rc::new(Shared::new(store)) }
+        Self::telling(store, watch::Sender::default())
+    }
+
+    /// The same, which tells predictors of its process how far it has read the log.
+    pub fn telling(store: RegistryStoreLink, seen: watch::Sender<Option<LogSeen>>) -> Self {
+        Self { shared: Rc::new(Shared::new(store, seen)) }
     }
 }
 
@@ -147,6 +150,24 @@ impl Handler<RemoveAlias> for ModelRegistry {
     }
 }
 
+impl Handler<SetRoute> for ModelRegistry {
+    type Result = ResponseFuture<<SetRoute as actix::Message>::Result>;
+
+    fn handle(&mut self, message: SetRoute, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.set_route(message).await })
+    }
+}
+
+impl Handler<FindRoute> for ModelRegistry {
+    type Result = ResponseFuture<<FindRoute as actix::Message>::Result>;
+
+    fn handle(&mut self, message: FindRoute, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.find_route(&message.model).await })
+    }
+}
+
 impl Handler<DeleteVersion> for ModelRegistry {
     type Result = ResponseFuture<<DeleteVersion as actix::Message>::Result>;
 
@@ -157,9 +178,9 @@ impl Handler<DeleteVersion> for ModelRegistry {
 }
 
 impl Shared {
-    fn new(store: RegistryStoreLink) -> Self {
+    fn new(store: RegistryStoreLink, seen: watch::Sender<Option<LogSeen>>) -> Self {
         Self {
-            log: RegistryLog::new(store.clone()),
+            log: RegistryLog::new(store.clone(), seen),
             store,
             turn: Mutex::new(()),
             changes: Semaphore::new(CHANGES_MAX),
@@ -189,7 +210,7 @@ impl Shared {
     /// is waited for once; then the catalog as it is has to do.
     async fn refresh(&self) {
         if !self.behind.get()
-            && self.log.is_older_than(AGE_MAX)
+            && self.log.is_older_than(SEEN_MAX)
             && !matches!(tokio::time::timeout(LOOK_MAX, self.log.catch_up()).await, Ok(Ok(())))
         {
             self.behind.set(true);
@@ -326,6 +347,40 @@ impl Shared {
             }
         }
         Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
+    }
+
+    async fn set_route(&self, message: SetRoute) -> Result<(), ChangeError> {
+        let SetRoute { model, route } = message;
+        let entry = LogEntry::Routed { model: model.clone(), route: route.clone() };
+        let _turn = self.turn().await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let look = self.log.read_at(|known| {
+                known.check(&entry)?;
+                Ok::<_, ChangeError>(known.route(&model)? == route.as_ref())
+            });
+            let (is_so, place) = look.await?;
+            if is_so? {
+                return Ok(());
+            }
+            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
+                info!(model, "route of a model changed");
+                return Ok(());
+            }
+        }
+        Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
+    }
+
+    async fn find_route(&self, model: &str) -> Result<FoundRoute, FindError> {
+        self.refresh().await;
+        let find = || self.log.read(|known| known.route(model).map(|route| route.cloned()));
+        let route = match find().await? {
+            Err(error) if error.is_not_found() => {
+                self.log.catch_up().await?;
+                find().await??
+            }
+            found => found?,
+        };
+        Ok(FoundRoute { route })
     }
 
     async fn delete(&self, message: DeleteVersion) -> Result<(), ChangeError> {

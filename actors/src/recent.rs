@@ -1,5 +1,6 @@
 //! A map that keeps what was used last.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 /// At most `capacity` entries; the one that was not used for longest makes room for a new one.
@@ -37,19 +38,19 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         self.get_or_insert_with(key, || value);
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
         self.entries.get(key).map(|(_, value)| value)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (_, value))| (key, value))
     }
 
     pub(crate) fn remove(&mut self, key: &K) {
         self.entries.remove(key);
-    }
-
-    /// Removes what is not to be kept, and says how much that was.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) -> usize {
-        let before = self.entries.len();
-        self.entries.retain(|key, _| keep(key));
-        before - self.entries.len()
     }
 }
 

@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, watch};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::catalog::{Catalog, LogEntry};
+use crate::log_seen::LogSeen;
 use crate::messages::{
     AppendEntry, Appended, ReadLog, RegistryStoreError, RegistryStoreLink, Sealed, ask_store,
 };
@@ -26,6 +27,8 @@ pub(crate) struct RegistryLog {
     done: Cell<u64>,
     /// When that one began.
     as_of: Cell<Option<Instant>>,
+    /// Told of each look and each change, before whoever made the change hears of it.
+    seen: watch::Sender<Option<LogSeen>>,
 }
 
 /// Invariant: `catalog` is the fold of the entries 1 to `last`, the last of which has seal `head`.
@@ -41,8 +44,9 @@ struct Folded {
 pub(crate) struct Place(u64);
 
 impl RegistryLog {
-    pub(crate) fn new(store: RegistryStoreLink) -> Self {
+    pub(crate) fn new(store: RegistryStoreLink, seen: watch::Sender<Option<LogSeen>>) -> Self {
         Self {
+            seen,
             store,
             folded: OnceCell::new(),
             look: Mutex::new(()),
@@ -86,13 +90,21 @@ impl RegistryLog {
         self.begun.set(self.begun.get() + 1);
         let (this, began, known) = (self.begun.get(), Instant::now(), folded.borrow().last);
         let entries = ask_store(&self.store.read_log, ReadLog { known }).await?;
-        {
+        let advanced = {
             let mut folded = folded.borrow_mut();
-            (known.max(1)..).zip(entries).try_for_each(|(at, entry)| folded.advance(at, entry))?;
+            (known.max(1)..).zip(entries).try_for_each(|(at, entry)| folded.advance(at, entry))
+        };
+        if advanced.is_ok() {
+            self.done.set(this);
+            self.as_of.set(Some(began));
         }
-        self.done.set(this);
-        self.as_of.set(Some(began));
-        Ok(())
+        self.tell(&folded.borrow());
+        advanced
+    }
+
+    fn tell(&self, folded: &Folded) {
+        let entries = folded.last;
+        self.seen.send_replace(self.as_of.get().map(|at| LogSeen { entries, at }));
     }
 
     /// Appends an entry that was checked against the catalog at `place`. After
@@ -117,8 +129,9 @@ impl RegistryLog {
         match ask_store(&self.store.append_entry, append).await? {
             Appended::Written { seal } => {
                 let sealed = Sealed { seal: seal.clone(), previous, entry: entry.clone() };
-                folded.borrow_mut().advance(number, sealed)?;
-                Ok(Appended::Written { seal })
+                let advanced = folded.borrow_mut().advance(number, sealed);
+                self.tell(&folded.borrow());
+                advanced.map(|()| Appended::Written { seal })
             }
             Appended::Taken => {
                 self.catch_up().await?;
@@ -137,6 +150,7 @@ impl RegistryLog {
             }
             info!(entries = folded.last, "registry log read");
             self.as_of.set(Some(began));
+            self.tell(&folded);
             Ok(RefCell::new(folded))
         };
         self.folded.get_or_try_init(load).await

@@ -3,11 +3,13 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ndarray::Array2;
 
 use crate::layout::Layout;
-use crate::messages::{FetchedModel, Predict, PredictError, Prediction, Resolved};
+use crate::messages::{FetchedModel, Predict, PredictError, Prediction, Resolved, Run, Values};
 use crate::model::Model;
 use crate::model::ModelKinds;
 use crate::version::VersionDescription;
@@ -19,6 +21,8 @@ pub struct ServedModel {
     model: Arc<dyn Model>,
     /// The whole flat space.
     parameters: Vec<f32>,
+    /// Nanoseconds a row, by the last runs; 0 before the first one.
+    row_ns: AtomicU64,
 }
 
 impl ServedModel {
@@ -62,44 +66,132 @@ impl ServedModel {
             let (expected, got) = (layout.len(), parameters.len());
             return Err(refuse(format!("it has {got} parameters, the model {expected}")));
         }
-        Ok(Self { description, model, parameters })
+        Ok(Self { description, model, parameters, row_ns: AtomicU64::new(0) })
     }
 
-    /// Answers a request: checks its rows, scales them, and asks the model.
+    /// A run over a row of zeros, whatever the model says to that: what it makes ready for its first
+    /// run is ready then.
+    pub fn try_out(&self) {
+        let _ = self.together(vec![0.0; self.description.features], &[1]);
+    }
+
+    /// A run of so many rows took so long: what runs are expected to take follows the last few.
+    pub fn ran(&self, rows: usize, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let row = (took / (rows.max(1) as u64)).max(1);
+        let before = match self.row_ns.load(Ordering::Relaxed) {
+            0 => row,
+            before => before,
+        };
+        // Two runs that end at once may lose one of the two; the next one tells.
+        self.row_ns.store(before - before / 4 + row / 4 + 1, Ordering::Relaxed);
+    }
+
+    /// What a run of so many rows takes, once there was one.
+    pub fn expected(&self, rows: usize) -> Option<Duration> {
+        let row = self.row_ns.load(Ordering::Relaxed);
+        (row > 0).then(|| Duration::from_nanos(row.saturating_mul(rows as u64)))
+    }
+
+    /// Answers requests that came together, in their order: checks the rows of each, scales them, and
+    /// asks the model for all of them at once.
     ///
     /// # Errors
-    /// The rows don't fit the model or aren't finite; or the model's answer isn't, or it panics
-    /// ([`PredictError::Model`]).
-    pub fn predict(&self, request: &Predict) -> Result<Prediction, PredictError> {
-        let mut inputs = self.inputs(request)?;
+    /// Of each request: its rows don't fit the model or aren't finite; or the model's answer to them
+    /// isn't, or it panics at them ([`PredictError::Model`]). Those beside it don't suffer.
+    pub fn predict(&self, requests: Vec<Predict>) -> Vec<Result<Prediction, PredictError>> {
+        let fits: Vec<_> = requests.iter().map(|request| self.check(request)).collect();
+        let (fit, rows): (Vec<Values>, Vec<usize>) = std::iter::zip(requests, &fits)
+            .filter(|(_, fits)| fits.is_ok())
+            .map(|(request, _)| (request.inputs, request.rows))
+            .unzip();
+        let mut answers = self.each(fit, &rows).into_iter();
+        let answers = fits.into_iter().map(|fits| {
+            fits.and_then(|()| answers.next().unwrap_or(Err(self.failed("no answer".to_owned()))))
+        });
+        answers.collect()
+    }
+
+    fn each(
+        &self,
+        mut inputs: Vec<Values>,
+        rows: &[usize],
+    ) -> Vec<Result<Prediction, PredictError>> {
+        if inputs.len() <= 1 {
+            // Nobody else has it, as a rule.
+            let one = inputs.pop().map(|one| self.together(Arc::unwrap_or_clone(one), rows));
+            return one.map_or_else(Vec::new, |one| one.unwrap_or_else(|error| vec![Err(error)]));
+        }
+        let mut all = Vec::with_capacity(inputs.iter().map(|one| one.len()).sum());
+        inputs.iter().for_each(|one| all.extend_from_slice(one));
+        self.together(all, rows).unwrap_or_else(|_| {
+            // One of them is to blame, and only alone does each show whether it is that one.
+            let one = |(inputs, rows)| self.each(vec![inputs], std::slice::from_ref(rows));
+            std::iter::zip(inputs, rows).flat_map(one).collect()
+        })
+    }
+
+    /// One run of the model.
+    fn together(
+        &self,
+        inputs: Vec<f32>,
+        rows: &[usize],
+    ) -> Result<Vec<Result<Prediction, PredictError>>, PredictError> {
+        let all = rows.iter().sum();
+        let inputs = Array2::from_shape_vec((all, self.description.features), inputs);
+        let inputs = inputs.map_err(|error| self.failed(error.to_string()))?;
+        let values = self.values(inputs)?;
+        let mut rest = &values[..];
+        let answers = rows.iter().enumerate().map(|(at, &rows)| {
+            let (part, others) = rest.split_at(rows * self.description.outputs);
+            rest = others;
+            self.prediction(rows, part, Run { rows: all, first: at == 0 })
+        });
+        Ok(answers.collect())
+    }
+
+    /// What the model says, row-major.
+    fn values(&self, mut inputs: Array2<f32>) -> Result<Vec<f32>, PredictError> {
+        let expected = (inputs.nrows(), self.description.outputs);
         let values = catch_unwind(AssertUnwindSafe(|| {
             self.description.scaling.apply(&mut inputs);
             self.model.predict(&self.parameters, inputs.view())
         }))
         .map_err(|panic| self.failed(panic_text(panic.as_ref())))?;
-        let expected = (request.rows, self.description.outputs);
         if values.dim() != expected {
             let got = values.dim();
             return Err(self.failed(format!("its answer has shape {got:?}, not {expected:?}")));
         }
-        if let Some(((row, output), value)) = values.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(self.failed(format!("output {output} of row {row} is {value}")));
+        // Row-major, whatever order the model left its answer in.
+        Ok(values.as_slice().map_or_else(|| values.iter().copied().collect(), <[f32]>::to_vec))
+    }
+
+    fn prediction(
+        &self,
+        rows: usize,
+        values: &[f32],
+        run: Run,
+    ) -> Result<Prediction, PredictError> {
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let (row, output) =
+                (index / self.description.outputs, index % self.description.outputs);
+            return Err(self.failed(format!("output {output} of row {row} is {}", values[index])));
         }
         Ok(Prediction {
             model: self.description.model.clone(),
             version: self.description.version,
             digest: self.description.digest.clone(),
             classes: self.description.classes,
-            rows: request.rows,
+            rows,
             outputs: self.description.outputs,
             resolved: Resolved::Now,
             compute_ns: 0,
-            // `iter` goes in row-major order, whatever order the model left its answer in.
-            values: Arc::new(values.iter().copied().collect()),
+            run,
+            values: Arc::new(values.to_vec()),
         })
     }
 
-    fn inputs(&self, request: &Predict) -> Result<Array2<f32>, PredictError> {
+    fn check(&self, request: &Predict) -> Result<(), PredictError> {
         let (rows, features) = (request.rows, request.features);
         if rows == 0 {
             return Err(PredictError::NoRows);
@@ -116,8 +208,7 @@ impl ServedModel {
             let (row, feature) = (index / features, index % features);
             return Err(PredictError::NotFinite { row, feature });
         }
-        Array2::from_shape_vec((rows, features), request.inputs.to_vec())
-            .map_err(|_| PredictError::Length { rows, features, got })
+        Ok(())
     }
 
     fn failed(&self, cause: String) -> PredictError {
@@ -165,7 +256,7 @@ pub(crate) mod tests {
         fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
             let sum =
                 |row: usize| inputs[[row, 0]] * parameters[0] + inputs[[row, 1]] * parameters[1];
-            assert!(inputs[[0, 0]] != 13.0, "thirteen");
+            assert!(inputs.column(0).iter().all(|x| *x != 13.0), "thirteen");
             Array2::from_shape_fn((inputs.nrows(), 1), |(row, _)| {
                 if inputs[[row, 0]] == 14.0 { f32::NAN } else { sum(row) }
             })
@@ -195,17 +286,16 @@ pub(crate) mod tests {
     }
 
     fn rows(features: usize, inputs: &[f32]) -> Predict {
-        Predict {
-            model: "m".into(),
-            version: VersionRef::Latest,
-            rows: inputs.len() / features,
-            features,
-            inputs: Values::new(inputs.to_vec()),
-        }
+        let count = inputs.len() / features;
+        Predict::new("m", VersionRef::Latest, count, features, Values::new(inputs.to_vec()))
+    }
+
+    fn one(served: &ServedModel, request: Predict) -> Result<Prediction, PredictError> {
+        served.predict(vec![request]).pop().unwrap()
     }
 
     fn refused(features: usize, inputs: &[f32]) -> String {
-        load(|_| {}).unwrap().predict(&rows(features, inputs)).unwrap_err().to_string()
+        one(&load(|_| {}).unwrap(), rows(features, inputs)).unwrap_err().to_string()
     }
 
     #[test]
@@ -213,7 +303,7 @@ pub(crate) mod tests {
         let scaled = load(|new| {
             new.scaling = Scaling::Standard { mean: vec![1.0, 0.0], deviation: vec![2.0, 1.0] };
         });
-        let answer = scaled.unwrap().predict(&rows(2, &[3.0, 4.0, 1.0, 0.5])).unwrap();
+        let answer = one(&scaled.unwrap(), rows(2, &[3.0, 4.0, 1.0, 0.5])).unwrap();
         assert_eq!((answer.version, answer.rows, answer.outputs), (3, 2, 1));
         assert_eq!(*answer.values, [41.0, 5.0]);
     }
@@ -231,6 +321,56 @@ pub(crate) mod tests {
     fn a_model_that_panics_or_answers_nan_is_an_error_of_that_version() {
         assert_eq!(refused(2, &[13.0, 1.0]), "version 3 of m failed: it panicked: thirteen");
         assert_eq!(refused(2, &[14.0, 1.0]), "version 3 of m failed: output 0 of row 0 is NaN");
+    }
+
+    #[test]
+    fn requests_that_go_together_are_answered_as_they_are_alone() {
+        let served = load(|_| {}).unwrap();
+        let requests = [
+            rows(2, &[1.0, 2.0]),
+            rows(3, &[1.0; 3]),
+            rows(2, &[3.0, 4.0, 5.0, 6.0]),
+            rows(2, &[]),
+            rows(2, &[f32::NAN, 1.0]),
+        ];
+        let together = served.predict(requests.to_vec());
+        for (request, answer) in std::iter::zip(requests, &together) {
+            let alone = one(&served, request);
+            assert_eq!(alone.map(|answer| answer.values), answer.clone().map(|a| a.values));
+        }
+        let runs: Vec<_> = together.into_iter().flatten().map(|answer| answer.run).collect();
+        let run = |first| Run { rows: 3, first };
+        assert_eq!(runs, [run(true), run(false)]);
+    }
+
+    #[test]
+    fn a_request_that_makes_the_model_fail_fails_alone() {
+        let served = load(|_| {}).unwrap();
+        for bad in [13.0, 14.0] {
+            let requests = [[1.0, 2.0], [bad, 1.0], [2.0, 1.0]].map(|row| rows(2, &row));
+            for order in [[0, 1, 2], [1, 0, 2]] {
+                let answers = served.predict(order.map(|at| requests[at].clone()).to_vec());
+                for (at, answer) in std::iter::zip(order, answers) {
+                    assert_eq!(answer.is_err(), at == 1, "{answer:?}");
+                }
+            }
+        }
+        assert_eq!(served.predict(Vec::new()), []);
+    }
+
+    #[test]
+    fn what_a_run_takes_is_expected_from_the_runs_before() {
+        let served = load(|_| {}).unwrap();
+        assert_eq!(served.expected(8), None);
+        served.ran(4, Duration::from_micros(8));
+        assert_eq!(served.expected(1000).unwrap().as_micros(), 2001);
+        for _ in 0..40 {
+            served.ran(1, Duration::from_micros(9));
+        }
+        let expected = served.expected(1000).unwrap().as_micros();
+        assert!((8_900..9_100).contains(&expected), "{expected}");
+        served.ran(0, Duration::MAX);
+        assert!(served.expected(usize::MAX).is_some());
     }
 
     #[test]

@@ -6,10 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use ::config::{Value, ValueKind};
 use serde_json::Value as Json;
 
-use super::ServiceConfig;
 use super::error::Problem;
 use super::layers::{DEFAULTS, Merged, shown};
-use super::nodes::{self, NodeConfig};
+use super::nodes::{self, Listens, NodeConfig};
 use super::schema::{Fallback, KEYS, Key};
 use crate::store::coordination::CoordinationPlace;
 
@@ -105,10 +104,10 @@ impl<'a> Checked<'a> {
         self.values.get(path)?.0.as_str()
     }
 
-    fn service(&self) -> Option<ServiceConfig> {
+    fn service(&self) -> Option<Listens> {
         let address = |path| self.text(path).and_then(|address| address.parse().ok());
-        let grpc_listen = address("service.grpc_listen");
-        Some(ServiceConfig { listen: address("service.listen")?, grpc_listen })
+        let grpc = address("service.grpc_listen");
+        Some(Listens { http: address("service.listen")?, grpc })
     }
 
     fn source(&self, path: &str) -> &'a str {
@@ -169,8 +168,8 @@ fn coordination_place(checked: &Checked<'_>) -> Option<Problem> {
 }
 
 /// One process can't answer both protocols in one place.
-fn service_addresses(service: &ServiceConfig, checked: &Checked<'_>) -> Option<Problem> {
-    let grpc_listen = service.grpc_listen.filter(|&grpc| nodes::collide(grpc, service.listen))?;
+fn service_addresses(service: &Listens, checked: &Checked<'_>) -> Option<Problem> {
+    let grpc_listen = service.grpc.filter(|&grpc| nodes::collide(grpc, service.http))?;
     Some(Problem {
         key: "service.grpc_listen".to_owned(),
         value: Some(format!("\"{grpc_listen}\"")),

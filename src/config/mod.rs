@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::membership::Patience;
+use gradmesh_actors::request_queue::Batching;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
@@ -105,6 +106,30 @@ pub struct ServiceConfig {
     /// `None`: no gRPC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc_listen: Option<SocketAddr>,
+    /// Whether callers may unload models and load them again.
+    pub model_control: bool,
+    /// Rows of one run of a model.
+    pub batch_rows: usize,
+    /// How long a request waits for others.
+    pub batch_wait_ms: u64,
+    /// Requests that wait for one version.
+    pub queue: usize,
+    /// Threads for runs of models that take long.
+    pub instances: usize,
+    /// Of all models in memory; a megabyte has 2²⁰ bytes.
+    pub memory_mb: u64,
+}
+
+impl ServiceConfig {
+    pub fn batching(&self) -> Batching {
+        let wait = Duration::from_millis(self.batch_wait_ms);
+        Batching { rows_max: self.batch_rows, wait, queue: self.queue }
+    }
+
+    /// Bytes of all models in memory.
+    pub fn memory(&self) -> u64 {
+        self.memory_mb.saturating_mul(1 << 20)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

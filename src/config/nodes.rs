@@ -8,7 +8,6 @@ use gradmesh_actors::nearest::nearest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::ServiceConfig;
 use super::check::refused;
 use super::error::Problem;
 use super::layers::{printable, shown};
@@ -173,6 +172,13 @@ pub(super) fn relations(nodes: &[NodeConfig], source: &str) -> Vec<Problem> {
     problems
 }
 
+/// `service.listen` and `service.grpc_listen`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listens {
+    pub(super) http: SocketAddr,
+    pub(super) grpc: Option<SocketAddr>,
+}
+
 /// Where a service listens for one protocol.
 #[derive(Clone, Copy, Debug)]
 struct Endpoint {
@@ -184,10 +190,10 @@ struct Endpoint {
     address: SocketAddr,
 }
 
-fn endpoints(node: &NodeConfig, service: &ServiceConfig) -> Vec<Endpoint> {
-    let listen = node.listens_on(service.listen);
+fn endpoints(node: &NodeConfig, service: &Listens) -> Vec<Endpoint> {
+    let listen = node.listens_on(service.http);
     let http = Endpoint { key: "listen", protocol: "HTTP", own: node.listen, address: listen };
-    let grpc = node.grpc_listens_on(service.grpc_listen).map(|address| Endpoint {
+    let grpc = node.grpc_listens_on(service.grpc).map(|address| Endpoint {
         key: "grpc_listen",
         protocol: "gRPC",
         own: node.grpc_listen,
@@ -200,7 +206,7 @@ fn endpoints(node: &NodeConfig, service: &ServiceConfig) -> Vec<Endpoint> {
 /// that are none.
 pub(super) fn service_relations(
     nodes: &[NodeConfig],
-    service: &ServiceConfig,
+    service: &Listens,
     source: &str,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -238,7 +244,7 @@ fn taken(
     nodes: &[NodeConfig],
     at: usize,
     endpoint: &Endpoint,
-    service: &ServiceConfig,
+    service: &Listens,
 ) -> Option<String> {
     let near = |(_, other): &(usize, &NodeConfig)| other.address.ip() == nodes[at].address.ip();
     let same = |other: SocketAddr| collide(endpoint.address, other);

@@ -320,6 +320,47 @@ pub(super) const KEYS: &[Key] = &[
         Unset,
         "where the same service listens for gRPC, nowhere if it is empty",
     ),
+    key(
+        "service.model_control",
+        Switch,
+        Default("false"),
+        "whether whoever reaches the service may unload models and load them again",
+    ),
+    // More rows than a body has are never together; one row at a time is no batch.
+    key(
+        "service.batch_rows",
+        Integer { min: 1, max: 1 << 20 },
+        Default("256"),
+        "rows that a model is asked for at once, of requests that wait together",
+    ),
+    // A minute is six times as long as a caller waits.
+    key(
+        "service.batch_wait_ms",
+        Integer { min: 0, max: 60_000 },
+        Default("0"),
+        "milliseconds that a request waits for others, 0 is only while the model is busy",
+    ),
+    // Those of all models together have a limit of 8192.
+    key(
+        "service.queue",
+        Integer { min: 1, max: 8192 },
+        Default("512"),
+        "requests that wait for one version of a model, more are refused",
+    ),
+    // Each has a thread.
+    key(
+        "service.instances",
+        Integer { min: 1, max: 256 },
+        Default("1"),
+        "threads for models that take longer than a millisecond, others run where requests are read",
+    ),
+    // A petabyte is beyond all machines.
+    key(
+        "service.memory_mb",
+        Integer { min: 1, max: 1 << 30 },
+        Default("4096"),
+        "megabytes of all models in memory, those that are worth least leave for others",
+    ),
     // Faster than 10 ms, heartbeats cost more than steps; slower than a minute, nobody is watched.
     key(
         "detector.heartbeat_ms",

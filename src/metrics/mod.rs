@@ -1,14 +1,18 @@
 //! What a node counts, for Prometheus.
 
+mod models;
 mod training;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gradmesh_actors::in_memory::Models;
+use gradmesh_actors::shadows::Shadows;
 use gradmesh_actors::training::TrainingStatus;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::{Metric, Registry};
 use tokio::sync::watch;
 
+use models::ModelMetrics;
 use training::TrainingMetrics;
 
 /// The metrics of one node. Clones share them; each part of the node registers its own.
@@ -41,6 +45,12 @@ impl Metrics {
     pub fn watch_training(&self, status: watch::Receiver<TrainingStatus>) {
         let run = Box::new(TrainingMetrics::new(status));
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(run);
+    }
+
+    /// Adds the models in memory, and the shadows of their routes. Once.
+    pub fn watch_models(&self, models: Models, shadows: Shadows) {
+        let models = Box::new(ModelMetrics::new(models, shadows));
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(models);
     }
 
     /// All values now, in the OpenMetrics text format.

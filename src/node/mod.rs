@@ -39,7 +39,7 @@ pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
-use crate::service::{ServiceActors, ServiceLimits, ServiceState};
+use crate::service::{PredictorFactory, ServiceActors, ServiceLimits, ServiceState};
 use crate::wire::{ConfigDigest, Hello};
 use services::Services;
 
@@ -71,7 +71,10 @@ pub struct Node {
 /// Whom to ask for predictions and versions, on this node or another.
 #[derive(Clone, Debug)]
 pub struct Serving {
+    /// A predictor on a thread of its own.
     pub predict: Recipient<Predict>,
+    /// A service has others like it, one on each of its threads.
+    pub predictors: PredictorFactory,
     pub load: Recipient<LoadModel>,
     pub unload: Recipient<UnloadModel>,
     /// What this node's predictor offers.
@@ -102,6 +105,7 @@ impl Serving {
         };
         ServiceState::new(actors, self.metrics.clone(), limits)
             .with_status(self.cluster.clone(), self.status.clone())
+            .with_predictors(self.predictors.clone())
     }
 }
 

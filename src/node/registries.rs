@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
 use gradmesh_actors::messages::{
-    DeleteVersion, FetchModel, FindModel, ListModels, PublishModel, RemoveAlias, SetAlias,
-    TryAnother, WireMessage,
+    DeleteVersion, FetchModel, FindModel, FindRoute, ListModels, PublishModel, RemoveAlias,
+    SetAlias, SetRoute, TryAnother, WireMessage,
 };
 
 use super::directory::{Directory, Plan};
@@ -39,6 +39,8 @@ pub struct RegistryLinks {
     pub set_alias: Recipient<SetAlias>,
     pub remove_alias: Recipient<RemoveAlias>,
     pub delete: Recipient<DeleteVersion>,
+    pub set_route: Recipient<SetRoute>,
+    pub find_route: Recipient<FindRoute>,
 }
 
 impl RegistryLinks {
@@ -83,6 +85,8 @@ impl RegistryLinks {
             set_alias: address.clone().recipient(),
             remove_alias: address.clone().recipient(),
             delete: address.clone().recipient(),
+            set_route: address.clone().recipient(),
+            find_route: address.clone().recipient(),
         }
     }
 
@@ -108,6 +112,8 @@ impl RegistryLinks {
             set_alias: front(all, &standing, CHANGE_LIMIT, |one| &one.set_alias),
             remove_alias: front(all, &standing, CHANGE_LIMIT, |one| &one.remove_alias),
             delete: front(all, &standing, CHANGE_LIMIT, |one| &one.delete),
+            set_route: front(all, &standing, CHANGE_LIMIT, |one| &one.set_route),
+            find_route: front(all, &standing, FIND_LIMIT, |one| &one.find_route),
         }
     }
 
@@ -121,6 +127,8 @@ impl RegistryLinks {
         router.route(target, here.set_alias);
         router.route(target, here.remove_alias);
         router.route(target, here.delete);
+        router.route(target, here.set_route);
+        router.route(target, here.find_route);
     }
 }
 
@@ -134,6 +142,8 @@ pub(super) trait Registry:
     + Handler<SetAlias>
     + Handler<RemoveAlias>
     + Handler<DeleteVersion>
+    + Handler<SetRoute>
+    + Handler<FindRoute>
 {
 }
 
@@ -146,6 +156,8 @@ impl<A> Registry for A where
         + Handler<SetAlias>
         + Handler<RemoveAlias>
         + Handler<DeleteVersion>
+        + Handler<SetRoute>
+        + Handler<FindRoute>
 {
 }
 

@@ -10,13 +10,16 @@ use std::time::Duration;
 use actix::{Actor, Addr, Recipient};
 use gradmesh_actors::coordinator::Coordinator;
 use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId};
+use gradmesh_actors::in_memory::Models;
+use gradmesh_actors::log_seen::LogFeed;
 use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::offer::Offer;
 use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::plan::{JobOffer, JobPlan};
-use gradmesh_actors::predictor::Predictor;
+use gradmesh_actors::predictor::{Predictor, PredictorParts, RunnerLink, Runners};
+use gradmesh_actors::runner::Runner;
 use gradmesh_actors::training::TrainingStatus;
 use gradmesh_actors::worker::{Task, Worker};
 use tokio::sync::watch;
@@ -32,6 +35,7 @@ use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation,
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
+use crate::service::PredictorFactory;
 use crate::store::coordination::CoordinationStore;
 use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
@@ -95,13 +99,15 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
 
     let metrics = Metrics::new();
     let router = Router::new();
-    let serving = serving(&builder, &cast, &mut threads, metrics, supervision).await?;
+    let (seen, log) = watch::channel(None);
+    let log = waiting.registry.is_some().then_some(log);
+    let serving = serving(&builder, &cast, &mut threads, metrics, supervision, log).await?;
     routes(&router, &cast, &plan, &serving, builder.name.is_some());
     if let Some(registry) = waiting.registry.take() {
         let store = context.open_store(&config.registry.store, &base(config))?;
         let store = RegistryStore::new(store).start();
         let link = RegistryStore::link(&store);
-        let factory = move || ModelRegistry::new(link.clone());
+        let factory = move || ModelRegistry::telling(link.clone(), seen.clone());
         registry.run("registry".into(), supervision, factory).await?;
     }
     let mut members = Vec::new();
@@ -331,20 +337,29 @@ async fn serving(
     threads: &mut Threads,
     metrics: Metrics,
     supervision: Supervision,
+    log: Option<LogFeed>,
 ) -> Result<Serving, NodeError> {
-    let placed: Placed<Predictor> = place(&threads.own()).await?;
-    let predictor = placed.address.clone();
     let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, .. } =
         cast.registry.clone();
-    let kinds = builder.kinds.clone();
-    let (finds, fetches) = (find.clone(), fetch.clone());
-    // Outlives each predictor: what was unloaded stays unloaded when one fails.
+    let config = &builder.config.service;
+    // Outlive each predictor: what was unloaded stays unloaded when one fails.
     let (offers, offer) = watch::channel(Offer::default());
-    let factory =
-        move || Predictor::new(kinds.clone(), offers.clone(), finds.clone(), fetches.clone());
-    placed.run("predictor".into(), supervision, factory).await?;
+    let mut parts = PredictorParts::new(builder.kinds.clone(), offers, find.clone(), fetch.clone());
+    parts.log = log;
+    parts.models = Models::new(config.memory());
+    parts.batching = config.batching();
+    parts.runners = runners(config.instances, threads, supervision).await?;
+    parts.find_route = Some(cast.registry.find_route.clone());
+    metrics.watch_models(parts.models.clone(), parts.shadows.clone());
+    let placed: Placed<Predictor> = place(&threads.own()).await?;
+    let predictor = placed.address.clone();
+    let own = parts.clone();
+    placed.run("predictor".into(), supervision, move || Predictor::new(own.clone())).await?;
     Ok(Serving {
         predict: predictor.clone().recipient(),
+        predictors: PredictorFactory::new(move || {
+            Predictor::new(parts.clone()).start().recipient()
+        }),
         load: predictor.clone().recipient(),
         unload: predictor.recipient(),
         offer,
@@ -358,6 +373,23 @@ async fn serving(
         cluster: builder.config.cluster.name.clone(),
         metrics,
     })
+}
+
+/// None where the node has no threads but its own.
+async fn runners(
+    count: usize,
+    threads: &mut Threads,
+    supervision: Supervision,
+) -> Result<Runners, NodeError> {
+    let mut runners = Vec::new();
+    for index in 0..count {
+        let thread @ Thread::Other(..) = threads.own() else { break };
+        let placed: Placed<Runner> = place(&thread).await?;
+        let (run, build) = (placed.address.clone().recipient(), placed.address.clone().recipient());
+        runners.push(RunnerLink { run, build });
+        placed.run(format!("runner {index}"), supervision, Runner::default).await?;
+    }
+    Ok(Runners::new(runners))
 }
 
 /// What other nodes may ask of this one.

@@ -7,8 +7,9 @@ use super::{NodeBuilder, NodeError, Serving};
 use crate::service::GrpcService;
 use crate::service::{Service, ServiceLimits};
 
-/// Threads that answer HTTP: parsing is the larger part of a small model's request.
-const HTTP_THREADS: usize = 2;
+/// Threads that answer HTTP, where the machine has so many cores: reading is the larger part of a
+/// small model's request, and many more would only wait for memory.
+const HTTP_THREADS_MAX: usize = 32;
 
 /// One service, in each of its protocols.
 #[derive(Debug)]
@@ -23,9 +24,11 @@ impl Services {
         let config = &builder.config;
         let own = config.nodes.iter().find(|node| builder.name.as_ref() == Some(&node.name));
         let state = serving.state(ServiceLimits::default());
+        let state = state.with_model_control(config.service.model_control);
         let listen = config.service.listen;
         let listen = own.map_or(listen, |node| node.listens_on(listen));
-        let http = Service::start(listen, state.clone(), HTTP_THREADS)?;
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let http = Service::start(listen, state.clone(), threads.clamp(2, HTTP_THREADS_MAX))?;
         #[cfg(feature = "grpc")]
         {
             let listen = config.service.grpc_listen;

@@ -10,6 +10,9 @@ use serde_json::json;
 
 use super::oip::TensorError;
 
+/// Bytes of a refusal: it names what the request has said, which may be megabytes.
+const TEXT_MAX: usize = 2000;
+
 /// A request that is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
@@ -23,6 +26,8 @@ pub(super) enum ErrorKind {
     /// The request itself is wrong; sending it again won't help.
     Invalid,
     NotFound,
+    /// This server has it and gives it to nobody, as it is configured.
+    Forbidden,
     /// The path has these methods, and the request's is none of them.
     Method(&'static str),
     /// The body took too long.
@@ -48,12 +53,14 @@ impl ErrorKind {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable | Self::Unloaded | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Unloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -62,7 +69,12 @@ impl ErrorKind {
 
 impl ApiError {
     pub(super) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        let mut text = text.into();
+        if text.len() > TEXT_MAX {
+            text.truncate(text.floor_char_boundary(TEXT_MAX));
+            text.push('…');
+        }
+        Self { kind, text }
     }
 
     /// The request itself is wrong; sending it again won't help.
@@ -138,9 +150,12 @@ impl From<PredictError> for ApiError {
             | PredictError::Features { .. }
             | PredictError::Length { .. }
             | PredictError::NotFinite { .. } => ErrorKind::Invalid,
-            PredictError::Load { .. } | PredictError::Model { .. } => ErrorKind::Internal,
+            PredictError::Load { .. }
+            | PredictError::Model { .. }
+            | PredictError::TooLarge { .. } => ErrorKind::Internal,
             PredictError::Unloaded { .. } => ErrorKind::Unloaded,
-            PredictError::Busy { .. } => ErrorKind::Busy,
+            PredictError::Busy { .. } | PredictError::Full { .. } => ErrorKind::Busy,
+            PredictError::Late { .. } => ErrorKind::Late,
             PredictError::Link(ref link) => link_kind(link),
         };
         Self::new(kind, error.to_string())

@@ -18,6 +18,7 @@
 //! | `POST /v2/repository/index` | all versions, and whether they are served |
 //! | `POST /v2/repository/models/{m}/load`, `/unload` | serves a model or doesn't, in this process |
 //! | `GET /metrics` | counters and the run's state, for Prometheus |
+//! | `GET /metrics/triton` | the counters of `/v2/models/stats` under Triton's names |
 //! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
 //!
 //! `{v}` is a number, `latest` (which is also meant where there is none), or an alias. Whatever
@@ -30,7 +31,9 @@ mod oip;
 mod request_metrics;
 mod rest;
 mod status;
+mod triton_metrics;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -112,6 +115,24 @@ pub struct ServiceActors {
     pub list: Recipient<ListModels>,
 }
 
+/// Starts a predictor on the thread that asks for one.
+#[derive(Clone)]
+pub struct PredictorFactory {
+    start: Arc<dyn Fn() -> Recipient<Predict> + Send + Sync>,
+}
+
+impl PredictorFactory {
+    pub fn new(start: impl Fn() -> Recipient<Predict> + Send + Sync + 'static) -> Self {
+        Self { start: Arc::new(start) }
+    }
+}
+
+impl fmt::Debug for PredictorFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PredictorFactory").finish_non_exhaustive()
+    }
+}
+
 /// Who answers, and within which limits. Clones share all of it.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
@@ -128,6 +149,12 @@ pub struct ServiceState {
     places: Arc<Semaphore>,
     /// Whether the registry has ever answered.
     ready: Arc<AtomicBool>,
+    /// Whether callers may unload models and load them again.
+    model_control: bool,
+    /// Starts one on each thread that answers.
+    predictors: Option<PredictorFactory>,
+    /// That of this thread.
+    here: Option<Recipient<Predict>>,
 }
 
 impl ServiceState {
@@ -143,7 +170,34 @@ impl ServiceState {
             places: Arc::new(Semaphore::new(limits.bodies_bytes_max / PLACE)),
             limits,
             ready: Arc::default(),
+            model_control: false,
+            predictors: None,
+            here: None,
         }
+    }
+
+    /// Asks a predictor on the thread where a request comes in, which spares two changes of threads,
+    /// and the one of [`ServiceActors`] only where that one is gone.
+    #[must_use]
+    pub fn with_predictors(self, predictors: PredictorFactory) -> Self {
+        Self { predictors: Some(predictors), ..self }
+    }
+
+    /// For the thread that calls it, on which actors can run.
+    fn on_this_thread(self) -> Self {
+        Self { here: self.predictors.as_ref().map(|predictors| (predictors.start)()), ..self }
+    }
+
+    /// Whom to ask for a prediction.
+    fn predictor(&self) -> &Recipient<Predict> {
+        self.here.as_ref().filter(|here| here.connected()).unwrap_or(&self.actors.predict)
+    }
+
+    /// Whether whoever reaches the service may unload models and load them again; nobody may where
+    /// this is not called.
+    #[must_use]
+    pub fn with_model_control(self, model_control: bool) -> Self {
+        Self { model_control, ..self }
     }
 
     /// Says on [`STATUS_PATH`] which cluster this is, and how far its run is; `None` where it
@@ -163,9 +217,13 @@ impl ServiceState {
 }
 
 /// Mounts `/v2`, `/metrics` and `/gradmesh` in an application of the caller's own.
+///
+/// Called on each of its threads, as actix-web does.
 pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
+    let state = state.on_this_thread();
     cfg.service(rest::scope(state.clone()))
         .service(rest::metrics_page(state.clone()))
+        .service(rest::triton_metrics_page(state.clone()))
         .service(status::scope(state));
 }
 

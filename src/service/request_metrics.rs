@@ -19,6 +19,7 @@ pub(super) struct RequestMetrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<ModelLabels, Histogram, fn() -> Histogram>,
     rows: Family<ModelLabels, Counter>,
+    runs: Family<ModelLabels, Histogram, fn() -> Histogram>,
     remembered: Counter,
     /// 1 after an answer for which no registry was there, 0 after one for which one was.
     away: Gauge,
@@ -41,10 +42,13 @@ impl RequestMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
         // 0.5 ms to 16 s by doubling: from a small model's answer to beyond the default deadline.
         let buckets = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        // 1 to 1024 rows by doubling: four times the most that is put together by default.
+        let run_buckets = || Histogram::new(exponential_buckets(1.0, 2.0, 11));
         let new = Self {
             requests: Family::default(),
             seconds: Family::new_with_constructor(buckets),
             rows: Family::default(),
+            runs: Family::new_with_constructor(run_buckets),
             remembered: Counter::default(),
             away: Gauge::default(),
         };
@@ -54,6 +58,8 @@ impl RequestMetrics {
         let seconds = "Time from the first byte of a request's body to its answer, in seconds";
         metrics.register("inference_duration_seconds", seconds, new.seconds.clone());
         metrics.register("predicted_rows", "Rows that were answered", new.rows.clone());
+        let runs = "Rows that a model was asked for at once, of all requests that waited together";
+        metrics.register("model_run_rows", runs, new.runs.clone());
         let remembered = "Predictions whose version was the one that its name meant before, as no registry answered";
         metrics.register("predictions_without_registry", remembered, new.remembered.clone());
         let away = "Whether no registry answered for the newest prediction";
@@ -68,11 +74,23 @@ impl RequestMetrics {
         self.away.set(i64::from(resolved == Resolved::Before));
     }
 
+    /// A request that was refused before anybody knew what it asks.
+    pub(super) fn count_refused(&self, code: StatusCode) {
+        let labels = RequestLabels { model: String::new(), code: code.as_u16() };
+        self.requests.get_or_create(&labels).inc();
+    }
+
     pub(super) fn count(&self, model: Option<&str>, code: StatusCode, took: Duration) {
         let model = model.unwrap_or_default().to_owned();
         let labels = RequestLabels { model: model.clone(), code: code.as_u16() };
         self.requests.get_or_create(&labels).inc();
         self.seconds.get_or_create(&ModelLabels { model }).observe(took.as_secs_f64());
+    }
+
+    /// Rows of one run of a model.
+    pub(super) fn count_run(&self, model: &str, rows: usize) {
+        let labels = ModelLabels { model: model.to_owned() };
+        self.runs.get_or_create(&labels).observe(rows as f64);
     }
 
     pub(super) fn count_rows(&self, model: &str, rows: usize) {

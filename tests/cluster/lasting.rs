@@ -129,6 +129,17 @@ fn changes_of_the_registry_answer_in_json() {
     assert_eq!(alias.stdout.parse::<serde_json::Value>().unwrap(), expected, "{alias}");
     job.run(&["models", "delete", "digits", "1"]).refused(&["best"]);
     job.train();
+    let route = ["models", "route", "digits", "best=9", "2=1", "--shadow", "latest"];
+    let told = job.run(&route);
+    assert_eq!(told.stdout.trim(), "requests for digits go to best=9 2=1, shadow latest now");
+    let list = job.run(&["models", "list"]);
+    assert!(list.stdout.contains("best=9 2=1, shadow latest"), "{list}");
+    job.run(&["models", "delete", "digits", "2"]).refused(&["is in its route"]);
+    job.run(&["models", "route", "digits", "best"]).refused(&["no VERSION=WEIGHT"]);
+    job.run(&["models", "route", "digits", "7=1"]).refused(&["no version 7"]);
+    let clear = job.run(&["models", "route", "digits", "--json"]);
+    let expected = serde_json::json!({ "model": "digits", "route": null });
+    assert_eq!(clear.stdout.parse::<serde_json::Value>().unwrap(), expected, "{clear}");
     let delete = job.run(&["models", "delete", "digits", "2", "--json"]);
     let expected = serde_json::json!({ "model": "digits", "deleted": 2 });
     assert_eq!(delete.stdout.parse::<serde_json::Value>().unwrap(), expected, "{delete}");

@@ -6,6 +6,7 @@
 mod any_of;
 mod chain;
 mod rivals;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::fs;

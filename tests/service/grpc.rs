@@ -56,6 +56,16 @@ fn raw(model: &str, datatype: &str, shape: &[i64], bytes: &[u8]) -> ModelInferRe
     }
 }
 
+/// Which version of `sum` a request of this key gets.
+pub(crate) fn version_of_key(server: &Server, key: &str) -> String {
+    let parameter_choice = Some(ParameterChoice::StringParam(key.to_owned()));
+    let request = ModelInferRequest {
+        parameters: [("routing_key".to_owned(), InferParameter { parameter_choice })].into(),
+        ..raw("sum", "FP32", &[1, 2], &bytes_of(&[1.0, 2.0]))
+    };
+    infer(server, request).unwrap().model_version
+}
+
 /// A request with one input whose elements stand in a field of their type.
 fn typed(datatype: &str, contents: InferTensorContents) -> ModelInferRequest {
     let inputs = vec![input(datatype, &[1, 2], Some(contents))];
@@ -174,7 +184,7 @@ fn a_request_that_is_wrong_is_an_invalid_argument_that_says_why() {
         (two, "there are 1 inputs, and 2 raw_input_contents"),
         (alias, "Not An Alias"),
         (output, "sum has no output \"x\""),
-        (classes, "classification is not a whole number above 0"),
+        (classes, "classification is 0; ask for at least one"),
         (ModelInferRequest { model_name: "sum".into(), ..Default::default() }, "got 0"),
     ] {
         let refused = infer(&server, request).unwrap_err();
@@ -212,7 +222,7 @@ fn a_message_beyond_what_all_requests_may_take_is_resource_exhausted() {
     let limits = ServiceLimits { body_bytes_max: 1000, ..ServiceLimits::default() };
     let server = Server::start_with(limits);
     let refused = infer(&server, raw("sum", "FP32", &[1, 2], &[0; 10_000])).unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
 }
 
 #[test]
@@ -234,6 +244,23 @@ fn a_stream_answers_in_order_and_goes_on_after_a_refusal() {
     assert_eq!(answers.len(), 3);
     assert_eq!((told(0), told(2)), (("", "a"), ("", "c")));
     assert_eq!(told(1), ("no model \"none\"; known models: pick, sum", "b"));
+}
+
+#[test]
+fn nobody_loads_or_unloads_where_it_is_not_configured() {
+    let server = Server::start_as(ServiceLimits::default(), false);
+    let model_name = || "sum".to_owned();
+    with(&server, async |mut client| {
+        let load =
+            proto::RepositoryModelLoadRequest { model_name: model_name(), ..Default::default() };
+        let refused = client.repository_model_load(load).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        let unload =
+            proto::RepositoryModelUnloadRequest { model_name: model_name(), ..Default::default() };
+        let refused = client.repository_model_unload(unload).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    });
+    assert_eq!(server.infer("sum", &rows(&[1.0, 2.0])).0, 200);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod repository;
 mod statistics;
 mod status;
 mod support;
+mod turns;
 
 use std::io::Write;
 
@@ -39,7 +40,7 @@ fn the_server_describes_itself_and_says_that_it_lives() {
 fn the_root_names_what_can_be_asked() {
     let server = Server::start();
     let version = env!("CARGO_PKG_VERSION");
-    let paths = ["/v2", "/v2/models", "/metrics", "/gradmesh/status"];
+    let paths = ["/v2", "/v2/models", "/metrics", "/metrics/triton", "/gradmesh/status"];
     let about = json!({ "name": "gradmesh", "version": version, "paths": paths });
     assert_eq!(server.get("/"), (200, about));
 }
@@ -322,12 +323,12 @@ fn a_version_published_meanwhile_answers_the_next_request() {
 }
 
 #[test]
-fn bodies_beyond_what_all_requests_may_take_are_503() {
+fn bodies_beyond_what_all_requests_may_take_are_429() {
     let limits = ServiceLimits { bodies_bytes_max: 2048, ..ServiceLimits::default() };
     let server = Server::start_with(limits);
     server.still_answers();
     let (status, body) = server.post_text("/v2/models/sum/infer", &" ".repeat(2049));
-    assert_eq!(status, 503);
+    assert_eq!(status, 429);
     assert!(sentence(&body).ends_with("try again in a second"), "{body}");
     server.still_answers();
 }

@@ -1,5 +1,6 @@
 //! The model repository extension: models that this process serves, or doesn't.
 
+use gradmesh::service::ServiceLimits;
 use serde_json::json;
 
 use crate::support::{Server, error, rows};
@@ -64,6 +65,19 @@ fn a_model_that_does_not_exist_is_404_also_to_unload() {
         assert_eq!(server.post_text(&path, ""), no_model);
         assert_eq!(server.get(&path), (405, error("GET is not allowed here; use POST")));
     }
+}
+
+#[test]
+fn nobody_loads_or_unloads_where_it_is_not_configured() {
+    let server = Server::start_as(ServiceLimits::default(), false);
+    let text =
+        "models are not loaded or unloaded by callers here; set service.model_control = true";
+    for verb in ["load", "unload"] {
+        let path = format!("/v2/repository/models/sum/{verb}");
+        assert_eq!(server.post_text(&path, ""), (403, error(text)));
+    }
+    assert_eq!(server.infer("sum", &rows(&[1.0, 2.0])).0, 200);
+    assert_eq!(server.post_text("/v2/repository/index", "").0, 200);
 }
 
 #[test]

@@ -41,6 +41,23 @@ fn requests_rows_and_times_are_counted_by_version() {
 }
 
 #[test]
+fn the_same_is_said_under_the_names_that_triton_has() {
+    let server = Server::start();
+    server.infer("sum", &rows(&[1.0, 2.0, 3.0, 4.0]));
+    server.infer("sum", &rows(&[13.0, 2.0]));
+    let mut page = server.agent().get(server.url("/metrics/triton")).call().unwrap();
+    let page = page.body_mut().read_to_string().unwrap();
+    for line in [
+        "nv_inference_request_success{model=\"sum\",version=\"2\"} 1\n",
+        "nv_inference_request_failure{model=\"sum\",version=\"2\"} 1\n",
+        "nv_inference_count{model=\"sum\",version=\"2\"} 2\n",
+        "nv_inference_exec_count{model=\"sum\",version=\"2\"} 1\n",
+    ] {
+        assert!(page.contains(line), "{line} is not in\n{page}");
+    }
+}
+
+#[test]
 fn statistics_are_of_all_models_of_one_or_of_a_version() {
     let server = Server::start();
     assert_eq!(of(&server, "/v2/models/stats"), Vec::<Value>::new());

@@ -21,7 +21,7 @@ use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::model::{Batch, Model, ModelDescription, Score};
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::new_version::NewVersion;
-use gradmesh_actors::predictor::Predictor;
+use gradmesh_actors::predictor::{Predictor, PredictorParts};
 use gradmesh_actors::version::{TensorShape, VersionDescription};
 use ndarray::{Array2, ArrayView2};
 use serde_json::{Value, json};
@@ -78,10 +78,16 @@ impl Server {
     }
 
     pub(crate) fn start_with(limits: ServiceLimits) -> Self {
+        Self::start_as(limits, true)
+    }
+
+    /// `model_control`: callers may load and unload models.
+    pub(crate) fn start_as(limits: ServiceLimits, model_control: bool) -> Self {
         Self::run(async move |registry: Addr<ModelRegistry>| {
             let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
             let (offers, offer) = watch::channel(Default::default());
-            let predictor = Predictor::new(kinds(), offers, find.clone(), fetch).start();
+            let parts = PredictorParts::new(kinds(), offers, find.clone(), fetch);
+            let predictor = Predictor::new(parts).start();
             let actors = ServiceActors {
                 predict: predictor.clone().recipient(),
                 load: predictor.clone().recipient(),
@@ -90,7 +96,7 @@ impl Server {
                 find,
                 list: registry.recipient(),
             };
-            ServiceState::new(actors, Metrics::new(), limits)
+            ServiceState::new(actors, Metrics::new(), limits).with_model_control(model_control)
         })
     }
 
@@ -237,7 +243,7 @@ pub(crate) fn stub_state() -> ServiceState {
         find: stub.clone().recipient(),
         list: stub.recipient(),
     };
-    ServiceState::new(actors, Metrics::new(), limits)
+    ServiceState::new(actors, Metrics::new(), limits).with_model_control(true)
 }
 
 /// A registry whose store is gone, and a predictor that never ends for the model `slow`.
@@ -335,7 +341,7 @@ impl Model for Toy {
     }
 }
 
-fn kinds() -> ModelKinds {
+pub(crate) fn kinds() -> ModelKinds {
     let mut kinds = ModelKinds::builtin();
     kinds.register("toy", |settings| {
         let outputs = settings["outputs"].as_u64().unwrap_or(1) as usize;

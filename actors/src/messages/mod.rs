@@ -18,9 +18,10 @@
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
 //! | [`coordination`] | Coordinator → the node's own store | local: who leads, in which view, with what state |
-//! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
-//! | [`FindModel`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
+//! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`SetRoute`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
+//! | [`FindModel`], [`FindRoute`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
 //! | [`Predict`] | service → Predictor | answer a request |
+//! | [`RunModel`], [`BuildModel`] | Predictor → Runner | local: what takes long |
 //! | [`LoadModel`], [`UnloadModel`] | service → Predictor | serve a model, or don't |
 
 pub mod checkpoint_store;
@@ -48,8 +49,10 @@ mod report_fenced;
 mod report_shard;
 mod report_speed;
 mod restore_shard;
+mod run_model;
 mod run_status;
 mod set_alias;
+mod set_route;
 mod tensors;
 
 pub use combine_norm::{CombineNorm, CombinedNorm, NormError, NormPart};
@@ -63,7 +66,7 @@ pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
 pub use load_model::{LoadModel, ModelLoaded, ModelUnloaded, UnloadModel};
 pub use node_refused::NodeRefused;
-pub use predict::{Predict, PredictError, Prediction, Resolved};
+pub use predict::{Predict, PredictError, Prediction, Resolved, Run};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};
 pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
@@ -80,5 +83,7 @@ pub use report_shard::{
 };
 pub use report_speed::{Pace, ReportSpeed};
 pub use restore_shard::{AdoptView, Appointment, Duty, RestoreError, RestoreShard};
+pub use run_model::{BuildModel, Ran, RunModel};
 pub use run_status::{GetStatus, StatusError};
 pub use set_alias::{AliasSet, SetAlias};
+pub use set_route::{FindRoute, FoundRoute, SetRoute};

@@ -1,12 +1,18 @@
 //! Service → Predictor: what does a model say to these rows?
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::tensors::take_f32;
 use crate::messages::{Body, BodyError, FindError, LinkError, Values, WireMessage, WirePart};
+use crate::request_queue::Priority;
 use crate::version::VersionRef;
 
-/// Asks for the outputs of some rows.
+/// How long a request waits whose sender says nothing of it: past what callers wait for.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Asks for the outputs of some rows. Safe to repeat: it changes nothing.
 #[derive(Clone, Debug, actix::Message, Serialize, Deserialize)]
 #[rtype(result = "Result<Prediction, PredictError>")]
 pub struct Predict {
@@ -19,6 +25,27 @@ pub struct Predict {
     /// Shape `[rows, features]`, row-major, raw: the scaling of the version is applied to them.
     #[serde(skip)]
     pub inputs: Values,
+    /// Before or after others that wait for the same model.
+    pub priority: Priority,
+    /// How long its sender waits. One that is still in the queue then is not computed.
+    pub limit: Duration,
+    /// Where the model has a route, it chooses the version by this key, and where it has none,
+    /// `version` counts. An empty key stands for any. `None`: `version` counts in any case.
+    pub routed: Option<String>,
+}
+
+impl Predict {
+    /// A request like most: of normal priority, whose sender waits 10 s.
+    pub fn new(
+        model: impl Into<String>,
+        version: VersionRef,
+        rows: usize,
+        features: usize,
+        inputs: Values,
+    ) -> Self {
+        let (model, priority) = (model.into(), Priority::Normal);
+        Self { model, version, rows, features, inputs, priority, limit: LIMIT, routed: None }
+    }
 }
 
 impl WirePart for Predict {
@@ -51,11 +78,21 @@ pub struct Prediction {
     /// Values of a row.
     pub outputs: usize,
     pub resolved: Resolved,
-    /// Nanoseconds that the model took for it.
+    /// Nanoseconds that the model took for it and for those that it was asked together with.
     pub compute_ns: u64,
+    pub run: Run,
     /// Shape `[rows, outputs]`, row-major, finite.
     #[serde(skip)]
     pub values: Values,
+}
+
+/// The run of the model that an answer comes from: requests that wait together share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Of all its requests.
+    pub rows: usize,
+    /// Of each run one answer is the first: whoever counts runs counts those.
+    pub first: bool,
 }
 
 /// How the name of a version became a number.
@@ -100,8 +137,21 @@ pub enum PredictError {
     /// The model's own fault.
     #[error("version {version} of {model} failed: {cause}")]
     Model { model: String, version: u64, cause: String },
-    #[error("{limit} predictions are under way already")]
+    #[error(
+        "{limit} requests wait for {model} already; try again, or raise service.queue or \
+         service.instances"
+    )]
+    Full { model: String, limit: usize },
+    #[error("{limit} predictions are under way already; try again")]
     Busy { limit: usize },
+    /// Its sender's time was over before its turn came.
+    #[error("no turn for {model} within {waited_ms} ms; send less, or raise service.instances")]
+    Late { model: String, waited_ms: u64 },
+    #[error(
+        "version {version} of {model} has {bytes} bytes, all models together may have {budget}; \
+         raise service.memory_mb"
+    )]
+    TooLarge { model: String, version: u64, bytes: u64, budget: u64 },
     #[error(transparent)]
     Link(#[from] LinkError),
 }
@@ -118,13 +168,7 @@ mod tests {
     use super::*;
 
     fn predict() -> Predict {
-        Predict {
-            model: "m".into(),
-            version: VersionRef::Latest,
-            rows: 2,
-            features: 2,
-            inputs: Values::default(),
-        }
+        Predict::new("m", VersionRef::Latest, 2, 2, Values::default())
     }
 
     fn body(len: usize) -> Body {

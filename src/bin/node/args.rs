@@ -152,8 +152,8 @@ pub(crate) enum Command {
     /// Measures this machine's limits and gradmesh beside them, and prints their ratios.
     ///
     /// Exchanges between two processes beside TCP, the server's work beside memory, training beside
-    /// the same loop without actors and beside matrix products. On the data set of the
-    /// configuration. Only ratios mean something, and only on a machine that does nothing else.
+    /// the same loop without actors and beside matrix products, the HTTP service beside a bare
+    /// handler. On the data set of the configuration. Only ratios mean something, and only on a machine that does nothing else.
     #[cfg(feature = "sim")]
     Bench {
         /// Measures each once and short, to see that it works.
@@ -165,6 +165,9 @@ pub(crate) enum Command {
         /// Measures one part alone.
         #[arg(long, value_enum, value_name = "PART")]
         only: Option<crate::bench::Part>,
+        /// Measures serving alone, as `--only serving`.
+        #[arg(long, conflicts_with = "only")]
+        serve: bool,
     },
     /// How far the run of a started cluster, or of a started `node run`, is.
     Status,
@@ -229,6 +232,18 @@ pub(crate) enum ModelsCommand {
     Show { model: String, version: Option<String> },
     /// Names a version, for example `alias digits production 3`.
     Alias { model: String, alias: String, version: String },
+    /// Splits the requests that name no version, for example `route digits production=95 7=5`.
+    ///
+    /// Versions are numbers, aliases or `latest`, weights count in proportion. Requests with the same
+    /// parameter `routing_key` get the same version. Without any version, requests go to the latest.
+    Route {
+        model: String,
+        #[arg(value_name = "VERSION=WEIGHT")]
+        splits: Vec<String>,
+        /// Is asked the same, behind all others; its answers are compared and dropped.
+        #[arg(long, value_name = "VERSION", requires = "splits")]
+        shadow: Option<String>,
+    },
     /// Removes a version for good; its number is not used again.
     Delete { model: String, version: String },
 }

@@ -4,10 +4,14 @@
 //! the machine does meanwhile hits both. Medians over rounds; only ratios mean something.
 
 mod apply;
+mod bare;
 mod exchange;
 mod limits;
+mod load;
 mod plain;
+mod requests;
 mod row;
+mod serving;
 mod training;
 
 use std::io::IsTerminal;
@@ -43,6 +47,8 @@ pub(crate) enum Part {
     Apply,
     /// Whole training runs.
     Training,
+    /// The HTTP service.
+    Serving,
 }
 
 /// How long each measurement of a round takes.
@@ -114,6 +120,9 @@ async fn measure(
         }
         if wants(Part::Training) {
             row::gather(&mut rows, training::rows(config, effort, &folder).await?);
+        }
+        if wants(Part::Serving) {
+            row::gather(&mut rows, serving::rows(config, effort, &folder).await?);
         }
         bar.inc(1);
         info!(round, rounds, "measured");

@@ -84,7 +84,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 demo::demo(config, wanted, args.json).await
             }
             #[cfg(feature = "sim")]
-            Command::Bench { quick, rounds, only } => {
+            Command::Bench { quick, rounds, only, serve } => {
+                let only = if serve { Some(bench::Part::Serving) } else { only };
                 let wanted = bench::Wanted { quick, rounds: rounds.get(), only };
                 bench::bench(config, wanted, args.json).await
             }

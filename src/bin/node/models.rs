@@ -9,7 +9,8 @@ use comfy_table::{Table, presets};
 use gradmesh::config::Config;
 use gradmesh::node::{Node, NodeBuilder, RegistryLinks};
 use gradmesh::transport::TcpTransport;
-use gradmesh_actors::messages::{DeleteVersion, FindModel, ListModels, SetAlias, ask};
+use gradmesh_actors::messages::{DeleteVersion, FindModel, ListModels, SetAlias, SetRoute, ask};
+use gradmesh_actors::route::{Route, Split};
 use gradmesh_actors::version::VersionRef;
 use tracing::info;
 
@@ -69,7 +70,7 @@ pub(crate) async fn models(
                 let mut table = Table::new();
                 table
                     .load_preset(presets::UTF8_BORDERS_ONLY)
-                    .set_header(["model", "versions", "aliases"]);
+                    .set_header(["model", "versions", "aliases", "route"]);
                 for summary in models {
                     let versions: Vec<_> =
                         summary.versions.iter().map(ToString::to_string).collect();
@@ -78,7 +79,8 @@ pub(crate) async fn models(
                         .iter()
                         .map(|(alias, version)| format!("{alias} → {version}"))
                         .collect();
-                    table.add_row([summary.model, versions.join(" "), aliases.join(", ")]);
+                    let route = summary.route.as_ref().map_or_else(String::new, told);
+                    table.add_row([summary.model, versions.join(" "), aliases.join(", "), route]);
                 }
                 answer::line(table)?;
             }
@@ -101,6 +103,17 @@ pub(crate) async fn models(
                 answer::line(format_args!("{named} of {model} is version {} now", set.version))?;
             }
         }
+        ModelsCommand::Route { model, splits, shadow } => {
+            let route = route(&splits, shadow.as_deref())?;
+            let set = SetRoute { model: model.clone(), route: route.clone() };
+            ask(&links.set_route, set, LIMIT).await?;
+            if json {
+                answer::line(serde_json::json!({ "model": model, "route": route }))?;
+            } else {
+                let told = route.as_ref().map_or_else(|| "latest".to_owned(), told);
+                answer::line(format_args!("requests for {model} go to {told} now"))?;
+            }
+        }
         ModelsCommand::Delete { model, version } => {
             let VersionRef::Number(version) = parse(&version)? else {
                 bail!("{version:?} may name another version soon; delete {model} by number");
@@ -118,6 +131,31 @@ pub(crate) async fn models(
         node.stop().await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `None` where nothing is split.
+fn route(splits: &[String], shadow: Option<&str>) -> anyhow::Result<Option<Route>> {
+    if splits.is_empty() {
+        return Ok(None);
+    }
+    let split = |split: &String| {
+        let wrong = || format!("{split:?} is no VERSION=WEIGHT, such as production=95");
+        let (version, weight) = split.split_once('=').with_context(wrong)?;
+        let weight = weight.parse().with_context(wrong)?;
+        Ok(Split { version: parse(version)?, weight })
+    };
+    let splits = splits.iter().map(split).collect::<anyhow::Result<_>>()?;
+    Ok(Some(Route { splits, shadow: shadow.map(parse).transpose()? }))
+}
+
+/// `production=95 7=5, shadow latest`.
+fn told(route: &Route) -> String {
+    let splits = route.splits.iter().map(|split| format!("{}={}", split.version, split.weight));
+    let splits = splits.collect::<Vec<_>>().join(" ");
+    match &route.shadow {
+        Some(shadow) => format!("{splits}, shadow {shadow}"),
+        None => splits,
+    }
 }
 
 pub(crate) fn parse(version: &str) -> anyhow::Result<VersionRef> {

@@ -37,14 +37,9 @@ pub(crate) async fn predict(
         bail!("{}: row {} has {got} values, row 1 has {features}", input.display(), row + 1);
     }
     let node = registry(config).await?;
-    let message = Predict {
-        model: model.to_owned(),
-        version: parse(version)?,
-        rows: rows.len(),
-        features,
-        inputs: Arc::new(rows.concat()),
-    };
-    let answer = ask(&node.serving().predict, message, LIMIT).await?;
+    let inputs = Arc::new(rows.concat());
+    let request = Predict::new(model, parse(version)?, rows.len(), features, inputs);
+    let answer = ask(&node.serving().predict, request, LIMIT).await?;
     let outputs: Vec<&[f32]> = answer.values.chunks(answer.outputs.max(1)).collect();
     if json {
         let answer = serde_json::json!({

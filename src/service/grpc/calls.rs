@@ -74,14 +74,14 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Answer<proto::ModelInferResponse> {
-        Ok(Response::new(infer(&self.state, request.into_inner()).await?))
+        Ok(Response::new(infer(&self.state, request.into_inner(), false).await?))
     }
 
     type ModelStreamInferStream =
         Pin<Box<dyn Stream<Item = Result<proto::ModelStreamInferResponse, Status>> + Send>>;
 
     /// One after the other, in the order of the requests. A request that is refused does not end
-    /// the stream, bytes that are no message do.
+    /// the stream; bytes that are no message do, and those for which there is no room.
     async fn model_stream_infer(
         &self,
         requests: Request<Streaming<proto::ModelInferRequest>>,
@@ -92,7 +92,7 @@ impl GrpcInferenceService for Calls {
             async move {
                 let request = request?;
                 let id = request.id.clone();
-                Ok(match infer(&state, request).await {
+                Ok(match infer(&state, request, true).await {
                     Ok(response) => proto::ModelStreamInferResponse {
                         infer_response: Some(response),
                         ..Default::default()

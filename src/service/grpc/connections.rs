@@ -4,14 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
@@ -26,10 +26,16 @@ pub(super) struct Connections {
     places: Arc<Semaphore>,
 }
 
+/// A client that sends nothing for so long is gone, or never meant to speak HTTP/2: one that does
+/// answers a ping in every twenty seconds of silence.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// A connection, with its place among all.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    /// When it has been silent for too long.
+    silent: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -44,7 +50,8 @@ impl Connections {
         unfold(self, async |connections| {
             let place = connections.places.clone().acquire_owned().await.ok()?;
             let stream = connections.accept().await;
-            Some((Ok(Connection { stream, _place: place }), connections))
+            let silent = Box::pin(sleep(SILENCE_MAX));
+            Some((Ok(Connection { stream, silent, _place: place }), connections))
         })
     }
 
@@ -79,7 +86,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let this = &mut *self;
+        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buffer) else {
+            ready!(this.silent.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        this.silent.as_mut().reset(Instant::now() + SILENCE_MAX);
+        Poll::Ready(read)
     }
 }
 

@@ -14,16 +14,20 @@ use super::inference::{
 use crate::service::api_error::ApiError;
 use crate::service::oip::{
     Datatype, InferRequest, InferResponse, Inference, NamedTensor, RequestedOutput, Tensor,
-    TensorError, put_string,
+    TensorError, Turn, put_string,
 };
 use crate::service::{PLACE, ServiceState};
 
+type Parameters = std::collections::BTreeMap<String, InferParameter>;
+
+/// `charged`: whether the message has its places already.
 pub(super) async fn infer(
     state: &ServiceState,
     request: ModelInferRequest,
+    charged: bool,
 ) -> Result<ModelInferResponse, ApiError> {
     let mut inference = Inference::begin(state);
-    let answer = answer(state, &mut inference, request).await;
+    let answer = answer(state, &mut inference, request, charged).await;
     let status = answer.as_ref().map_or_else(|error| error.kind.status(), |_| Default::default());
     inference.end(status);
     answer
@@ -33,19 +37,24 @@ async fn answer(
     state: &ServiceState,
     inference: &mut Inference<'_>,
     request: ModelInferRequest,
+    charged: bool,
 ) -> Result<ModelInferResponse, ApiError> {
-    let places = u32::try_from(request.encoded_len().div_ceil(PLACE)).unwrap_or(u32::MAX);
+    let bytes = if charged { 0 } else { request.encoded_len() };
+    let places = u32::try_from(bytes.div_ceil(PLACE)).unwrap_or(u32::MAX);
     let Ok(_places) = state.places.try_acquire_many(places) else {
         return Err(state.bodies_full());
     };
-    let version = super::convert::version(&request.model_version)?;
+    let named = &request.model_version;
+    let version = if named.is_empty() { None } else { Some(super::convert::version(named)?) };
     let model = request.model_name.clone();
     let read = || Ok((read_request(request)?, ()));
     inference.answer(model, version, read, |response, ()| write_response(response)).await
 }
 
 fn read_request(request: ModelInferRequest) -> Result<InferRequest, ApiError> {
-    let ModelInferRequest { id, inputs, outputs, raw_input_contents, .. } = request;
+    let ModelInferRequest { id, inputs, outputs, raw_input_contents, parameters, .. } = request;
+    let (priority, timeout) = (whole(&parameters, "priority")?, whole(&parameters, "timeout")?);
+    let turn = Turn::new(priority, timeout, text(&parameters, "routing_key")?);
     let (named, raw) = (inputs.len(), raw_input_contents.len());
     let tensors = if raw == 0 {
         inputs.into_iter().map(|input| read_input(input, None)).collect::<Result<_, _>>()?
@@ -57,7 +66,7 @@ fn read_request(request: ModelInferRequest) -> Result<InferRequest, ApiError> {
         return Err(ApiError::bad(text));
     };
     let outputs = outputs.into_iter().map(read_output).collect::<Result<_, _>>()?;
-    Ok(InferRequest { id: Some(id).filter(|id| !id.is_empty()), inputs: tensors, outputs })
+    Ok(InferRequest { id: Some(id).filter(|id| !id.is_empty()), inputs: tensors, outputs, turn })
 }
 
 fn read_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<NamedTensor, ApiError> {
@@ -132,21 +141,33 @@ fn narrow<W: Copy + std::fmt::Display, N: TryFrom<W>, const SIZE: usize>(
 
 fn read_output(output: InferRequestedOutputTensor) -> Result<RequestedOutput, ApiError> {
     let InferRequestedOutputTensor { name, parameters } = output;
-    let Some(parameter) = parameters.get("classification") else {
-        return Ok(RequestedOutput { name, classification: None });
+    let classification = match whole(&parameters, "classification")? {
+        Some(0) => {
+            let text = format!("output {name:?}: classification is 0; ask for at least one");
+            return Err(ApiError::bad(text));
+        }
+        largest => largest.map(|largest| usize::try_from(largest).unwrap_or(usize::MAX)),
     };
-    let largest = match parameter.parameter_choice {
-        Some(ParameterChoice::Int64Param(number)) => usize::try_from(number).ok(),
-        Some(ParameterChoice::Uint64Param(number)) => usize::try_from(number).ok(),
+    Ok(RequestedOutput { name, classification })
+}
+
+fn text(parameters: &Parameters, name: &str) -> Result<Option<String>, ApiError> {
+    let Some(parameter) = parameters.get(name) else { return Ok(None) };
+    match &parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Ok(Some(text.clone())),
+        _ => Err(ApiError::bad(format!("parameter {name:?} is not a text"))),
+    }
+}
+
+fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(parameter) = parameters.get(name) else { return Ok(None) };
+    let number = match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) => u64::try_from(number).ok(),
+        Some(ParameterChoice::Uint64Param(number)) => Some(number),
         _ => None,
     };
-    match largest {
-        Some(1..) => Ok(RequestedOutput { name, classification: largest }),
-        _ => {
-            let text = format!("output {name:?}: classification is not a whole number above 0");
-            Err(ApiError::bad(text))
-        }
-    }
+    let wrong = || ApiError::bad(format!("parameter {name:?} is not a whole number"));
+    number.map(Some).ok_or_else(wrong)
 }
 
 fn write_response(response: InferResponse) -> Result<ModelInferResponse, ApiError> {

@@ -4,32 +4,57 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use actix_web::http::StatusCode;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
+use crate::service::request_metrics::RequestMetrics;
 use crate::service::{BODY_LIMIT, PLACE};
 
 /// Bytes before each message: whether it is compressed, and its length, big-endian.
 const PREFIX: usize = 5;
 
-/// Takes places for a message while it is read. Whoever answers it takes them for the message that
-/// came of it.
+/// The one call that takes more than a message.
+const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+
+/// Takes places for a message as its bytes come, and for as long as it is read. A call of one
+/// message has them until all of it is read, its end included; whoever answers it takes them for the
+/// message that came of it. A stream has them until its next message is asked for, which is when
+/// this one is answered.
 #[derive(Debug)]
 pub(super) struct Metered {
     body: tonic::body::Body,
-    places: Arc<Semaphore>,
-    /// Of the newest bytes, in which a message may have begun.
-    last: Option<OwnedSemaphorePermit>,
-    /// Of those before, which belong to the same message.
-    earlier: Option<OwnedSemaphorePermit>,
+    meter: Meter,
+    /// Of the message that is under way, and of whole ones that are not answered yet.
+    held: Option<OwnedSemaphorePermit>,
+    places: usize,
+    /// Bytes of the message that is under way.
+    bytes: usize,
     message: Boundary,
-    /// Whether a message ended in the newest bytes.
+    /// Whether a message has ended since more was asked for.
     ended: bool,
-    /// When the message that has begun is to be whole; none is under way where there is none.
+    is_stream: bool,
+    /// When the message, or the whole call, is to be there.
     deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// What all bodies share.
+#[derive(Clone, Debug)]
+pub(super) struct Meter {
+    pub(super) places: Arc<Semaphore>,
+    /// Bytes of the largest message.
+    pub(super) largest: usize,
+    pub(super) requests: RequestMetrics,
+}
+
+impl Meter {
+    fn refuse(&self, code: StatusCode, status: Status) -> Status {
+        self.requests.count_refused(code);
+        status
+    }
 }
 
 /// Where in the sequence of messages the body is.
@@ -43,37 +68,57 @@ struct Boundary {
 }
 
 impl Metered {
-    pub(super) fn new(body: tonic::body::Body, places: Arc<Semaphore>) -> Self {
-        let (last, earlier, deadline) = (None, None, None);
-        Self { body, places, last, earlier, message: Boundary::default(), ended: false, deadline }
+    pub(super) fn new(body: tonic::body::Body, path: &str, meter: Meter) -> Self {
+        let is_stream = path == STREAM;
+        Self {
+            body,
+            meter,
+            held: None,
+            places: 0,
+            bytes: 0,
+            message: Boundary::default(),
+            ended: false,
+            is_stream,
+            // A stream may wait for its next message for as long as its connection lives.
+            deadline: (!is_stream).then(|| Box::pin(sleep(BODY_LIMIT))),
+        }
     }
 
-    /// Gives the places of whole messages back: more is asked for when all of them were read.
+    /// Gives the places of whole messages of a stream back: more is asked for when all of them were
+    /// answered.
     fn release(&mut self) {
-        if std::mem::take(&mut self.ended) {
-            self.earlier = None;
-            self.last = self.last.take().filter(|_| !self.message.is_between());
+        if self.is_stream && std::mem::take(&mut self.ended) && self.message.is_between() {
+            self.held = None;
+            (self.places, self.bytes) = (0, 0);
         }
     }
 
     fn meter(&mut self, data: &[u8]) -> Result<(), Status> {
-        let places = u32::try_from(data.len().div_ceil(PLACE)).unwrap_or(u32::MAX);
-        let Ok(more) = self.places.clone().try_acquire_many_owned(places) else {
-            return Err(Status::resource_exhausted(
-                "too many bytes of requests are under way already; try again in a second",
-            ));
+        self.bytes = self.bytes.saturating_add(data.len());
+        self.ended |= self.message.pass(data);
+        // Unpacked, it may have as many bytes as any message.
+        let bytes = if self.message.is_packed() { self.meter.largest } else { self.bytes };
+        let more = bytes.div_ceil(PLACE).saturating_sub(self.places);
+        let taken = u32::try_from(more).unwrap_or(u32::MAX);
+        let Ok(taken) = self.meter.places.clone().try_acquire_many_owned(taken) else {
+            let text = "too many bytes of requests are under way already; try again in a second";
+            let status = Status::resource_exhausted(text);
+            return Err(self.meter.refuse(StatusCode::TOO_MANY_REQUESTS, status));
         };
-        match (self.last.replace(more), &mut self.earlier) {
-            (Some(last), Some(earlier)) => earlier.merge(last),
-            (Some(last), none) => *none = Some(last),
-            (None, _) => {}
+        self.places += more;
+        match &mut self.held {
+            Some(held) => held.merge(taken),
+            none => *none = Some(taken),
         }
-        self.ended = self.message.pass(data);
-        if self.ended {
-            self.deadline = None;
-        }
-        if !self.message.is_between() && self.deadline.is_none() {
-            self.deadline = Some(Box::pin(sleep(BODY_LIMIT)));
+        if self.is_stream {
+            match (self.message.is_between(), &mut self.deadline) {
+                (true, deadline) => *deadline = None,
+                (false, Some(deadline)) if self.ended => {
+                    deadline.as_mut().reset(Instant::now() + BODY_LIMIT);
+                }
+                (false, deadline @ None) => *deadline = Some(Box::pin(sleep(BODY_LIMIT))),
+                (false, Some(_)) => {}
+            }
         }
         Ok(())
     }
@@ -82,6 +127,11 @@ impl Metered {
 impl Boundary {
     fn is_between(&self) -> bool {
         self.prefix_len == 0
+    }
+
+    /// Whether the newest message is compressed.
+    fn is_packed(&self) -> bool {
+        self.prefix[0] != 0
     }
 
     /// Whether a message ends in `data`.
@@ -121,7 +171,8 @@ impl Body for Metered {
             let Some(deadline) = &mut self.deadline else { return Poll::Pending };
             ready!(deadline.as_mut().poll(cx));
             let text = format!("the message did not arrive within {} s", BODY_LIMIT.as_secs());
-            return Poll::Ready(Some(Err(Status::deadline_exceeded(text))));
+            let status = Status::deadline_exceeded(text);
+            return Poll::Ready(Some(Err(self.meter.refuse(StatusCode::REQUEST_TIMEOUT, status))));
         };
         let frame = frame.transpose()?;
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
@@ -144,11 +195,21 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+    use crate::metrics::Metrics;
+
+    fn meter(places: &Arc<Semaphore>) -> Meter {
+        let requests = RequestMetrics::new(&Metrics::new());
+        Meter { places: places.clone(), largest: 2048, requests }
+    }
 
     fn message(len: u8) -> Vec<u8> {
         let mut bytes = vec![0, 0, 0, 0, len];
         bytes.resize(PREFIX + usize::from(len), 1);
         bytes
+    }
+
+    fn empty(path: &str, places: &Arc<Semaphore>) -> Metered {
+        Metered::new(tonic::body::Body::empty(), path, meter(places))
     }
 
     #[test]
@@ -168,50 +229,72 @@ mod tests {
         }
     }
 
+    /// A body of these bytes, which does not end.
+    fn endless(bytes: &[u8]) -> tonic::body::Body {
+        let frames = [Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(bytes)))];
+        let frames = futures_util::stream::iter(frames);
+        let frames = futures_util::StreamExt::chain(frames, futures_util::stream::pending());
+        tonic::body::Body::new(http_body_util::StreamBody::new(frames))
+    }
+
     #[actix_rt::test]
-    async fn a_message_that_stops_coming_loses_its_places() {
+    async fn a_call_that_does_not_end_loses_its_places_whether_its_message_is_whole_or_not() {
         tokio::time::pause();
-        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Status>>(1);
-        let frames = futures_util::stream::unfold(receiver, async |mut receiver| {
-            Some((receiver.recv().await?, receiver))
-        });
-        let body = tonic::body::Body::new(http_body_util::StreamBody::new(Box::pin(frames)));
         let places = Arc::new(Semaphore::new(2));
-        let mut metered = Metered::new(body, places.clone());
+        for (path, bytes) in
+            [("/one", &message(9)[..]), ("/one", &[0, 0]), ("/one", &[]), (STREAM, &[0, 0])]
+        {
+            let mut metered = Metered::new(endless(bytes), path, meter(&places));
+            let mut next = async || poll_fn(|cx| Pin::new(&mut metered).poll_frame(cx)).await;
+            assert!(next().await.unwrap().is_ok());
+            let late = next().await.unwrap().unwrap_err();
+            assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
+            drop(metered);
+            assert_eq!(places.available_permits(), 2);
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_stream_may_wait_for_its_next_message() {
+        tokio::time::pause();
+        let places = Arc::new(Semaphore::new(2));
+        let mut metered = Metered::new(endless(&message(9)), STREAM, meter(&places));
         let mut next = async || poll_fn(|cx| Pin::new(&mut metered).poll_frame(cx)).await;
-        sender.send(Ok(Frame::data(Bytes::from_static(&[0, 0, 0])))).await.unwrap();
         assert!(next().await.unwrap().is_ok());
-        let late = next().await.unwrap().unwrap_err();
-        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
-        drop(metered);
+        assert!(tokio::time::timeout(2 * BODY_LIMIT, next()).await.is_err());
         assert_eq!(places.available_permits(), 2);
     }
 
     #[actix_rt::test]
-    async fn places_are_held_for_one_message_at_a_time() {
+    async fn a_message_has_its_places_until_its_call_is_read_or_its_stream_asks_for_more() {
         let places = Arc::new(Semaphore::new(2));
-        let mut metered = Metered::new(tonic::body::Body::empty(), places.clone());
-        let mut pass = |data: &[u8]| {
+        for (path, left) in [("/one", 1), (STREAM, 2)] {
+            let mut metered = empty(path, &places);
+            metered.meter(&message(200)).unwrap();
+            assert_eq!(places.available_permits(), 1, "{path}");
             metered.release();
-            metered.meter(data).unwrap();
-        };
-        // Also where the next one begins in the same bytes.
-        let both = [message(100), message(100)].concat();
-        for _ in 0..3 {
-            pass(&both[..50]);
-            pass(&both[50..150]);
-            pass(&both[150..]);
+            assert_eq!(places.available_permits(), left, "{path}");
+            drop(metered);
+            assert_eq!(places.available_permits(), 2, "{path}");
         }
-        for _ in 0..3 {
-            let message = message(200);
-            pass(&message[..100]);
-            pass(&message[100..]);
-            assert_eq!(places.available_permits(), 0);
+    }
+
+    #[actix_rt::test]
+    async fn bytes_are_counted_together_however_they_are_cut() {
+        let places = Arc::new(Semaphore::new(3));
+        let mut metered = empty(STREAM, &places);
+        let long = [&[0, 0, 0, 8, 0][..], &[1; 2048]].concat();
+        for byte in &long[..1024] {
+            metered.meter(std::slice::from_ref(byte)).unwrap();
         }
-        let mut other = Metered::new(tonic::body::Body::empty(), places.clone());
-        assert!(other.meter(&message(1)).is_err());
-        // A stream that waits for its next message holds nothing.
+        assert_eq!(places.available_permits(), 2);
+        metered.meter(&long[1024..]).unwrap();
+        assert_eq!(places.available_permits(), 0);
+        assert!(empty(STREAM, &places).meter(&message(1)).is_err());
         metered.release();
-        assert!(other.meter(&message(1)).is_ok());
+        assert!(empty(STREAM, &places).meter(&message(1)).is_ok());
+        // What is compressed may be as large as any.
+        metered.meter(&[1, 0, 0, 0, 9, 1]).unwrap();
+        assert_eq!(places.available_permits(), 1);
     }
 }

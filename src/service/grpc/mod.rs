@@ -17,7 +17,7 @@ use std::time::Duration;
 use actix_rt::Arbiter;
 use tokio::sync::oneshot;
 use tonic::transport::Server;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use tracing::{error, info};
 
 use super::ServiceState;
@@ -25,7 +25,7 @@ use calls::Calls;
 use connections::Connections;
 use health::Readiness;
 use inference::grpc_inference_service_server::GrpcInferenceServiceServer;
-use metered::Metered;
+use metered::{Meter, Metered};
 use proto_health::health_server::HealthServer;
 
 /// What `proto/inference.proto` says.
@@ -130,7 +130,10 @@ async fn serve(
     state: ServiceState,
     stops: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn Error>> {
-    let (places, largest) = (state.places.clone(), state.limits.body_bytes_max);
+    let state = state.on_this_thread();
+    let largest = state.limits.body_bytes_max;
+    let requests = state.requests.clone();
+    let meter = Meter { places: state.places.clone(), largest, requests };
     let calls = GrpcInferenceServiceServer::new(Calls { state: state.clone() })
         .max_decoding_message_size(largest)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
@@ -144,8 +147,11 @@ async fn serve(
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .layer(MapResponseLayer::new(status::as_protocol))
         .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
-            request.map(|body| tonic::body::Body::new(Metered::new(body, places.clone())))
+            let (parts, body) = request.into_parts();
+            let body = Metered::new(body, parts.uri.path(), meter.clone());
+            http::Request::from_parts(parts, tonic::body::Body::new(body))
         }))
         .add_service(calls)
         .add_service(HealthServer::new(Readiness { state }))

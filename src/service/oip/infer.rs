@@ -1,7 +1,10 @@
 //! An inference request, and the answer to it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gradmesh_actors::messages::Prediction;
+use gradmesh_actors::request_queue::Priority;
 
 use super::classification::classify;
 use super::{CLASS, Datatype, INPUT, OUTPUT, Tensor};
@@ -15,6 +18,35 @@ pub(in crate::service) struct InferRequest {
     pub(in crate::service) inputs: Vec<NamedTensor>,
     /// All outputs where there are none.
     pub(in crate::service) outputs: Vec<RequestedOutput>,
+    pub(in crate::service) turn: Turn,
+}
+
+/// When a request is to be answered, and until when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::service) struct Turn {
+    pub(in crate::service) priority: Priority,
+    /// How long its sender waits, where it has said so.
+    pub(in crate::service) timeout: Option<Duration>,
+    /// Requests of one key get the same version, where no version is named. Empty for any.
+    pub(in crate::service) routing_key: String,
+}
+
+impl Turn {
+    /// From the protocol's parameters. `priority`: 1 goes first, 3 and more last, 0 stands for 2.
+    /// `timeout_us`: microseconds, 0 for none.
+    pub(in crate::service) fn new(
+        priority: Option<u64>,
+        timeout_us: Option<u64>,
+        routing_key: Option<String>,
+    ) -> Self {
+        let priority = match priority {
+            Some(1) => Priority::First,
+            None | Some(0 | 2) => Priority::Normal,
+            Some(3..) => Priority::Last,
+        };
+        let timeout = timeout_us.filter(|&limit| limit > 0).map(Duration::from_micros);
+        Self { priority, timeout, routing_key: routing_key.unwrap_or_default() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +91,7 @@ impl InferRequest {
         let shape = vec![1, bytes.len() / size_of::<f32>()];
         let tensor = Tensor::new(Datatype::Fp32, shape, bytes)?;
         let inputs = vec![NamedTensor { name: INPUT.to_owned(), tensor }];
-        Ok(Self { id: None, inputs, outputs: Vec::new() })
+        Ok(Self { id: None, inputs, outputs: Vec::new(), turn: Turn::default() })
     }
 
     pub(super) fn rows(&self) -> Result<Rows, ApiError> {

@@ -10,27 +10,41 @@ use gradmesh_actors::messages::{FindError, Predict, PredictError, Prediction, Va
 use gradmesh_actors::version::VersionRef;
 use tokio::time::Instant;
 
+use super::model::check_name;
 use super::statistics::Answered;
 use super::{InferRequest, InferResponse};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
 
-/// From the first word of a request to its answer. Whatever becomes of it, [`Inference::end`]
-/// counts it.
+/// From the first word of a request to its answer. Whatever becomes of it, it is counted: by
+/// [`Inference::end`], or as given up where its sender has gone.
 #[derive(Debug)]
 pub(in crate::service) struct Inference<'a> {
     state: &'a ServiceState,
     start: Instant,
     /// The model that was asked for, if there is one.
     known: Option<String>,
+    /// Of the answer.
+    status: StatusCode,
+}
+
+/// As nginx writes it: the client has closed the request.
+const GIVEN_UP: u16 = 499;
+
+impl Drop for Inference<'_> {
+    fn drop(&mut self) {
+        self.state.requests.count(self.known.as_deref(), self.status, self.start.elapsed());
+    }
 }
 
 impl<'a> Inference<'a> {
     pub(in crate::service) fn begin(state: &'a ServiceState) -> Self {
-        Self { state, start: Instant::now(), known: None }
+        let status = StatusCode::from_u16(GIVEN_UP).unwrap_or(StatusCode::BAD_REQUEST);
+        Self { state, start: Instant::now(), known: None, status }
     }
 
-    /// Reads the request, asks the model, and writes its answer. What `read` returns beside the
+    /// Reads the request, asks the model, and writes its answer; which version it is says the model's
+    /// route where none is named. What `read` returns beside the
     /// request is for `write`.
     ///
     /// # Errors
@@ -38,25 +52,31 @@ impl<'a> Inference<'a> {
     pub(in crate::service) async fn answer<Form, Answer>(
         &mut self,
         model: String,
-        version: VersionRef,
+        version: Option<VersionRef>,
         read: impl FnOnce() -> Result<(InferRequest, Form), ApiError>,
         write: impl FnOnce(InferResponse, Form) -> Result<Answer, ApiError>,
     ) -> Result<Answer, ApiError> {
         let begun = Instant::now();
+        check_name(&model)?;
         let (request, form) = read()?;
         let rows = request.rows()?;
-        let InferRequest { id, outputs, inputs } = request;
+        let InferRequest { id, outputs, inputs, turn } = request;
         // The model's copy is enough from here on.
         drop(inputs);
+        let longest = self.state.limits.infer;
         let predict = Predict {
             model: model.clone(),
-            version,
+            routed: version.is_none().then_some(turn.routing_key),
+            version: version.unwrap_or(VersionRef::Latest),
             rows: rows.rows,
             features: rows.features,
             inputs: Values::new(rows.values),
+            priority: turn.priority,
+            limit: turn.timeout.map_or(longest, |timeout| timeout.min(longest)),
         };
         let sent = Instant::now();
-        let prediction = ask(&self.state.actors.predict, predict, self.state.limits.infer).await;
+        let limit = predict.limit;
+        let prediction = ask(self.state.predictor(), predict, limit).await;
         let received = Instant::now();
         if proves_model(&prediction) {
             self.known = Some(model);
@@ -68,19 +88,23 @@ impl<'a> Inference<'a> {
     }
 
     /// Counts the request with the HTTP status that its outcome has.
-    pub(in crate::service) fn end(self, status: StatusCode) {
-        self.state.requests.count(self.known.as_deref(), status, self.start.elapsed());
+    pub(in crate::service) fn end(mut self, status: StatusCode) {
+        self.status = status;
     }
 
     fn count_answer(&self, prediction: &Prediction, times: Times) {
         let state = self.state;
         state.requests.count_rows(&prediction.model, prediction.rows);
+        if prediction.run.first {
+            state.requests.count_run(&prediction.model, prediction.run.rows);
+        }
         state.requests.count_resolved(prediction.resolved);
         // What answers is ready, whoever has asked first.
         state.ready.store(true, Ordering::Relaxed);
         let infer = Duration::from_nanos(prediction.compute_ns);
         let answered = Answered {
             rows: prediction.rows as u64,
+            run: prediction.run.first.then_some(prediction.run.rows as u64),
             at_unix_ms: unix_ms(),
             total: times.written - self.start,
             queue: (times.received - times.sent).saturating_sub(infer),
@@ -127,6 +151,8 @@ fn proves_model<T>(answer: &Result<T, PredictError>) -> bool {
             PredictError::Registry(_)
             | PredictError::NoRows
             | PredictError::Busy { .. }
+            | PredictError::Full { .. }
+            | PredictError::Late { .. }
             | PredictError::Link(_),
         ) => false,
         Err(_) => true,

@@ -13,7 +13,7 @@ pub(super) mod statistics;
 mod tensor;
 
 pub(super) use datatype::Datatype;
-pub(super) use infer::{InferRequest, InferResponse, NamedTensor, RequestedOutput};
+pub(super) use infer::{InferRequest, InferResponse, NamedTensor, RequestedOutput, Turn};
 pub(super) use inference::Inference;
 pub(super) use model::{config, describe, metadata, model_ready, names, server_ready};
 pub(super) use repository::{index, load, unload};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use gradmesh_actors::messages::{FindModel, ListModels, ask};
-use gradmesh_actors::version::{VersionDescription, VersionRef};
+use gradmesh_actors::version::{VersionDescription, VersionRef, check_model_name};
 use serde::Serialize;
 
 use super::{CLASS, Datatype, INPUT, NAME, OUTPUT};
@@ -79,6 +79,15 @@ fn config_name<S: serde::Serializer>(datatype: &Datatype, to: S) -> Result<S::Ok
     }
 }
 
+/// A name that no model can have is that of none. Nobody else is asked for it.
+///
+/// # Errors
+/// It is one.
+pub(super) fn check_name(model: &str) -> Result<(), ApiError> {
+    check_model_name(model)
+        .map_err(|_| ApiError::new(ErrorKind::NotFound, format!("no model {model:?}")))
+}
+
 /// The version that a name means.
 ///
 /// # Errors
@@ -88,6 +97,7 @@ pub(in crate::service) async fn describe(
     model: String,
     version: VersionRef,
 ) -> Result<VersionDescription, ApiError> {
+    check_name(&model)?;
     Ok(ask(&state.actors.find, FindModel { model, version }, FIND_LIMIT).await?)
 }
 
@@ -107,7 +117,7 @@ pub(in crate::service) async fn names(state: &ServiceState) -> Result<Vec<String
 /// # Errors
 /// Why not.
 pub(in crate::service) async fn server_ready(state: &ServiceState) -> Result<(), ApiError> {
-    if !state.actors.predict.connected() {
+    if !state.predictor().connected() {
         return Err(ApiError::new(ErrorKind::Unavailable, "the predictor is gone"));
     }
     if !state.ready.load(Ordering::Relaxed) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gradmesh_actors::messages::{ListModels, LoadModel, UnloadModel, ask};
 use serde::Serialize;
 
+use super::model::check_name;
 use crate::service::api_error::{ApiError, ErrorKind};
 use crate::service::{FIND_LIMIT, ServiceState};
 
@@ -55,17 +56,20 @@ pub(in crate::service) async fn index(
 /// request has.
 ///
 /// # Errors
-/// There is no such model, it can't be loaded, or the request brings a model of its own along.
+/// Callers may not, there is no such model, it can't be loaded, or the request brings a model of its
+/// own along.
 pub(in crate::service) async fn load<'a>(
     state: &ServiceState,
     model: String,
     parameters: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), ApiError> {
+    check_control(state)?;
     let brings = |name: &&str| *name == "config" || name.starts_with("file:");
     if let Some(name) = parameters.into_iter().find(brings) {
         let text = format!("a model is changed by publishing a version, not by parameter {name:?}");
         return Err(ApiError::new(ErrorKind::Unsupported, text));
     }
+    check_name(&model)?;
     ask(&state.actors.load, LoadModel { model }, LOAD_LIMIT).await?;
     Ok(())
 }
@@ -73,11 +77,24 @@ pub(in crate::service) async fn load<'a>(
 /// Serves a model no longer, and frees its memory.
 ///
 /// # Errors
-/// There is no such model, or nobody can say so.
+/// Callers may not, there is no such model, or nobody can say so.
 pub(in crate::service) async fn unload(
     state: &ServiceState,
     model: String,
 ) -> Result<(), ApiError> {
+    check_control(state)?;
+    check_name(&model)?;
     ask(&state.actors.unload, UnloadModel { model }, FIND_LIMIT).await?;
     Ok(())
+}
+
+/// Else whoever may predict could take a model from all others: a page in a browser of this machine
+/// is enough.
+fn check_control(state: &ServiceState) -> Result<(), ApiError> {
+    if state.model_control {
+        return Ok(());
+    }
+    let text =
+        "models are not loaded or unloaded by callers here; set service.model_control = true";
+    Err(ApiError::new(ErrorKind::Forbidden, text))
 }

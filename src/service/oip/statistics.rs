@@ -15,8 +15,8 @@ use crate::service::api_error::ApiError;
 /// longest makes room.
 const VERSIONS_MAX: usize = 1024;
 
-/// Sizes of requests that are counted one by one for a version: more than a batching client has.
-/// Those of further sizes count in the sums alone.
+/// Sizes of runs that are counted one by one for a version: those that repeat come among the first.
+/// Runs of further sizes count in the sums alone.
 const BATCH_SIZES_MAX: usize = 64;
 
 /// Counters of this process, by version.
@@ -97,6 +97,8 @@ impl Tally {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answered {
     pub(super) rows: u64,
+    /// Rows of the model's run that answered it, where it is the first of its requests.
+    pub(super) run: Option<u64>,
     pub(super) at_unix_ms: u64,
     pub(super) total: Duration,
     pub(super) queue: Duration,
@@ -111,7 +113,7 @@ impl Statistics {
         let statistics = &mut counters.statistics;
         statistics.last_inference = answered.at_unix_ms;
         statistics.inference_count += answered.rows;
-        statistics.execution_count += 1;
+        statistics.execution_count += u64::from(answered.run.is_some());
         let parts = &mut statistics.inference_stats;
         parts.success.add(answered.total);
         parts.queue.add(answered.queue);
@@ -119,9 +121,10 @@ impl Statistics {
         parts.compute_infer.add(answered.infer);
         parts.compute_output.add(answered.output);
         let batches = &mut counters.batches;
-        if batches.len() < BATCH_SIZES_MAX || batches.contains_key(&answered.rows) {
-            let batch = batches.entry(answered.rows).or_default();
-            batch.batch_size = answered.rows;
+        let Some(rows) = answered.run else { return };
+        if batches.len() < BATCH_SIZES_MAX || batches.contains_key(&rows) {
+            let batch = batches.entry(rows).or_default();
+            batch.batch_size = rows;
             batch.compute_input.add(answered.input);
             batch.compute_infer.add(answered.infer);
             batch.compute_output.add(answered.output);
@@ -196,6 +199,7 @@ mod tests {
         let part = Duration::from_nanos;
         Answered {
             rows,
+            run: Some(rows),
             at_unix_ms: 1000 + rows,
             total: part(15),
             queue: part(1),
@@ -226,6 +230,18 @@ mod tests {
         assert_eq!(sizes, [(1, tally(2, 8)), (8, tally(1, 4))]);
         assert_eq!((statistics.of(Some("m"), None).len(), statistics.of(None, None).len()), (2, 2));
         assert_eq!(statistics.of(Some("other"), None), []);
+    }
+
+    #[test]
+    fn requests_that_were_answered_together_are_one_run() {
+        let mut statistics = Statistics::default();
+        statistics.answered("m", 1, &Answered { run: Some(3), ..answered(1) });
+        statistics.answered("m", 1, &Answered { run: None, ..answered(2) });
+        let [one] = &statistics.of(None, None)[..] else { panic!("one version") };
+        assert_eq!((one.inference_count, one.execution_count), (3, 1));
+        assert_eq!(one.inference_stats.success.count, 2);
+        let sizes: Vec<u64> = one.batch_stats.iter().map(|batch| batch.batch_size).collect();
+        assert_eq!(sizes, [3]);
     }
 
     #[test]

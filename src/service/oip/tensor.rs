@@ -9,6 +9,9 @@ use super::Datatype;
 /// Bytes before each element of a BYTES tensor: its length, little-endian.
 const PREFIX: usize = size_of::<u32>();
 
+/// Dimensions of a tensor: as many as NumPy had until its second version.
+const RANK_MAX: usize = 32;
+
 /// Values of one datatype in row-major order.
 ///
 /// Invariant: `bytes` has what the protocol's binary form of `shape` and `datatype` says, to the
@@ -25,6 +28,8 @@ pub(in crate::service) struct Tensor {
 pub(in crate::service) enum TensorError {
     #[error("datatype {name:?} is none of {}", Datatype::ALL.map(Datatype::name).join(", "))]
     Datatype { name: String },
+    #[error("a shape of {rank} dimensions; {RANK_MAX} are the most")]
+    Rank { rank: usize },
     #[error("shape {shape:?} of {datatype} is larger than any memory")]
     Overflow { datatype: Datatype, shape: Vec<usize> },
     #[error("shape {shape:?} of {datatype} has {expected} bytes, got {got}")]
@@ -51,6 +56,9 @@ impl Tensor {
         shape: Vec<usize>,
         bytes: Bytes,
     ) -> Result<Self, TensorError> {
+        if shape.len() > RANK_MAX {
+            return Err(TensorError::Rank { rank: shape.len() });
+        }
         let overflow = || TensorError::Overflow { datatype, shape: shape.clone() };
         let elements = elements(&shape).ok_or_else(overflow)?;
         match datatype.size() {

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use super::body::{Body, read_body};
 use super::request::{JSON_LENGTH, read_request};
 use super::response::{Written, write_response};
-use super::routes::model_and_version;
+use super::routes::{model_of, version_of};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
 use crate::service::oip::Inference;
@@ -37,7 +37,7 @@ async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<Written, ApiError> {
-    let (model, version) = model_and_version(request)?;
+    let (model, version) = (model_of(request), version_of(request)?);
     let json_length = json_length(request)?;
     let Body { bytes, places: _places } = read_body(state, request, payload).await?;
     // The body goes as soon as it is read; its place stays, for the numbers that came of it.

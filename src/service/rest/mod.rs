@@ -8,4 +8,4 @@ mod request;
 mod response;
 mod routes;
 
-pub(super) use routes::{metrics_page, no_such_path, readable, root, scope};
+pub(super) use routes::{metrics_page, no_such_path, readable, root, scope, triton_metrics_page};

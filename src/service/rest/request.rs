@@ -3,12 +3,11 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::json_data::read_data;
 use crate::service::api_error::ApiError;
 use crate::service::oip::{
-    Datatype, InferRequest, NamedTensor, RequestedOutput, Tensor, TensorError,
+    Datatype, InferRequest, NamedTensor, RequestedOutput, Tensor, TensorError, Turn,
 };
 
 /// How many bytes of the body are JSON; tensors follow. 0: the body is one tensor.
@@ -19,10 +18,12 @@ pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 #[derive(Debug, Deserialize)]
 struct JsonRequest<'a> {
     id: Option<String>,
-    parameters: Option<Map<String, Value>>,
+    #[serde(borrow, default)]
+    parameters: Option<Parameters<'a>>,
     #[serde(borrow)]
     inputs: Vec<JsonInput<'a>>,
-    outputs: Option<Vec<JsonOutput>>,
+    #[serde(borrow, default)]
+    outputs: Option<Vec<JsonOutput<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,15 +31,36 @@ struct JsonInput<'a> {
     name: String,
     shape: Vec<usize>,
     datatype: String,
-    parameters: Option<Map<String, Value>>,
+    #[serde(borrow, default)]
+    parameters: Option<Parameters<'a>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
-struct JsonOutput {
+struct JsonOutput<'a> {
     name: String,
-    parameters: Option<Map<String, Value>>,
+    #[serde(borrow, default)]
+    parameters: Option<Parameters<'a>>,
+}
+
+/// Those that mean something here, of a request, an input, or an output; others take no memory.
+#[derive(Debug, Default, Deserialize)]
+struct Parameters<'a> {
+    #[serde(borrow, default)]
+    binary_data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    binary_data_output: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    binary_data_size: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    classification: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    priority: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    routing_key: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timeout: Option<&'a RawValue>,
 }
 
 /// Which outputs are to be raw.
@@ -85,23 +107,27 @@ pub(super) fn read_request(
         let text = format!("{left} bytes of the body are behind the last input");
         return Err(ApiError::bad(text));
     }
-    let mut form = Form {
-        all: switch(request.parameters.as_ref(), "binary_data_output")?.unwrap_or(false),
-        outputs: Vec::new(),
-    };
+    let parameters = request.parameters.unwrap_or_default();
+    let all = switch("binary_data_output", parameters.binary_data_output)?.unwrap_or(false);
+    let mut form = Form { all, outputs: Vec::new() };
     let mut outputs = Vec::new();
     for JsonOutput { name, parameters } in request.outputs.into_iter().flatten() {
-        if let Some(raw) = switch(parameters.as_ref(), "binary_data")? {
+        let own = parameters.unwrap_or_default();
+        if let Some(raw) = switch("binary_data", own.binary_data)? {
             form.outputs.push((name.clone(), raw));
         }
-        let classification = count(parameters.as_ref(), "classification")?;
+        let classification = count("classification", own.classification)?;
         if classification == Some(0) {
             let text = format!("output {name:?}: classification is 0; ask for at least one");
             return Err(ApiError::bad(text));
         }
         outputs.push(RequestedOutput { name, classification });
     }
-    Ok((InferRequest { id: request.id, inputs, outputs }, form))
+    let priority = whole("priority", parameters.priority)?;
+    let timeout = whole("timeout", parameters.timeout)?;
+    let routing_key = typed("routing_key", parameters.routing_key, "a text")?;
+    let turn = Turn::new(priority, timeout, routing_key);
+    Ok((InferRequest { id: request.id, inputs, outputs, turn }, form))
 }
 
 /// The tensors behind the JSON, in the order of the inputs that have no data of their own.
@@ -118,7 +144,7 @@ impl RawTensors {
         let refuse = |cause: String| ApiError::bad(format!("input {name:?}: {cause}"));
         let invalid = |error: TensorError| refuse(error.to_string());
         let datatype: Datatype = datatype.parse().map_err(invalid)?;
-        let size = count(parameters.as_ref(), "binary_data_size")?;
+        let size = count("binary_data_size", parameters.unwrap_or_default().binary_data_size)?;
         let tensor = match (data, size) {
             (Some(data), None) => read_data(data, datatype, shape).map_err(refuse)?,
             (None, Some(size)) if self.expected => {
@@ -145,19 +171,24 @@ impl RawTensors {
     }
 }
 
-fn switch(parameters: Option<&Map<String, Value>>, name: &str) -> Result<Option<bool>, ApiError> {
-    let Some(value) = parameters.and_then(|parameters| parameters.get(name)) else {
-        return Ok(None);
-    };
-    let wrong = || ApiError::bad(format!("parameter {name:?} is {value}, not true or false"));
-    value.as_bool().map(Some).ok_or_else(wrong)
+fn switch(name: &str, value: Option<&RawValue>) -> Result<Option<bool>, ApiError> {
+    typed(name, value, "true or false")
 }
 
-fn count(parameters: Option<&Map<String, Value>>, name: &str) -> Result<Option<usize>, ApiError> {
-    let Some(value) = parameters.and_then(|parameters| parameters.get(name)) else {
-        return Ok(None);
-    };
-    let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
-    let wrong = || ApiError::bad(format!("parameter {name:?} is {value}, not a whole number"));
-    number.map(Some).ok_or_else(wrong)
+fn count(name: &str, value: Option<&RawValue>) -> Result<Option<usize>, ApiError> {
+    Ok(whole(name, value)?.map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
+}
+
+fn whole(name: &str, value: Option<&RawValue>) -> Result<Option<u64>, ApiError> {
+    typed(name, value, "a whole number")
+}
+
+fn typed<'a, T: Deserialize<'a>>(
+    name: &str,
+    value: Option<&'a RawValue>,
+    expected: &str,
+) -> Result<Option<T>, ApiError> {
+    let Some(value) = value else { return Ok(None) };
+    let wrong = |_| ApiError::bad(format!("parameter {name:?} is {value}, not {expected}"));
+    serde_json::from_str(value.get()).map(Some).map_err(wrong)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{infer, repository};
 use crate::service::api_error::{ApiError, ErrorKind};
 use crate::service::status::STATUS_PATH;
-use crate::service::{ServiceState, oip};
+use crate::service::{ServiceState, oip, triton_metrics};
 
 pub(super) type Answer = Result<HttpResponse, ApiError>;
 
@@ -16,12 +16,15 @@ pub(in crate::service) fn scope(state: ServiceState) -> Scope {
     web::scope("/v2")
         .app_data(web::PayloadConfig::new(state.limits.body_bytes_max))
         .app_data(web::Data::new(state))
+        // Paths are tried in this order, and one with a name in it takes some microseconds.
+        .service(postable("/models/{model}/infer", infer::infer))
         .service(readable("", server))
         .service(readable("/health/live", live))
         .service(readable("/health/ready", ready))
         .service(readable("/models", models))
         // Before the models, none of which can be found under this name alone.
         .service(readable("/models/stats", statistics))
+        .service(postable("/models/{model}/versions/{version}/infer", infer::infer))
         .configure(|scope| model_paths(scope, "/models/{model}"))
         .configure(|scope| model_paths(scope, "/models/{model}/versions/{version}"))
         .service(postable("/repository/index", repository::index))
@@ -30,15 +33,14 @@ pub(in crate::service) fn scope(state: ServiceState) -> Scope {
         .default_service(web::to(no_such_path))
 }
 
-/// The paths of a model, which each of its versions has too.
+/// What there is to read of a model, and of each of its versions.
 fn model_paths(scope: &mut web::ServiceConfig, model_path: &str) {
     let path = |below: &str| format!("{model_path}{below}");
     scope
         .service(readable(&path(""), model))
         .service(readable(&path("/ready"), model_ready))
         .service(readable(&path("/stats"), statistics))
-        .service(readable(&path("/config"), config))
-        .service(postable(&path("/infer"), infer::infer));
+        .service(readable(&path("/config"), config));
 }
 
 /// What there is, for whoever opens the address in a browser.
@@ -50,7 +52,7 @@ async fn paths() -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "name": oip::NAME,
         "version": env!("CARGO_PKG_VERSION"),
-        "paths": ["/v2", "/v2/models", "/metrics", STATUS_PATH],
+        "paths": ["/v2", "/v2/models", "/metrics", "/metrics/triton", STATUS_PATH],
     }))
 }
 
@@ -59,13 +61,24 @@ pub(in crate::service) fn metrics_page(state: ServiceState) -> Resource {
     readable("/metrics", metrics).app_data(web::Data::new(state))
 }
 
+/// The same under Triton's names.
+pub(in crate::service) fn triton_metrics_page(state: ServiceState) -> Resource {
+    readable("/metrics/triton", triton_page).app_data(web::Data::new(state))
+}
+
+async fn triton_page(state: web::Data<ServiceState>) -> Answer {
+    let statistics = oip::statistics(&state, None).await?;
+    let text = triton_metrics::text(&statistics);
+    Ok(HttpResponse::Ok().content_type(triton_metrics::CONTENT_TYPE).body(text))
+}
+
 pub(in crate::service) async fn no_such_path(request: HttpRequest) -> Answer {
     let text = format!("no path {:?} on this server", request.path());
     Err(ApiError::new(ErrorKind::NotFound, text))
 }
 
 /// The model that a path names, and the version: the newest where it names none.
-pub(super) fn model_and_version(request: &HttpRequest) -> Result<(String, VersionRef), ApiError> {
+fn model_and_version(request: &HttpRequest) -> Result<(String, VersionRef), ApiError> {
     Ok((model_of(request), version_of(request)?.unwrap_or(VersionRef::Latest)))
 }
 
@@ -73,7 +86,7 @@ pub(super) fn model_of(request: &HttpRequest) -> String {
     request.match_info().get("model").unwrap_or_default().to_owned()
 }
 
-fn version_of(request: &HttpRequest) -> Result<Option<VersionRef>, ApiError> {
+pub(super) fn version_of(request: &HttpRequest) -> Result<Option<VersionRef>, ApiError> {
     Ok(request.match_info().get("version").map(str::parse).transpose()?)
 }
 

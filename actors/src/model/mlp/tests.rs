@@ -234,3 +234,43 @@ fn hidden_layers_start_by_he_before_a_relu_and_all_else_by_glorot() {
     let tanh = [glorot(5, 4), Init::Zeros, glorot(4, 3), Init::Zeros];
     assert_eq!(inits(Activation::Tanh), tanh);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Requests that wait together are predicted together: nobody's answer may depend on who was
+    /// beside them.
+    #[test]
+    fn a_row_is_predicted_with_the_same_bits_whatever_rows_lie_beside_it(
+        features in 1usize..700,
+        hidden in prop::collection::vec(1usize..300, 0..3),
+        outputs in 1usize..20,
+        rows in 2usize..80,
+        activation in prop::sample::select(&ACTIVATIONS[..]),
+        loss in prop::sample::select(&LOSSES[..]),
+    ) {
+        let settings = MlpSettings { features, outputs, hidden, activation, loss };
+        let model = Mlp::new("mlp", settings).unwrap();
+        let parameters = parameters(&model);
+        let inputs = Array2::from_shape_fn((rows, features), |(row, column)| {
+            ((row * 7 + column * 3) as f32).sin()
+        });
+        let together = model.predict(&parameters, inputs.view());
+        for size in [1, 3] {
+            for start in (0..rows).step_by(size * 5) {
+                let part = start..(start + size).min(rows);
+                let of = |all: &Array2<f32>| {
+                    let mut all = all.clone();
+                    all.slice_axis_inplace(Axis(0), part.clone().into());
+                    all
+                };
+                let (alone, beside) =
+                    (model.predict(&parameters, of(&inputs).view()), of(&together));
+                let bits = |values: ArrayView2<'_, f32>| -> Vec<u32> {
+                    values.iter().map(|value| value.to_bits()).collect()
+                };
+                prop_assert_eq!(bits(alone.view()), bits(beside.view()));
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Actor, Recipient};
 use actix_rt::Arbiter;
 use anyhow::{Context, bail};
-use gradmesh::config::{Config, NodeConfig, Role, ServiceConfig};
+use gradmesh::config::{Config, NodeConfig, Role};
 use gradmesh::node::hello;
 use gradmesh::peer::{Link, LinkPolicy, Peer, Proxy};
 use gradmesh::transport::TcpTransport;
@@ -175,7 +175,8 @@ fn configure(config: &Config, folder: &Path, ports: &mut Ports) -> anyhow::Resul
     config.servers.shards = 1;
     config.servers.replicas = 0;
     config.workers.count = 1;
-    config.service = ServiceConfig { listen: ports.take()?, grpc_listen: None };
+    config.service.listen = ports.take()?;
+    config.service.grpc_listen = None;
     let mut node = |name: &str, roles: &[Role]| -> anyhow::Result<NodeConfig> {
         let (name, address) = (name.to_owned(), ports.take()?);
         Ok(NodeConfig { name, address, roles: roles.to_vec(), listen: None, grpc_listen: None })

@@ -8,6 +8,7 @@ pub(super) enum Unit {
     GigabytesPerSecond,
     Microseconds,
     SamplesPerSecond,
+    RequestsPerSecond,
     Milliseconds,
 }
 
@@ -68,7 +69,7 @@ impl Row {
 
     pub(super) fn cells(&self) -> [String; 5] {
         let figure = |figure: f64| match self.unit {
-            Unit::SamplesPerSecond => format!("{:.1} k", figure / 1000.0),
+            Unit::SamplesPerSecond | Unit::RequestsPerSecond => format!("{:.1} k", figure / 1000.0),
             Unit::Microseconds | Unit::Milliseconds => format!("{figure:.0}"),
             Unit::GigabytesPerSecond => format!("{figure:.2}"),
         };
@@ -93,6 +94,7 @@ impl Unit {
             Self::GigabytesPerSecond => "GB/s",
             Self::Microseconds => "µs",
             Self::SamplesPerSecond => "samples/s",
+            Self::RequestsPerSecond => "requests/s",
             Self::Milliseconds => "ms",
         }
     }
@@ -113,6 +115,12 @@ pub(super) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// That of which `part` are smaller; `figures` rise.
+pub(super) fn quantile(figures: &[f64], part: f64) -> f64 {
+    let at = (figures.len() as f64 * part) as usize;
+    figures.get(at.min(figures.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use gradmesh::config::{Config, ServiceConfig};
+use gradmesh::config::Config;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin};
@@ -32,7 +32,8 @@ impl Calm {
     pub(crate) fn start(config: &Config, folder: &Path, ports: &mut Ports) -> anyhow::Result<Self> {
         let mut calm = config.clone();
         calm.nodes.clear();
-        calm.service = ServiceConfig { listen: ports.take()?, grpc_listen: None };
+        calm.service.listen = ports.take()?;
+        calm.service.grpc_listen = None;
         let file = folder.join("calm.toml");
         std::fs::write(&file, calm.to_toml()?)?;
         let mut command = command(&file)?;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use gradmesh::config::{Config, Role, ServiceConfig};
+use gradmesh::config::{Config, Role};
 use gradmesh::sim::{ANY, Fault, FaultKind, FaultyLink, FrameCounts, SharedFrameCounts};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -91,7 +91,8 @@ impl Cluster {
             }
             node.grpc_listen = None;
         }
-        config.service = ServiceConfig { listen: ports.take()?, grpc_listen: None };
+        config.service.listen = ports.take()?;
+        config.service.grpc_listen = None;
         let (faults, active) = watch::channel(Vec::new());
         let frames = SharedFrameCounts::default();
         let mut nodes = Vec::new();

@@ -1,0 +1,147 @@
+//! Requests that wait for their turn, by the name of the version that they ask for.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::dev::OneshotSender;
+
+use super::names::Name;
+use crate::messages::{Predict, PredictError, Prediction};
+use crate::request_queue::{Arrivals, RequestQueue, Taken};
+use crate::shadows::Comparison;
+
+/// Requests of all models, beside the limit of each: bodies of a thousand small requests are a few
+/// megabytes, and large ones have a limit of their own in the service.
+const REQUESTS_MAX: usize = 8192;
+
+/// A request, and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: Predict,
+    pub(super) reply: Reply,
+    /// Where another version is asked the same.
+    pub(super) compared: Option<Rc<Comparison>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Reply {
+    To(OneshotSender<Result<Prediction, PredictError>>),
+    /// It is asked for the sake of the comparison.
+    Nobody,
+}
+
+impl Asked {
+    pub(super) fn answer(self, answer: Result<Prediction, PredictError>) {
+        self.split().1.answer(answer);
+    }
+
+    /// What the model is asked, and who hears the answer.
+    pub(super) fn split(self) -> (Predict, Answers) {
+        (self.request, Answers { reply: self.reply, compared: self.compared })
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        match &self.reply {
+            Reply::To(sender) => sender.is_closed(),
+            Reply::Nobody => false,
+        }
+    }
+}
+
+/// Who hears the answer to a request.
+#[derive(Debug)]
+pub(super) struct Answers {
+    reply: Reply,
+    compared: Option<Rc<Comparison>>,
+}
+
+impl Answers {
+    /// Whoever asked may have gone, which is nobody's fault.
+    pub(super) fn answer(self, answer: Result<Prediction, PredictError>) {
+        match self.reply {
+            Reply::Nobody => self.compared.iter().for_each(|one| one.shadowed(&answer)),
+            Reply::To(sender) => {
+                self.compared.iter().for_each(|one| one.answered(&answer));
+                let _ = sender.send(answer);
+            }
+        }
+    }
+}
+
+/// Whether somebody has to begin to work on a queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Queued {
+    First(Name),
+    Behind,
+    /// There was no room, and whoever asked knows.
+    Refused,
+}
+
+/// A queue is there for as long as somebody works on it.
+#[derive(Debug, Default)]
+pub(super) struct WaitingRequests {
+    queues: BTreeMap<Name, RequestQueue<Asked>>,
+    requests: usize,
+}
+
+impl WaitingRequests {
+    /// `limit`: requests of one name.
+    pub(super) fn push(&mut self, now: Duration, asked: Asked, limit: usize) -> Queued {
+        let name = (asked.request.model.clone(), asked.request.version.clone());
+        let len = |all: &Self| all.queues.get(&name).map_or(0, RequestQueue::len);
+        if len(self) >= limit || self.requests >= REQUESTS_MAX {
+            self.forget(now);
+        }
+        if len(self) >= limit {
+            asked.answer(Err(PredictError::Full { model: name.0, limit }));
+            return Queued::Refused;
+        }
+        if self.requests >= REQUESTS_MAX {
+            asked.answer(Err(PredictError::Busy { limit: REQUESTS_MAX }));
+            return Queued::Refused;
+        }
+        self.requests += 1;
+        let first = !self.queues.contains_key(&name);
+        let (rows, priority, wait) =
+            (asked.request.rows, asked.request.priority, asked.request.limit);
+        let queue = self.queues.entry(name.clone()).or_default();
+        queue.push(now, asked, rows, priority, wait);
+        if first { Queued::First(name) } else { Queued::Behind }
+    }
+
+    /// Those that nobody waits for any more make room, whatever holds up their queues.
+    fn forget(&mut self, now: Duration) {
+        self.queues.values_mut().for_each(|queue| queue.forget(now, Asked::is_gone));
+        self.requests = self.queues.values().map(RequestQueue::len).sum();
+    }
+
+    pub(super) fn queue(&self, name: &Name) -> Option<&RequestQueue<Asked>> {
+        self.queues.get(name)
+    }
+
+    pub(super) fn take(
+        &mut self,
+        now: Duration,
+        name: &Name,
+        cut: Arrivals,
+        rows_max: usize,
+    ) -> Taken<Asked> {
+        let Some(queue) = self.queues.get_mut(name) else {
+            return Taken { batch: Vec::new(), late: Vec::new() };
+        };
+        let before = queue.len();
+        let taken = queue.take(now, cut, rows_max);
+        self.requests -= before - queue.len();
+        taken
+    }
+
+    /// Whether nobody is left, and nobody works on the queue from here on.
+    pub(super) fn close(&mut self, name: &Name) -> bool {
+        let empty = self.queues.get(name).is_none_or(RequestQueue::is_empty);
+        if empty {
+            self.queues.remove(name);
+        }
+        empty
+    }
+}

@@ -1,0 +1,214 @@
+//! Serving: the HTTP service of a node beside a bare handler, both in this process, under the same
+//! load.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use gradmesh::config::Config;
+use gradmesh::node::{Node, NodeBuilder};
+use gradmesh_actors::dataset::Scaling;
+use gradmesh_actors::layout::Layout;
+use gradmesh_actors::messages::{PublishModel, Published, ask};
+use gradmesh_actors::model::{Model, ModelDescription, ModelKinds, initialise};
+use gradmesh_actors::new_version::NewVersion;
+use gradmesh_actors::version::TensorShape;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::load::{Answers, Client, Load, load};
+use super::row::{Goal, Row, Unit, quantile};
+use super::{Effort, bare, requests};
+use crate::chaos::cluster::stores_in;
+
+/// The model of the peers' figures.
+const FEATURES: usize = 784;
+const HIDDEN: [usize; 2] = [64, 32];
+const OUTPUTS: usize = 10;
+
+const CONNECTIONS: [usize; 2] = [1, 64];
+/// Of the load under which versions are published.
+const SWAP_CONNECTIONS: usize = 8;
+/// Between two publications.
+const SWAP_EVERY: Duration = Duration::from_millis(100);
+const PUBLISH_MAX: Duration = Duration::from_secs(10);
+const NEW_VERSION_MAX: Duration = Duration::from_secs(10);
+/// Publications whose first reply is waited for, quick and full.
+const FIRST_REPLIES: [usize; 2] = [5, 40];
+
+/// The service and the handler beside it.
+struct Served {
+    node: Node,
+    architecture: ModelDescription,
+    layout: Layout,
+    published: u64,
+    limit: std::net::SocketAddr,
+    limit_handle: ServerHandle,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    model_version: String,
+}
+
+pub(super) async fn rows(
+    config: &Config,
+    effort: Effort,
+    folder: &Path,
+) -> anyhow::Result<Vec<Row>> {
+    let mut served = Served::start(config, &folder.join("serving")).await?;
+    let row: Vec<f32> = (0..FEATURES).map(|at| (at * 37 % 256) as f32).collect();
+    let forms = [("JSON", requests::json(&row)), ("binary", requests::binary(&row))];
+    let mut rows = Vec::new();
+    for connections in CONNECTIONS {
+        for (form, request) in &forms {
+            rows.push(served.beside(form, request, connections, effort).await?);
+        }
+    }
+    rows.push(served.swaps(&forms[1].1, effort).await?);
+    rows.push(served.first_replies(&forms[0].1, effort).await?);
+    served.limit_handle.stop(false).await;
+    served.node.stop().await;
+    Ok(rows)
+}
+
+impl Served {
+    async fn start(config: &Config, folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir(folder).context("temporary folder")?;
+        let mut config = stores_in(config, folder);
+        config.nodes.clear();
+        config.service.listen = ([127, 0, 0, 1], 0).into();
+        config.service.grpc_listen = None;
+        let node = NodeBuilder::new(config).train(false).serve(true).start().await?;
+        let settings = json!({
+            "features": FEATURES, "outputs": OUTPUTS, "hidden": HIDDEN,
+            "activation": "relu", "loss": "softmax",
+        });
+        let architecture = ModelDescription { kind: "mlp".to_owned(), settings };
+        let model: Arc<dyn Model> = ModelKinds::builtin().build(&architecture)?;
+        let layout = Layout::new(model.tensors())?;
+        let parameters = initialise(&layout, 0, 0..layout.len())?;
+        let (limit, limit_handle) = bare::start(model, parameters)?;
+        let mut served = Self { node, architecture, layout, published: 0, limit, limit_handle };
+        served.publish().await?;
+        Ok(served)
+    }
+
+    fn address(&self) -> anyhow::Result<std::net::SocketAddr> {
+        self.node.http_address().context("the node serves")
+    }
+
+    /// A version with parameters of its own.
+    async fn publish(&mut self) -> anyhow::Result<u64> {
+        self.published += 1;
+        let (layout, run) = (&self.layout, format!("bench-{}", self.published));
+        let values = initialise(layout, self.published, 0..layout.len())?;
+        let shape = |spec: &gradmesh_actors::layout::TensorSpec| TensorShape {
+            name: spec.name.clone(),
+            shape: spec.shape.clone(),
+        };
+        let description = NewVersion {
+            model: requests::MODEL.to_owned(),
+            architecture: self.architecture.clone(),
+            tensors: layout.tensors().iter().map(shape).collect(),
+            features: FEATURES,
+            outputs: OUTPUTS,
+            classes: Some(OUTPUTS),
+            scaling: Scaling::Divide { by: 255.0 },
+            job: json!({}),
+            job_digest: "bench".to_owned(),
+            data_digest: "none".to_owned(),
+            digest: run.clone(),
+            run,
+            steps: 0,
+            epochs: 0,
+            metrics: Default::default(),
+            created_unix_ms: 0,
+        };
+        let mut rest = &values[..];
+        let mut tensors = Vec::new();
+        for tensor in &description.tensors {
+            let (values, others) = rest.split_at(tensor.len().context("a small tensor")?);
+            tensors.push(values.to_vec().into());
+            rest = others;
+        }
+        let publish = PublishModel { description, tensors };
+        let publication = ask(&self.node.registries().publish, publish, PUBLISH_MAX).await;
+        let Published { version, .. } = publication.context("publication of the bench's model")?;
+        Ok(version)
+    }
+
+    /// Both under the same load, twice in turns.
+    async fn beside(
+        &self,
+        form: &str,
+        request: &Bytes,
+        connections: usize,
+        effort: Effort,
+    ) -> anyhow::Result<Row> {
+        let (mut ours, mut limits) = (Vec::new(), Vec::new());
+        let lasts = effort.repeats * 2;
+        for _ in 0..2 {
+            limits.push(load(self.limit, request, connections, lasts).await?);
+            ours.push(load(self.address()?, request, connections, lasts).await?);
+        }
+        let mean = |all: &[Answers], of: fn(&Answers) -> f64| {
+            all.iter().map(of).sum::<f64>() / all.len() as f64
+        };
+        Ok(if connections == 1 {
+            let of = |answers: &Answers| answers.quantile(0.5);
+            let (what, goal) = (format!("{form} request, 1 connection, p50"), Goal::AtMost(1.3));
+            let row = Row::new(what, "bare handler", Unit::Microseconds, goal);
+            row.with(mean(&ours, of), mean(&limits, of))
+        } else {
+            let what = format!("{form} requests, {connections} connections");
+            let row = Row::new(what, "bare handler", Unit::RequestsPerSecond, Goal::AtLeast(0.8));
+            row.with(mean(&ours, Answers::rate), mean(&limits, Answers::rate))
+        })
+    }
+
+    /// A load while versions are published, beside the same load alone.
+    async fn swaps(&mut self, request: &Bytes, effort: Effort) -> anyhow::Result<Row> {
+        let lasts = effort.repeats * 4;
+        let calm = load(self.address()?, request, SWAP_CONNECTIONS, lasts).await?;
+        let under = Load::start(self.address()?, request.clone(), SWAP_CONNECTIONS);
+        let started = Instant::now();
+        while started.elapsed() < lasts {
+            sleep(SWAP_EVERY).await;
+            self.publish().await?;
+        }
+        let swapped = under.end().await?;
+        let what = "p99 while ten versions a second are published".to_owned();
+        let row = Row::new(what, "no publication", Unit::Microseconds, Goal::AtMost(1.2));
+        Ok(row.with(swapped.quantile(0.99), calm.quantile(0.99)))
+    }
+
+    /// From a publication's answer to the first prediction by the new version.
+    async fn first_replies(&mut self, request: &Bytes, effort: Effort) -> anyhow::Result<Row> {
+        let mut client = Client::connect(self.address()?).await?;
+        client.ask(request).await?;
+        let mut seconds = Vec::new();
+        for _ in 0..FIRST_REPLIES[usize::from(effort.repeats >= Effort::FULL.repeats)] {
+            let version = self.publish().await?.to_string();
+            let acknowledged = Instant::now();
+            loop {
+                let answer: Answer = serde_json::from_slice(&client.ask(request).await?)?;
+                if answer.model_version == version {
+                    break;
+                }
+                if acknowledged.elapsed() > NEW_VERSION_MAX {
+                    bail!("version {version} does not answer");
+                }
+            }
+            seconds.push(acknowledged.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        let what = "publication to the first reply by it, p99".to_owned();
+        let row = Row::new(what, "goal", Unit::Microseconds, Goal::AtMost(1.0));
+        Ok(row.with(quantile(&seconds, 0.99) * 1e6, 20e3))
+    }
+}
