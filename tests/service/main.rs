@@ -11,6 +11,7 @@ mod repository;
 mod statistics;
 mod status;
 mod support;
+mod swaps;
 mod turns;
 
 use std::io::Write;

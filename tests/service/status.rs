@@ -66,7 +66,7 @@ fn get(server: &Server) -> (u16, ClusterStatus) {
 
 #[test]
 fn the_run_is_told_with_the_name_of_the_cluster() {
-    let server = Server::run(async |_| state(Some(Coordinator.start())));
+    let server = Server::run(async |_, _| state(Some(Coordinator.start())));
     let expected =
         ClusterStatus { cluster: "digits".to_owned(), training: Some(run()), error: None };
     assert_eq!(get(&server), (200, expected));
@@ -75,13 +75,13 @@ fn the_run_is_told_with_the_name_of_the_cluster() {
 
 #[test]
 fn a_service_that_trains_nothing_says_whose_it_is() {
-    let server = Server::run(async |_| state(None));
+    let server = Server::run(async |_, _| state(None));
     assert_eq!(server.get(STATUS_PATH), (200, json!({ "cluster": "digits", "training": null })));
 }
 
 #[test]
 fn a_coordinator_that_is_gone_is_503_and_the_cluster_is_named_nevertheless() {
-    let server = Server::run(async |_| {
+    let server = Server::run(async |_, _| {
         let stopped = Coordinator::create(|ctx| {
             actix::ActorContext::terminate(ctx);
             Coordinator
@@ -96,7 +96,7 @@ fn a_coordinator_that_is_gone_is_503_and_the_cluster_is_named_nevertheless() {
 
 #[test]
 fn other_paths_and_methods_beside_the_status_are_refused_as_everywhere() {
-    let server = Server::run(async |_| state(None));
+    let server = Server::run(async |_, _| state(None));
     let no_path = error("no path \"/gradmesh/dashboard\" on this server");
     assert_eq!(server.get("/gradmesh/dashboard"), (404, no_path));
     let posted = server.post(STATUS_PATH, &json!({}));

@@ -13,6 +13,7 @@ use gradmesh::service::{Service, ServiceActors, ServiceLimits, ServiceState};
 use gradmesh::store::{RegistryStore, open_store};
 use gradmesh_actors::dataset::Scaling;
 use gradmesh_actors::layout::{Init, TensorSpec};
+use gradmesh_actors::log_seen::LogFeed;
 use gradmesh_actors::messages::{
     FindError, FindModel, ListModels, LoadModel, ModelList, ModelLoaded, ModelUnloaded, Predict,
     PredictError, Prediction, PublishModel, RegistryStoreError, SetAlias, UnloadModel,
@@ -83,7 +84,7 @@ impl Server {
 
     /// `model_control`: callers may load and unload models.
     pub(crate) fn start_as(limits: ServiceLimits, model_control: bool) -> Self {
-        Self::run(async move |registry: Addr<ModelRegistry>| {
+        Self::run(async move |registry: Addr<ModelRegistry>, _| {
             let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
             let (offers, offer) = watch::channel(Default::default());
             let parts = PredictorParts::new(kinds(), offers, find.clone(), fetch);
@@ -101,11 +102,11 @@ impl Server {
     }
 
     pub(crate) fn start_stub() -> Self {
-        Self::run(async |_| stub_state())
+        Self::run(async |_, _| stub_state())
     }
 
     pub(crate) fn run(
-        state: impl AsyncFnOnce(Addr<ModelRegistry>) -> ServiceState + Send + 'static,
+        state: impl AsyncFnOnce(Addr<ModelRegistry>, LogFeed) -> ServiceState + Send + 'static,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open_store(&folder.path().display().to_string(), folder.path()).unwrap();
@@ -114,14 +115,15 @@ impl Server {
             let system = actix_rt::System::new();
             system.block_on(async move {
                 let store = RegistryStore::new(store).start();
-                let registry = ModelRegistry::new(RegistryStore::link(&store)).start();
+                let (seen, log) = watch::channel(None);
+                let registry = ModelRegistry::telling(RegistryStore::link(&store), seen).start();
                 for message in [sum("a", 1.0), sum("b", 2.0), pick()] {
                     registry.send(message).await.unwrap().unwrap();
                 }
                 let (model, alias) = ("sum".into(), "production".into());
                 let set = SetAlias { model, alias, version: "1".parse().unwrap() };
                 registry.send(set).await.unwrap().unwrap();
-                let state = state(registry.clone()).await;
+                let state = state(registry.clone(), log).await;
                 let anywhere = ([127, 0, 0, 1], 0).into();
                 let service = Service::start(anywhere, state.clone(), 2).unwrap();
                 #[cfg(feature = "grpc")]

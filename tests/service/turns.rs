@@ -22,12 +22,13 @@ fn with(parameters: Value) -> Value {
 }
 
 /// A service that batches like this. `everywhere`: with a predictor on each of its threads.
-fn start(batching: Batching, everywhere: bool) -> Server {
-    Server::run(async move |registry| {
+pub(crate) fn start(batching: Batching, everywhere: bool) -> Server {
+    Server::run(async move |registry, log| {
         let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
         let (offers, offer) = watch::channel(Default::default());
         let mut parts = PredictorParts::new(kinds(), offers, find.clone(), fetch);
         parts.batching = batching;
+        parts.log = Some(log);
         parts.find_route = Some(registry.clone().recipient());
         let predictor = Predictor::new(parts.clone()).start();
         let actors = ServiceActors {
