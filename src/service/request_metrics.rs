@@ -75,6 +75,7 @@ impl RequestMetrics {
     }
 
     /// A request that was refused before anybody knew what it asks.
+    #[cfg(feature = "grpc")]
     pub(super) fn count_refused(&self, code: StatusCode) {
         let labels = RequestLabels { model: String::new(), code: code.as_u16() };
         self.requests.get_or_create(&labels).inc();
