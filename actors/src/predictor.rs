@@ -21,7 +21,7 @@ use actix::{Actor, Context, Handler, Recipient, ResponseFuture, Supervised};
 use tokio::sync::{Notify, watch};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use names::{Meaning, Name, Names};
 use routes::Routes;
@@ -321,6 +321,10 @@ impl Shared {
             }
         };
         let (requests, senders): (Vec<_>, Vec<_>) = batch.into_iter().map(Asked::split).unzip();
+        for request in requests.iter().filter(|request| !request.request_id.is_empty()) {
+            let Predict { model, request_id, rows, .. } = request;
+            debug!(request_id, model, rows, together = requests.len(), "request has its turn");
+        }
         if let Some(place) = place {
             let shared = self.clone();
             spawn_local(async move {
@@ -341,15 +345,15 @@ impl Shared {
         if let Some(rows) = rows {
             served.ran(rows, took);
         }
-        let failed = answers.iter().find_map(|answer| match answer {
+        let failed = std::iter::zip(&answers, &senders).find_map(|(answer, sender)| match answer {
             Err(error @ PredictError::Model { model, version, .. }) => {
-                Some((error.clone(), model.clone(), *version))
+                Some((error, model, *version, &sender.request_id))
             }
             _ => None,
         });
-        if let Some((error, model, version)) = failed {
-            warn!(%error, "a model failed; it is loaded again for the next request");
-            self.models.forget(&model, version);
+        if let Some((error, model, version, request_id)) = failed {
+            warn!(%error, request_id, "a model failed; it is loaded again for the next request");
+            self.models.forget(model, version);
         }
         let compute_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         for (sender, answer) in senders.into_iter().zip(answers) {

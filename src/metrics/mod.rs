@@ -1,6 +1,7 @@
 //! What a node counts, for Prometheus.
 
 mod models;
+mod plain;
 mod training;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,6 +52,11 @@ impl Metrics {
     pub fn watch_models(&self, models: Models, shadows: Shadows) {
         let models = Box::new(ModelMetrics::new(models, shadows));
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(models);
+    }
+
+    /// All values now, in the older text format of Prometheus (0.0.4).
+    pub fn plain_text(&self) -> String {
+        plain::plain(&self.text())
     }
 
     /// All values now, in the OpenMetrics text format.

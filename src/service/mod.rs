@@ -28,6 +28,7 @@ mod api_error;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod oip;
+mod request_id;
 mod request_metrics;
 mod rest;
 mod status;

@@ -6,20 +6,22 @@ use futures_util::future::join_all;
 use gradmesh_actors::messages::{GetStatus, StatusError, ask};
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::api_error::link_kind;
-use super::rest::{no_such_path, readable};
+use super::rest::{self, no_such_path, readable};
 use super::{FIND_LIMIT, ServiceState};
 
 /// Where [`ClusterStatus`] is answered.
 pub const STATUS_PATH: &str = "/gradmesh/status";
 
 /// A cluster as its service tells of it. Readers ignore fields that they don't know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterStatus {
     /// `cluster.name` of the configuration: whose service this is.
     pub cluster: String,
     /// `None` where the process trains nothing, or where `error` says why it isn't known.
+    #[schema(value_type = Option<Object>)]
     pub training: Option<TrainingStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -30,11 +32,20 @@ pub(super) fn scope(state: ServiceState) -> Scope {
     web::scope("/gradmesh")
         .app_data(web::Data::new(state))
         .service(readable("/status", status))
+        .configure(rest::documents)
         .default_service(web::to(no_such_path))
 }
 
+/// How far the run is.
+///
 /// Says whose service this is in any case: a caller who asked the wrong one shall learn it.
-async fn status(state: web::Data<ServiceState>) -> HttpResponse {
+#[utoipa::path(get, path = "/gradmesh/status", tag = "cluster", responses(
+    (status = 200, body = ClusterStatus),
+    (status = 429, description = "Too much is under way", body = ClusterStatus),
+    (status = 503, description = "No coordinator is there", body = ClusterStatus),
+    (status = 504, description = "No coordinator answers", body = ClusterStatus),
+))]
+pub(super) async fn status(state: web::Data<ServiceState>) -> HttpResponse {
     let cluster = state.cluster.clone();
     match of_leader(&state.coordinators).await {
         None => HttpResponse::Ok().json(ClusterStatus { cluster, training: None, error: None }),

@@ -41,7 +41,15 @@ fn the_server_describes_itself_and_says_that_it_lives() {
 fn the_root_names_what_can_be_asked() {
     let server = Server::start();
     let version = env!("CARGO_PKG_VERSION");
-    let paths = ["/v2", "/v2/models", "/metrics", "/metrics/triton", "/gradmesh/status"];
+    let paths = [
+        "/v2",
+        "/v2/models",
+        "/metrics",
+        "/metrics/triton",
+        "/gradmesh/status",
+        "/gradmesh/openapi.json",
+        "/gradmesh/try",
+    ];
     let about = json!({ "name": "gradmesh", "version": version, "paths": paths });
     assert_eq!(server.get("/"), (200, about));
 }
@@ -354,6 +362,39 @@ fn a_registry_that_does_not_answer_is_503_and_the_server_is_not_ready() {
 }
 
 #[test]
+fn each_path_that_can_be_read_is_in_the_document_and_answers() {
+    let server = Server::start();
+    let (status, document) = server.get("/gradmesh/openapi.json");
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if item.get("get").is_none() {
+            continue;
+        }
+        let path = path.replace("{model}", "sum").replace("{version}", "production");
+        let answer = server.agent().get(server.url(&path)).call().unwrap();
+        // Nobody coordinates a run here, which is told as such.
+        assert_eq!(answer.status(), 200, "{path}");
+        let content = answer.headers()["content-type"].to_str().unwrap();
+        let content = content.split(';').next().unwrap();
+        assert!(item["get"]["responses"]["200"]["content"].get(content).is_some(), "{path}");
+        asked += 1;
+    }
+    assert_eq!(asked, 16);
+}
+
+#[test]
+fn the_page_to_try_a_model_is_whole_in_itself() {
+    let server = Server::start();
+    let mut answer = server.agent().get(server.url("/gradmesh/try")).call().unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+    let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'self'"), "{policy}");
+    let page = answer.body_mut().read_to_string().unwrap();
+    assert!(!page.contains("https://") && !page.contains("http://"));
+}
+
+#[test]
 fn metrics_count_requests_by_models_that_exist() {
     let server = Server::start();
     server.infer("sum", &rows(&[1.0, 2.0, 3.0, 4.0]));
@@ -370,6 +411,15 @@ fn metrics_count_requests_by_models_that_exist() {
     ] {
         assert!(page.contains(line), "{line} is not in\n{page}");
     }
+    assert!(page.contains("# TYPE gradmesh_predicted_rows_total counter\n"), "{page}");
+    let open = server.agent().get(server.url("/metrics"));
+    let open = open.header("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+    let mut open = open.call().unwrap();
+    let content = open.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(content.starts_with("application/openmetrics-text"), "{content}");
+    let open = open.body_mut().read_to_string().unwrap();
+    assert!(open.contains("# TYPE gradmesh_predicted_rows counter\n"), "{open}");
+    assert!(open.ends_with("# EOF\n"));
     assert!(!page.contains("secret-name"), "{page}");
 }
 

@@ -7,18 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Recipient};
 use gradmesh::actors::catalog::{Catalog, CatalogError, LogEntry};
 use gradmesh::actors::dataset::Scaling;
+use gradmesh::actors::in_memory::Models;
+use gradmesh::actors::layout::{Init, TensorSpec};
 use gradmesh::actors::messages::{
-    ChangeError, DeleteVersion, FetchModel, FindError, FindModel, PublishModel, ReadLog, Sealed,
-    SetAlias, TryAnother, WireMessage, ask,
+    ChangeError, DeleteVersion, FetchModel, FindError, FindModel, FindRoute, Predict, PredictError,
+    PublishModel, ReadLog, Sealed, SetAlias, SetRoute, TryAnother, WireMessage, ask,
 };
-use gradmesh::actors::model::ModelDescription;
+use gradmesh::actors::model::{Batch, Model, ModelDescription, ModelKinds, Score};
 use gradmesh::actors::model_registry::ModelRegistry;
 use gradmesh::actors::new_version::NewVersion;
+use gradmesh::actors::predictor::{Predictor, PredictorParts};
+use gradmesh::actors::route::{Route, Split};
 use gradmesh::actors::version::{TensorShape, VersionRef};
 use gradmesh::node::NodeContext;
 use gradmesh::peer::{AnyOf, Proxy, Standing};
@@ -26,6 +31,8 @@ use gradmesh::router::Router;
 use gradmesh::sim::{Sim, SimNode, Swarm, World};
 use gradmesh::store::RegistryStore;
 use gradmesh::wire::{Role, Target};
+use ndarray::{Array2, ArrayView2};
+use tokio::sync::watch;
 
 const REGISTRY: Target = Target { role: Role::Registry, index: 0 };
 const REGISTRIES: [&str; 2] = ["registry-0", "registry-1"];
@@ -48,6 +55,8 @@ async fn registry(node: SimNode) -> Result<(), String> {
     router.route(REGISTRY, registry.clone().recipient::<FindModel>());
     router.route(REGISTRY, registry.clone().recipient::<FetchModel>());
     router.route(REGISTRY, registry.clone().recipient::<SetAlias>());
+    router.route(REGISTRY, registry.clone().recipient::<SetRoute>());
+    router.route(REGISTRY, registry.clone().recipient::<FindRoute>());
     router.route(REGISTRY, registry.recipient::<DeleteVersion>());
     node.serve(&router).await.map_err(|error| error.to_string())?;
     pending().await
@@ -115,11 +124,20 @@ async fn publisher(node: SimNode, which: usize) -> Result<(), String> {
     pending().await
 }
 
-/// Lets names mean the newest version, and deletes the first one.
+/// Lets names mean the newest version, splits requests among them, and deletes the first one.
 async fn operator(node: SimNode) -> Result<(), String> {
     let registries = Registries::new(&node, 0);
     let (set, delete) = (registries.any::<SetAlias>(), registries.any::<DeleteVersion>());
+    let route = registries.any::<SetRoute>();
+    let split = |version, weight| Split { version, weight };
+    let mut weight = 0;
     loop {
+        weight = (weight + 1) % 4;
+        let stable = VersionRef::Alias("stable".to_owned());
+        let splits = vec![split(stable, 3), split(VersionRef::Latest, weight)];
+        let shadow = (weight == 2).then_some(VersionRef::Latest);
+        let set_route = SetRoute { model: "m".to_owned(), route: Some(Route { splits, shadow }) };
+        let _ = ask(&route, set_route, LIMIT).await;
         for alias in ["stable", "next"] {
             let (model, alias) = ("m".to_owned(), alias.to_owned());
             let _ = ask(&set, SetAlias { model, alias, version: VersionRef::Latest }, LIMIT).await;
@@ -154,6 +172,81 @@ async fn service(node: SimNode) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
+}
+
+/// Multiplies a row by its weights.
+#[derive(Debug)]
+struct Toy;
+
+impl Model for Toy {
+    fn tensors(&self) -> Vec<TensorSpec> {
+        vec![TensorSpec::new("w", vec![2], Init::Zeros)]
+    }
+
+    fn features(&self) -> usize {
+        2
+    }
+
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    fn gradient(&self, _: &[f32], _: Batch<'_>, _: &mut [f32]) -> f64 {
+        0.0
+    }
+
+    fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {
+        let sum = |(row, _)| inputs[[row, 0]] * parameters[0] + inputs[[row, 1]] * parameters[1];
+        Array2::from_shape_fn((inputs.nrows(), 1), sum)
+    }
+
+    fn evaluate(&self, _: &[f32], _: Batch<'_>) -> Score {
+        Score::default()
+    }
+
+    fn describe(&self) -> ModelDescription {
+        ModelDescription { kind: "toy".into(), settings: serde_json::json!({}) }
+    }
+}
+
+/// Asks a predictor by name and by route while versions come and go, computes each answer again, and
+/// shows which version gave it.
+async fn predictor(node: SimNode) -> Result<(), String> {
+    let registries = Registries::new(&node, 0);
+    let mut kinds = ModelKinds::builtin();
+    kinds.register("toy", |_| Ok(Arc::new(Toy)));
+    let (find, fetch) = (registries.any::<FindModel>(), registries.any::<FetchModel>());
+    let mut parts = PredictorParts::new(kinds, watch::Sender::default(), find, fetch);
+    parts.find_route = Some(registries.any::<FindRoute>());
+    // Two models have room: versions leave for each other.
+    parts.models = Models::new(600);
+    let predict = Predictor::new(parts).start().recipient();
+    for request in 0u32.. {
+        let row = [request as f32, 0.5];
+        let version = if request % 3 == 0 { "stable" } else { "latest" };
+        let version = version.parse().map_err(|error| format!("{error}"))?;
+        let asked = Predict {
+            routed: (request % 3 == 1).then(|| format!("{}", request % 16)),
+            ..Predict::new("m", version, 1, 2, row.to_vec().into())
+        };
+        match ask(&predict, asked, LIMIT).await {
+            Ok(answer) => {
+                let run = answer.digest.strip_prefix("state of ").unwrap_or_default();
+                node.show(&format!("version {}", answer.version), mark(run));
+                let published = &new_version(run).tensors[0];
+                if answer.values[..] != [row[0] * published[0] + row[1] * published[1]] {
+                    node.show("torn", 1);
+                }
+            }
+            Err(PredictError::Load { .. } | PredictError::Model { .. }) => {
+                node.show("damaged", 1);
+            }
+            // No registry answers, or there is no such version now.
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    Ok(())
 }
 
 /// Reads the whole log again and again, past the registries.
@@ -252,8 +345,15 @@ fn agree(world: &World<'_>) -> bool {
 fn served_was_published(world: &World<'_>) -> bool {
     (1..=20 * RUNS).all(|version| {
         let of = |node| world.value(node, &format!("version {version}"));
-        of("service").is_none() || of("service") == of("auditor")
+        let published = of("auditor");
+        ["service", "predictor"].iter().all(|node| of(node).is_none() || of(node) == published)
     })
+}
+
+/// Versions that have answered requests.
+fn answered(world: &World<'_>) -> usize {
+    let of = |version: &u64| world.value("predictor", &format!("version {version}"));
+    (1..=20 * RUNS).filter(|version| of(version).is_some()).count()
 }
 
 pub(crate) fn two_registries() -> Sim {
@@ -268,6 +368,7 @@ pub(crate) fn two_registries() -> Sim {
     }
     sim.node("operator", operator)
         .node("service", service)
+        .node("predictor", predictor)
         .node("auditor", auditor)
         .swarm(Swarm::default().until(FAULTS_UNTIL).faults_max(24))
         .until(|world| {
@@ -280,5 +381,8 @@ pub(crate) fn two_registries() -> Sim {
         .always("a run has one number wherever it is published", agree)
         .always("a version that is served is whole", none("service", "damaged"))
         .always("a version that is served has its own tensors", none("service", "foreign"))
+        .always("a version that answers is whole", none("predictor", "damaged"))
+        .always("an answer is that of the version it names", none("predictor", "torn"))
+        .sometimes("several versions answer", |world| answered(world) > 3)
         .at_end("what is served was published", served_was_published)
 }

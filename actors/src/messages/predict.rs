@@ -32,6 +32,8 @@ pub struct Predict {
     /// Where the model has a route, it chooses the version by this key, and where it has none,
     /// `version` counts. An empty key stands for any. `None`: `version` counts in any case.
     pub routed: Option<String>,
+    /// What its sender calls it, for the logs of all that it passes; may be empty.
+    pub request_id: String,
 }
 
 impl Predict {
@@ -44,7 +46,8 @@ impl Predict {
         inputs: Values,
     ) -> Self {
         let (model, priority) = (model.into(), Priority::Normal);
-        Self { model, version, rows, features, inputs, priority, limit: LIMIT, routed: None }
+        let (routed, request_id) = (None, String::new());
+        Self { model, version, rows, features, inputs, priority, limit: LIMIT, routed, request_id }
     }
 }
 

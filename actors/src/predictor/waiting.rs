@@ -38,7 +38,9 @@ impl Asked {
 
     /// What the model is asked, and who hears the answer.
     pub(super) fn split(self) -> (Predict, Answers) {
-        (self.request, Answers { reply: self.reply, compared: self.compared })
+        let Self { request, reply, compared } = self;
+        let request_id = request.request_id.clone();
+        (request, Answers { reply, compared, request_id })
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -54,6 +56,7 @@ impl Asked {
 pub(super) struct Answers {
     reply: Reply,
     compared: Option<Rc<Comparison>>,
+    pub(super) request_id: String,
 }
 
 impl Answers {

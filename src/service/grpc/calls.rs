@@ -10,6 +10,7 @@ use super::infer::infer;
 use super::inference as proto;
 use super::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::request_id::request_id;
 use crate::service::{ServiceState, oip};
 
 #[derive(Debug)]
@@ -74,7 +75,8 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Answer<proto::ModelInferResponse> {
-        Ok(Response::new(infer(&self.state, request.into_inner(), false).await?))
+        let id = called(&request);
+        Ok(Response::new(infer(&self.state, request.into_inner(), false, id).await?))
     }
 
     type ModelStreamInferStream =
@@ -86,13 +88,13 @@ impl GrpcInferenceService for Calls {
         &self,
         requests: Request<Streaming<proto::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
-        let state = self.state.clone();
+        let (state, call) = (self.state.clone(), called(&requests));
         let answers = requests.into_inner().then(move |request| {
-            let state = state.clone();
+            let (state, call) = (state.clone(), call.clone());
             async move {
                 let request = request?;
                 let id = request.id.clone();
-                Ok(match infer(&state, request, true).await {
+                Ok(match infer(&state, request, true, call).await {
                     Ok(response) => proto::ModelStreamInferResponse {
                         infer_response: Some(response),
                         ..Default::default()
@@ -165,6 +167,12 @@ impl GrpcInferenceService for Calls {
         oip::unload(&self.state, request.model_name).await?;
         Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
     }
+}
+
+/// What the logs call it.
+fn called<T>(request: &Request<T>) -> String {
+    let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
+    request_id(header("traceparent"), header("x-request-id"))
 }
 
 /// Over HTTP, repositories have no names either.

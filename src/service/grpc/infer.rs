@@ -20,13 +20,14 @@ use crate::service::{PLACE, ServiceState};
 
 type Parameters = std::collections::BTreeMap<String, InferParameter>;
 
-/// `charged`: whether the message has its places already.
+/// `charged`: whether the message has its places already. `request_id`: what the call is called.
 pub(super) async fn infer(
     state: &ServiceState,
     request: ModelInferRequest,
     charged: bool,
+    request_id: String,
 ) -> Result<ModelInferResponse, ApiError> {
-    let mut inference = Inference::begin(state);
+    let mut inference = Inference::begin(state, request_id);
     let answer = answer(state, &mut inference, request, charged).await;
     let status = answer.as_ref().map_or_else(|error| error.kind.status(), |_| Default::default());
     inference.end(status);

@@ -9,6 +9,7 @@ use gradmesh_actors::catalog::CatalogError;
 use gradmesh_actors::messages::{FindError, Predict, PredictError, Prediction, Values, ask};
 use gradmesh_actors::version::VersionRef;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::model::check_name;
 use super::statistics::Answered;
@@ -26,6 +27,7 @@ pub(in crate::service) struct Inference<'a> {
     known: Option<String>,
     /// Of the answer.
     status: StatusCode,
+    request_id: String,
 }
 
 /// As nginx writes it: the client has closed the request.
@@ -33,14 +35,20 @@ const GIVEN_UP: u16 = 499;
 
 impl Drop for Inference<'_> {
     fn drop(&mut self) {
-        self.state.requests.count(self.known.as_deref(), self.status, self.start.elapsed());
+        let (model, status, took) = (self.known.as_deref(), self.status, self.start.elapsed());
+        if !self.request_id.is_empty() {
+            let request_id = &self.request_id;
+            debug!(request_id, model, status = status.as_u16(), ?took, "request is over");
+        }
+        self.state.requests.count(model, status, took);
     }
 }
 
 impl<'a> Inference<'a> {
-    pub(in crate::service) fn begin(state: &'a ServiceState) -> Self {
+    /// `request_id`: what its sender calls it, for the logs.
+    pub(in crate::service) fn begin(state: &'a ServiceState, request_id: String) -> Self {
         let status = StatusCode::from_u16(GIVEN_UP).unwrap_or(StatusCode::BAD_REQUEST);
-        Self { state, start: Instant::now(), known: None, status }
+        Self { state, start: Instant::now(), known: None, status, request_id }
     }
 
     /// Reads the request, asks the model, and writes its answer; which version it is says the model's
@@ -71,6 +79,7 @@ impl<'a> Inference<'a> {
             rows: rows.rows,
             features: rows.features,
             inputs: Values::new(rows.values),
+            request_id: self.request_id.clone(),
             priority: turn.priority,
             limit: turn.timeout.map_or(longest, |timeout| timeout.min(longest)),
         };

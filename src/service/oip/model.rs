@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use gradmesh_actors::messages::{FindModel, ListModels, ask};
 use gradmesh_actors::version::{VersionDescription, VersionRef, check_model_name};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{CLASS, Datatype, INPUT, NAME, OUTPUT};
 use crate::service::api_error::{ApiError, ErrorKind};
@@ -14,7 +15,7 @@ use crate::service::{FIND_LIMIT, ServiceState};
 /// Bytes of a value that a model takes.
 const VALUE: usize = size_of::<f32>();
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct ModelMetadata {
     pub(in crate::service) name: String,
     /// Rising.
@@ -26,16 +27,17 @@ pub(in crate::service) struct ModelMetadata {
     pub(in crate::service) properties: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct TensorMetadata {
     pub(in crate::service) name: &'static str,
+    #[schema(value_type = String, example = "FP32")]
     pub(in crate::service) datatype: Datatype,
     /// -1 for any length.
     pub(in crate::service) shape: Vec<i64>,
 }
 
 /// A model's configuration, as Triton writes it: shapes are those of a row.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct ModelConfig {
     pub(in crate::service) name: String,
     pub(in crate::service) platform: &'static str,
@@ -48,18 +50,19 @@ pub(in crate::service) struct ModelConfig {
 }
 
 /// All versions are served.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct VersionPolicy {
     all: NoFields,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 struct NoFields {}
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct TensorConfig {
     pub(in crate::service) name: &'static str,
     #[serde(serialize_with = "config_name")]
+    #[schema(value_type = String, example = "TYPE_FP32")]
     pub(in crate::service) data_type: Datatype,
     pub(in crate::service) dims: Vec<i64>,
     /// What `dims` stand for where a row has no dimension, which they can't say.
@@ -67,7 +70,7 @@ pub(in crate::service) struct TensorConfig {
     pub(in crate::service) reshape: Option<Reshape>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct Reshape {
     pub(in crate::service) shape: Vec<i64>,
 }

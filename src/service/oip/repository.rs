@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gradmesh_actors::messages::{ListModels, LoadModel, UnloadModel, ask};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::model::check_name;
 use crate::service::api_error::{ApiError, ErrorKind};
@@ -16,7 +17,7 @@ use crate::service::{FIND_LIMIT, ServiceState};
 const LOAD_LIMIT: Duration = Duration::from_secs(130);
 
 /// A version of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::service) struct IndexEntry {
     pub(in crate::service) name: String,
     pub(in crate::service) version: String,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gradmesh_actors::version::VersionRef;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::describe;
 use crate::service::ServiceState;
@@ -36,7 +37,7 @@ struct Counters {
 }
 
 /// A version's counters, as the protocol names them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::service) struct ModelStatistics {
     pub(in crate::service) name: String,
     pub(in crate::service) version: String,
@@ -52,7 +53,7 @@ pub(in crate::service) struct ModelStatistics {
 }
 
 /// Each part of the way of a request. `success` is the whole of it, reading and writing included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::service) struct InferStatistics {
     pub(in crate::service) success: Tally,
     /// Requests that the version is to blame for: it can't be loaded, or its model failed.
@@ -70,7 +71,7 @@ pub(in crate::service) struct InferStatistics {
 }
 
 /// Runs of the model over one number of rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::service) struct BatchStatistics {
     pub(in crate::service) batch_size: u64,
     pub(in crate::service) compute_input: Tally,
@@ -78,7 +79,7 @@ pub(in crate::service) struct BatchStatistics {
     pub(in crate::service) compute_output: Tally,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::service) struct Tally {
     pub(in crate::service) count: u64,
     /// Nanoseconds, all together.

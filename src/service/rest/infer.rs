@@ -3,19 +3,37 @@
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 
 use super::body::{Body, read_body};
-use super::request::{JSON_LENGTH, read_request};
-use super::response::{Written, write_response};
+use super::openapi::{BodyRefusals, Refusals};
+use super::request::{JSON_LENGTH, JsonRequest, read_request};
+use super::response::{JsonResponse, Written, write_response};
 use super::routes::{model_of, version_of};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
 use crate::service::oip::Inference;
+use crate::service::request_id::request_id;
 
+/// A prediction.
+///
+/// Tensors are JSON, or raw bytes behind it (the binary tensor extension).
+#[utoipa::path(post, path = "/v2/models/{model}/infer", tag = "inference",
+    params(
+        ("model" = String, Path),
+        ("inference-header-content-length" = Option<u64>, Header,
+            description = "How many bytes of the body are JSON, where raw tensors follow"),
+    ),
+    request_body(content((JsonRequest = "application/json"), ("application/octet-stream"))),
+    responses(
+        (status = 200, content((JsonResponse = "application/json"), ("application/octet-stream"))),
+        BodyRefusals, Refusals,
+    ))]
 pub(super) async fn infer(
     state: web::Data<ServiceState>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    let mut inference = Inference::begin(&state);
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let request_id = request_id(header("traceparent"), header("x-request-id"));
+    let mut inference = Inference::begin(&state, request_id);
     let answer = answer(&state, &mut inference, &request, payload).await;
     let response = match answer {
         Ok(Written { body, json_length: None }) => {

@@ -1,11 +1,15 @@
 //! The protocol over HTTP: paths, JSON, and raw tensors behind JSON.
 
+mod answers;
 mod body;
+mod documents;
 mod infer;
 mod json_data;
+mod openapi;
 mod repository;
 mod request;
 mod response;
 mod routes;
 
+pub(super) use documents::documents;
 pub(super) use routes::{metrics_page, no_such_path, readable, root, scope, triton_metrics_page};

@@ -4,26 +4,33 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::body::read_body;
+use super::openapi::{BodyRefusals, ControlRefusals, Refusals};
 use super::routes::{Answer, model_of};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
 use crate::service::oip;
 
 /// Fields that are not listed are ignored.
-#[derive(Debug, Default, Deserialize)]
-struct IndexRequest {
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(super) struct IndexRequest {
     /// Only models that are served.
     #[serde(default)]
     ready: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct LoadRequest {
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(super) struct LoadRequest {
+    #[schema(value_type = Option<Object>)]
     parameters: Option<Map<String, Value>>,
 }
 
+/// All versions, and whether they are served.
+#[utoipa::path(post, path = "/v2/repository/index", tag = "repository",
+    request_body = Option<IndexRequest>,
+    responses((status = 200, body = Vec<oip::repository::IndexEntry>), BodyRefusals, Refusals))]
 pub(super) async fn index(
     state: web::Data<ServiceState>,
     request: HttpRequest,
@@ -33,6 +40,12 @@ pub(super) async fn index(
     Ok(HttpResponse::Ok().json(oip::index(&state, ready).await?))
 }
 
+/// Serves a model in this process.
+///
+/// Only with `service.model_control`.
+#[utoipa::path(post, path = "/v2/repository/models/{model}/load", tag = "repository",
+    params(("model" = String, Path)), request_body = Option<LoadRequest>,
+    responses((status = 200, body = Object), ControlRefusals, BodyRefusals, Refusals))]
 pub(super) async fn load(
     state: web::Data<ServiceState>,
     request: HttpRequest,
@@ -44,6 +57,12 @@ pub(super) async fn load(
     Ok(HttpResponse::Ok().json(Map::new()))
 }
 
+/// Serves a model no longer in this process.
+///
+/// Only with `service.model_control`.
+#[utoipa::path(post, path = "/v2/repository/models/{model}/unload", tag = "repository",
+    params(("model" = String, Path)), request_body = Option<LoadRequest>,
+    responses((status = 200, body = Object), ControlRefusals, BodyRefusals, Refusals))]
 pub(super) async fn unload(
     state: web::Data<ServiceState>,
     request: HttpRequest,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::json_data::read_data;
 use crate::service::api_error::ApiError;
@@ -15,8 +16,9 @@ pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// Fields that are not listed, and parameters that nobody here knows, are ignored: clients add some
 /// of their own.
-#[derive(Debug, Deserialize)]
-struct JsonRequest<'a> {
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = InferRequest)]
+pub(super) struct JsonRequest<'a> {
     id: Option<String>,
     #[serde(borrow, default)]
     parameters: Option<Parameters<'a>>,
@@ -26,40 +28,54 @@ struct JsonRequest<'a> {
     outputs: Option<Vec<JsonOutput<'a>>>,
 }
 
-#[derive(Debug, Deserialize)]
-struct JsonInput<'a> {
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = InputTensor)]
+pub(super) struct JsonInput<'a> {
     name: String,
+    #[schema(example = json!([1, 64]))]
     shape: Vec<usize>,
+    #[schema(example = "FP32")]
     datatype: String,
     #[serde(borrow, default)]
     parameters: Option<Parameters<'a>>,
+    /// Flat or nested, row-major. Numbers, `true` and `false`, or texts, as the datatype says.
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<f32>>)]
     data: Option<&'a RawValue>,
 }
 
-#[derive(Debug, Deserialize)]
-struct JsonOutput<'a> {
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = RequestedOutput)]
+pub(super) struct JsonOutput<'a> {
     name: String,
     #[serde(borrow, default)]
     parameters: Option<Parameters<'a>>,
 }
 
 /// Those that mean something here, of a request, an input, or an output; others take no memory.
-#[derive(Debug, Default, Deserialize)]
-struct Parameters<'a> {
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = Parameters)]
+pub(super) struct Parameters<'a> {
     #[serde(borrow, default)]
+    #[schema(value_type = Option<bool>)]
     binary_data: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    #[schema(value_type = Option<bool>)]
     binary_data_output: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    #[schema(value_type = Option<u64>)]
     binary_data_size: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    #[schema(value_type = Option<u64>)]
     classification: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    #[schema(value_type = Option<u64>)]
     priority: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    #[schema(value_type = Option<String>)]
     routing_key: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    #[schema(value_type = Option<u64>)]
     timeout: Option<&'a RawValue>,
 }
 

@@ -4,13 +4,15 @@
 use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::request::Form;
 use crate::service::api_error::{ApiError, ErrorKind};
 use crate::service::oip::{Datatype, InferResponse, NamedTensor, Tensor};
 
-#[derive(Debug, Serialize)]
-struct JsonResponse<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InferResponse)]
+pub(super) struct JsonResponse<'a> {
     model_name: &'a str,
     model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,24 +22,28 @@ struct JsonResponse<'a> {
 }
 
 /// Says which state of the model answered.
-#[derive(Debug, Serialize)]
-struct Parameters<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ResponseParameters)]
+pub(super) struct Parameters<'a> {
     digest: &'a str,
 }
 
-#[derive(Debug, Serialize)]
-struct JsonOutput<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OutputTensor)]
+pub(super) struct JsonOutput<'a> {
     name: &'a str,
+    #[schema(value_type = String, example = "FP32")]
     datatype: Datatype,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<OutputParameters>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
     data: Option<Data<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct OutputParameters {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OutputParameters {
     binary_data_size: usize,
 }
 

@@ -1,11 +1,16 @@
 //! The paths of the Open Inference Protocol, REST, version 2, and what is read-only among them.
 
+use actix_web::http::header;
 use actix_web::{Handler, HttpRequest, HttpResponse, Resource, Responder, Scope, web};
 use gradmesh_actors::version::VersionRef;
 use serde_json::json;
 
+use super::answers::{Live, ModelReady, Models, Ready, ServerMetadata, StatisticsAnswer};
+use super::documents::{DOCUMENT_PATH, PAGE_PATH};
+use super::openapi::Refusals;
 use super::{infer, repository};
 use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::oip::model::{ModelConfig, ModelMetadata};
 use crate::service::status::STATUS_PATH;
 use crate::service::{ServiceState, oip, triton_metrics};
 
@@ -52,7 +57,9 @@ async fn paths() -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "name": oip::NAME,
         "version": env!("CARGO_PKG_VERSION"),
-        "paths": ["/v2", "/v2/models", "/metrics", "/metrics/triton", STATUS_PATH],
+        "paths": [
+            "/v2", "/v2/models", "/metrics", "/metrics/triton", STATUS_PATH, DOCUMENT_PATH, PAGE_PATH,
+        ],
     }))
 }
 
@@ -66,7 +73,10 @@ pub(in crate::service) fn triton_metrics_page(state: ServiceState) -> Resource {
     readable("/metrics/triton", triton_page).app_data(web::Data::new(state))
 }
 
-async fn triton_page(state: web::Data<ServiceState>) -> Answer {
+/// The counters of the models under Triton's names.
+#[utoipa::path(get, path = "/metrics/triton", tag = "server",
+    responses((status = 200, body = String, content_type = "text/plain"), Refusals))]
+pub(super) async fn triton_page(state: web::Data<ServiceState>) -> Answer {
     let statistics = oip::statistics(&state, None).await?;
     let text = triton_metrics::text(&statistics);
     Ok(HttpResponse::Ok().content_type(triton_metrics::CONTENT_TYPE).body(text))
@@ -118,52 +128,84 @@ async fn no_such_method(request: HttpRequest, allow: &'static str) -> Answer {
     Err(ApiError::new(ErrorKind::Method(allow), text))
 }
 
-async fn metrics(state: web::Data<ServiceState>) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(state.metrics.text())
+/// Counters and the run's state, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "server",
+    responses((status = 200, description = "OpenMetrics for whoever accepts it",
+        content((String = "text/plain"), (String = "application/openmetrics-text")))))]
+pub(super) async fn metrics(state: web::Data<ServiceState>, request: HttpRequest) -> HttpResponse {
+    let accepts = request.headers().get_all(header::ACCEPT);
+    let open = accepts.filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|one| one.trim_start().starts_with("application/openmetrics-text"))
+    });
+    let (content_type, text) = if open {
+        let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        (open_metrics, state.metrics.text())
+    } else {
+        (triton_metrics::CONTENT_TYPE, state.metrics.plain_text())
+    };
+    HttpResponse::Ok().content_type(content_type).insert_header((header::VARY, "accept")).body(text)
 }
 
-async fn server() -> HttpResponse {
-    HttpResponse::Ok().json(json!({
-        "name": oip::NAME,
-        "version": env!("CARGO_PKG_VERSION"),
-        "extensions": oip::EXTENSIONS,
-    }))
+/// Name and version of the server, and the protocol's extensions that it speaks.
+#[utoipa::path(get, path = "/v2", tag = "server", responses((status = 200, body = ServerMetadata)))]
+pub(super) async fn server() -> HttpResponse {
+    let (name, version) = (oip::NAME, env!("CARGO_PKG_VERSION"));
+    HttpResponse::Ok().json(ServerMetadata { name, version, extensions: oip::EXTENSIONS.to_vec() })
 }
 
-async fn live() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "live": true }))
+/// Whether it runs.
+#[utoipa::path(get, path = "/v2/health/live", tag = "server",
+    responses((status = 200, body = Live)))]
+pub(super) async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(Live { live: true })
 }
 
-async fn ready(state: web::Data<ServiceState>) -> Answer {
+/// Whether it can answer.
+#[utoipa::path(get, path = "/v2/health/ready", tag = "server",
+    responses((status = 200, body = Ready), Refusals))]
+pub(super) async fn ready(state: web::Data<ServiceState>) -> Answer {
     oip::server_ready(&state).await?;
-    Ok(HttpResponse::Ok().json(json!({ "live": true, "ready": true })))
+    Ok(HttpResponse::Ok().json(Ready { live: true, ready: true }))
 }
 
-async fn models(state: web::Data<ServiceState>) -> Answer {
-    Ok(HttpResponse::Ok().json(json!({ "models": oip::names(&state).await? })))
+/// Names of the models.
+#[utoipa::path(get, path = "/v2/models", tag = "models",
+    responses((status = 200, body = Models), Refusals))]
+pub(super) async fn models(state: web::Data<ServiceState>) -> Answer {
+    Ok(HttpResponse::Ok().json(Models { models: oip::names(&state).await? }))
 }
 
-async fn model(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+/// Inputs, outputs and lineage of a version.
+#[utoipa::path(get, path = "/v2/models/{model}", tag = "models", params(("model" = String, Path)), 
+    responses((status = 200, body = ModelMetadata), Refusals))]
+pub(super) async fn model(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
     let (model, version) = model_and_version(&request)?;
     Ok(HttpResponse::Ok().json(oip::metadata(&state, model, version).await?))
 }
 
-async fn model_ready(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+/// Whether a version is served.
+#[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "models",
+    params(("model" = String, Path)), responses((status = 200, body = ModelReady), Refusals))]
+pub(super) async fn model_ready(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
     let (model, version) = model_and_version(&request)?;
     let name = oip::model_ready(&state, model, version).await?;
-    Ok(HttpResponse::Ok().json(json!({ "name": name, "ready": true })))
+    Ok(HttpResponse::Ok().json(ModelReady { name, ready: true }))
 }
 
-async fn config(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+/// A version in the form of a Triton configuration.
+#[utoipa::path(get, path = "/v2/models/{model}/config", tag = "models",
+    params(("model" = String, Path)), responses((status = 200, body = ModelConfig), Refusals))]
+pub(super) async fn config(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
     let (model, version) = model_and_version(&request)?;
     Ok(HttpResponse::Ok().json(oip::config(&state, model, version).await?))
 }
 
-async fn statistics(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+/// What was answered, and what that took.
+#[utoipa::path(get, path = "/v2/models/{model}/stats", tag = "models",
+    params(("model" = String, Path)), responses((status = 200, body = StatisticsAnswer), Refusals))]
+pub(super) async fn statistics(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
     let version = version_of(&request)?;
     let asked = request.match_info().get("model").map(|model| (model.to_owned(), version));
     let statistics = oip::statistics(&state, asked).await?;
-    Ok(HttpResponse::Ok().json(json!({ "model_stats": statistics })))
+    Ok(HttpResponse::Ok().json(StatisticsAnswer { model_stats: statistics }))
 }
