@@ -23,6 +23,29 @@ pub struct Models {
 /// Filled once, however many requests wait for it.
 type Cell = Arc<OnceCell<Arc<ServedModel>>>;
 
+/// Whoever waits for a model to be loaded. However that ends, also with its thread, those who wait for
+/// room look again, and the place of a model that is not there is free.
+#[derive(Debug)]
+struct Loading<'a> {
+    models: &'a Models,
+    key: &'a Key,
+    cell: &'a Cell,
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        if !self.cell.initialized() {
+            let mut shelf = self.models.shelf();
+            // The shelf's and this one: else somebody goes on loading it.
+            let alone = Arc::strong_count(self.cell) == 2;
+            if alone && shelf.get(self.key).is_some_and(|there| Arc::ptr_eq(there, self.cell)) {
+                shelf.remove(self.key);
+            }
+        }
+        self.models.changed.notify_waiters();
+    }
+}
+
 impl Models {
     /// `budget`: bytes of all models together.
     pub fn new(budget: u64) -> Self {
@@ -44,8 +67,8 @@ impl Models {
         self.shelf().used(&(model.to_owned(), version))?.get().cloned()
     }
 
-    /// The version of so many bytes, loaded by `load` if it is not there; others leave for it, and where they may
-    /// not yet, it waits.
+    /// The version of so many bytes, loaded by `load` if it is not there; others leave for it, and
+    /// where they may not yet, it waits.
     pub(crate) async fn get(
         &self,
         model: &str,
@@ -58,22 +81,16 @@ impl Models {
         if let Some(served) = cell.get() {
             return Ok(served.clone());
         }
-        let loaded = cell
-            .get_or_try_init(async || {
-                let began = Instant::now();
-                let served = load().await?;
-                let took = began.elapsed();
-                self.shelf().loaded(self.origin.elapsed(), &key, took);
-                info!(model, version, bytes, ?took, "version loaded");
-                Ok(Arc::new(served))
-            })
-            .await
-            .cloned();
-        if loaded.is_err() {
-            self.give_up(&key, &cell);
-        }
-        self.changed.notify_waiters();
-        loaded
+        let _loading = Loading { models: self, key: &key, cell: &cell };
+        let load = async || {
+            let began = Instant::now();
+            let served = load().await?;
+            let took = began.elapsed();
+            self.shelf().loaded(self.origin.elapsed(), &key, took);
+            info!(model, version, bytes, ?took, "version loaded");
+            Ok(Arc::new(served))
+        };
+        cell.get_or_try_init(load).await.cloned()
     }
 
     async fn place(&self, key: &Key, bytes: u64) -> Result<Cell, PredictError> {
@@ -95,15 +112,20 @@ impl Models {
         }
     }
 
-    /// The place of a model that can't be loaded is free again, but not where somebody else tries.
-    fn give_up(&self, key: &Key, cell: &Cell) {
+    /// A model that has panicked is loaded again for the next request: whatever state it keeps may be
+    /// broken. Not where that has happened already.
+    pub(crate) fn replace(&self, model: &str, failed: &Arc<ServedModel>) {
+        let key = (model.to_owned(), failed.version());
         let mut shelf = self.shelf();
-        if shelf.get(key).is_some_and(|there| Arc::ptr_eq(there, cell) && !there.initialized()) {
-            shelf.remove(key);
+        let there = shelf.get(&key).and_then(|cell| cell.get());
+        if there.is_some_and(|there| Arc::ptr_eq(there, failed)) {
+            shelf.remove(&key);
         }
+        drop(shelf);
+        self.changed.notify_waiters();
     }
 
-    /// The model is loaded again for the next request: whatever state it keeps may be broken.
+    /// The version is not published any more.
     pub(crate) fn forget(&self, model: &str, version: u64) {
         self.shelf().remove(&(model.to_owned(), version));
         self.changed.notify_waiters();

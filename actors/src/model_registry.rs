@@ -333,15 +333,19 @@ impl Shared {
         let RemoveAlias { model, alias } = message;
         let _turn = self.turn().await?;
         for _ in 0..ATTEMPTS_MAX {
+            let entry = LogEntry::AliasRemoved { model: model.clone(), alias: alias.clone() };
             let look = self.log.read_at(|known| {
                 known.versions(&model).map(drop)?;
-                Ok::<_, ChangeError>(known.aliased(&model, &alias))
+                let named = known.aliased(&model, &alias);
+                if named.is_some() {
+                    known.check(&entry)?;
+                }
+                Ok::<_, ChangeError>(named)
             });
             let (named, place) = look.await?;
             if named?.is_none() {
                 return Ok(());
             }
-            let entry = LogEntry::AliasRemoved { model: model.clone(), alias: alias.clone() };
             if let Appended::Written { .. } = self.log.append(&entry, place).await? {
                 return Ok(());
             }

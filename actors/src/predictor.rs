@@ -207,6 +207,23 @@ impl Handler<UnloadModel> for Predictor {
     }
 }
 
+/// Whoever works on a queue. Where that ends by a panic, those in it are not left to wait for nobody.
+#[derive(Debug)]
+struct Working<'a> {
+    shared: &'a Shared,
+    name: &'a Name,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut waiting) = self.shared.waiting.try_borrow_mut()
+        {
+            waiting.abandon(self.name);
+        }
+    }
+}
+
 impl Shared {
     fn now(&self) -> Duration {
         self.origin.elapsed()
@@ -226,6 +243,7 @@ impl Shared {
 
     /// Answers those who ask for one version, until there are none.
     async fn work(self: Rc<Self>, name: Name) {
+        let _working = Working { shared: &self, name: &name };
         let mut place = None;
         loop {
             self.gather(&name).await;
@@ -254,8 +272,8 @@ impl Shared {
 
     fn takes_long(&self, name: &Name, ready: &Ready) -> bool {
         let waiting = self.waiting.borrow();
-        let rows = waiting.queue(name).map_or(0, |queue| queue.rows());
-        let rows = rows.min(self.batching.rows_max);
+        let rows_max = self.batching.rows_max;
+        let rows = waiting.queue(name).map_or(0, |queue| queue.next_rows(rows_max));
         ready.as_ref().is_ok_and(|(served, _)| self.runners.take(served, rows))
     }
 
@@ -290,7 +308,12 @@ impl Shared {
             return Ok((served, resolved));
         }
         *place = None;
-        Ok((self.get(&name.0, meaning).await?, resolved))
+        let served = self.get(&name.0, meaning).await?;
+        if !self.offer.borrow().has(&name.0) {
+            self.models.unload(&name.0);
+            return Err(PredictError::Unloaded { model: name.0.clone() });
+        }
+        Ok((served, resolved))
     }
 
     async fn resolve(&self, name: &Name) -> Result<(Meaning, Resolved), PredictError> {
@@ -326,34 +349,39 @@ impl Shared {
             debug!(request_id, model, rows, together = requests.len(), "request has its turn");
         }
         if let Some(place) = place {
-            let shared = self.clone();
+            let (shared, name) = (self.clone(), name.clone());
             spawn_local(async move {
                 let ran = place.run(served.clone(), requests).await;
-                shared.reply(&served, resolved, senders, ran);
+                shared.reply(&name, &served, resolved, senders, ran);
             });
         } else {
             let start = Instant::now();
             let answers = served.predict(requests);
             let ran = Ran { answers, took: start.elapsed() };
-            self.reply(&served, resolved, senders, ran);
+            self.reply(name, &served, resolved, senders, ran);
         }
     }
 
-    fn reply(&self, served: &ServedModel, resolved: Resolved, senders: Vec<Answers>, ran: Ran) {
+    fn reply(
+        &self,
+        name: &Name,
+        served: &Arc<ServedModel>,
+        resolved: Resolved,
+        senders: Vec<Answers>,
+        ran: Ran,
+    ) {
         let Ran { answers, took } = ran;
         let rows = answers.iter().flatten().next().map(|answer| answer.run.rows);
         if let Some(rows) = rows {
             served.ran(rows, took);
         }
-        let failed = std::iter::zip(&answers, &senders).find_map(|(answer, sender)| match answer {
-            Err(error @ PredictError::Model { model, version, .. }) => {
-                Some((error, model, *version, &sender.request_id))
+        for (answer, sender) in std::iter::zip(&answers, &senders) {
+            if let Err(error @ PredictError::Model { .. }) = answer {
+                warn!(%error, request_id = sender.request_id, "a model failed");
             }
-            _ => None,
-        });
-        if let Some((error, model, version, request_id)) = failed {
-            warn!(%error, request_id, "a model failed; it is loaded again for the next request");
-            self.models.forget(model, version);
+        }
+        if served.has_panicked() {
+            self.models.replace(&name.0, served);
         }
         let compute_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         for (sender, answer) in senders.into_iter().zip(answers) {

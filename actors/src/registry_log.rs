@@ -124,6 +124,13 @@ impl RegistryLog {
         if last != place.0 && !planted::is(Bug::StaleCatalog) {
             return Ok(Appended::Taken);
         }
+        // An entry that does not follow would make the log unreadable for good.
+        let unchecked = planted::is(Bug::StaleCatalog) || planted::is(Bug::RunUnseen);
+        let follows = folded.borrow().catalog.check(entry);
+        if let (Err(cause), false) = (follows, unchecked) {
+            let (number, cause) = (last + 1, cause.to_string());
+            return Err(RegistryStoreError::Contradiction { number, cause });
+        }
         let number = last + 1;
         let append = AppendEntry { number, previous: previous.clone(), entry: entry.clone() };
         match ask_store(&self.store.append_entry, append).await? {

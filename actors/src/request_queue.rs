@@ -109,6 +109,16 @@ impl<T> RequestQueue<T> {
         self.rows
     }
 
+    /// About the rows of the next batch: a request that has more than `rows_max` goes alone.
+    pub(crate) fn next_rows(&self, rows_max: usize) -> usize {
+        let first = self.waiting.values().next().map_or(0, |waiting| waiting.rows);
+        self.rows.min(rows_max).max(first)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.waiting.values().map(|waiting| &waiting.request)
+    }
+
     /// When a batch goes that is not full: nobody waits for others longer than `wait`, nor than half
     /// of its time.
     pub(crate) fn due(&self, wait: Duration) -> Option<Duration> {
@@ -211,6 +221,7 @@ mod tests {
         let normal = Priority::Normal;
         let mut queue = queue(&[("a", 3, normal), ("b", 2, normal), ("c", 9, normal)]);
         assert_eq!((queue.rows(), queue.len()), (14, 3));
+        assert_eq!((queue.next_rows(4), queue.next_rows(2)), (4, 3));
         assert_eq!(batch(&mut queue, 4), ["a"]);
         assert_eq!(batch(&mut queue, 4), ["b"]);
         assert_eq!(batch(&mut queue, 4), ["c"]);

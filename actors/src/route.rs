@@ -75,7 +75,8 @@ impl Route {
     pub fn choose(&self, key: &[u8]) -> Option<&VersionRef> {
         let parts = self.splits.iter().filter(|split| split.weight > 0);
         let cost = |split: &Split| -uniform(key, &split.version).ln() / f64::from(split.weight);
-        parts.min_by(|a, b| cost(a).total_cmp(&cost(b))).map(|split| &split.version)
+        let costs = parts.map(|split| (cost(split), &split.version));
+        costs.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, version)| version)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ndarray::Array2;
@@ -23,6 +23,9 @@ pub struct ServedModel {
     parameters: Vec<f32>,
     /// Nanoseconds a row, by the last runs; 0 before the first one.
     row_ns: AtomicU64,
+    /// Nanoseconds of the shortest of the last runs: what a run takes however few rows it has.
+    least_ns: AtomicU64,
+    panicked: AtomicBool,
 }
 
 impl ServedModel {
@@ -66,7 +69,23 @@ impl ServedModel {
             let (expected, got) = (layout.len(), parameters.len());
             return Err(refuse(format!("it has {got} parameters, the model {expected}")));
         }
-        Ok(Self { description, model, parameters, row_ns: AtomicU64::new(0) })
+        Ok(Self {
+            description,
+            model,
+            parameters,
+            row_ns: AtomicU64::new(0),
+            least_ns: AtomicU64::new(0),
+            panicked: AtomicBool::new(false),
+        })
+    }
+
+    pub fn version(&self) -> u64 {
+        self.description.version
+    }
+
+    /// Whether the model has ever panicked.
+    pub fn has_panicked(&self) -> bool {
+        self.panicked.load(Ordering::Relaxed)
     }
 
     /// A run over a row of zeros, whatever the model says to that: what it makes ready for its first
@@ -75,9 +94,15 @@ impl ServedModel {
         let _ = self.together(vec![0.0; self.description.features], &[1]);
     }
 
-    /// A run of so many rows took so long: what runs are expected to take follows the last few.
+    /// A run of so many rows took so long: what runs are expected to take follows the last ones.
     pub fn ran(&self, rows: usize, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let least = match self.least_ns.load(Ordering::Relaxed) {
+            0 => took,
+            // It is forgotten within a few dozen runs, should the model have become slower.
+            before => took.min(before.saturating_add(before / 8 + 1)),
+        };
+        self.least_ns.store(least, Ordering::Relaxed);
         let row = (took / (rows.max(1) as u64)).max(1);
         let before = match self.row_ns.load(Ordering::Relaxed) {
             0 => row,
@@ -90,7 +115,8 @@ impl ServedModel {
     /// What a run of so many rows takes, once there was one.
     pub fn expected(&self, rows: usize) -> Option<Duration> {
         let row = self.row_ns.load(Ordering::Relaxed);
-        (row > 0).then(|| Duration::from_nanos(row.saturating_mul(rows as u64)))
+        let run = row.saturating_mul(rows as u64).max(self.least_ns.load(Ordering::Relaxed));
+        (row > 0).then(|| Duration::from_nanos(run))
     }
 
     /// Answers requests that came together, in their order: checks the rows of each, scales them, and
@@ -157,7 +183,10 @@ impl ServedModel {
             self.description.scaling.apply(&mut inputs);
             self.model.predict(&self.parameters, inputs.view())
         }))
-        .map_err(|panic| self.failed(panic_text(panic.as_ref())))?;
+        .map_err(|panic| {
+            self.panicked.store(true, Ordering::Relaxed);
+            self.failed(panic_text(panic.as_ref()))
+        })?;
         if values.dim() != expected {
             let got = values.dim();
             return Err(self.failed(format!("its answer has shape {got:?}, not {expected:?}")));
@@ -369,6 +398,12 @@ pub(crate) mod tests {
         }
         let expected = served.expected(1000).unwrap().as_micros();
         assert!((8_900..9_100).contains(&expected), "{expected}");
+        // A model that takes long however few rows it is asked for.
+        let served = load(|_| {}).unwrap();
+        for _ in 0..40 {
+            served.ran(64, Duration::from_micros(6400));
+        }
+        assert_eq!(served.expected(1).unwrap().as_micros(), 6400);
         served.ran(0, Duration::MAX);
         assert!(served.expected(usize::MAX).is_some());
     }

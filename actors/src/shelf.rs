@@ -14,6 +14,10 @@ const ENTRIES_MAX: usize = 1024;
 /// tenth of the time goes into loading where models alternate that don't fit together.
 const STAYS: u32 = 10;
 
+/// The longest such stay: who came over a slow link, or waited for its turn, must not keep others out
+/// for minutes.
+const STAYS_MAX: Duration = Duration::from_secs(30);
+
 /// Models in memory, and those that are being loaded, whose memory is already theirs.
 ///
 /// Who leaves is decided by GreedyDual-Size (Cao and Irani, 1997): an entry is worth the time that
@@ -78,14 +82,13 @@ impl<T: Clone> Shelf<T> {
         if bytes > budget {
             return Room::Never { budget };
         }
-        while self.used.saturating_add(bytes) > budget || self.entries.len() >= ENTRIES_MAX {
-            match self.least(now) {
-                Ok((key, worth)) => {
-                    self.floor = worth;
-                    self.remove(&key);
-                }
-                Err(when) => return Room::Wait(when),
-            }
+        let leaving = match self.leaving(now, bytes) {
+            Ok(leaving) => leaving,
+            Err(when) => return Room::Wait(when),
+        };
+        for (key, worth) in leaving {
+            self.floor = worth;
+            self.remove(&key);
         }
         self.used += bytes;
         let value = make();
@@ -103,16 +106,25 @@ impl<T: Clone> Shelf<T> {
         Some(entry.value.clone())
     }
 
-    /// Who may leave, and what it is worth; or when the next one may.
-    fn least(&self, now: Duration) -> Result<(Key, f64), Option<Duration>> {
+    /// Who leaves for so many bytes, what each is worth, the least first; or when somebody else may.
+    /// Nobody leaves where that would not be enough.
+    fn leaving(&self, now: Duration, bytes: u64) -> Result<Vec<(Key, f64)>, Option<Duration>> {
         let all = self.entries.iter();
-        let loaded = all.filter_map(|(key, entry)| entry.loaded.map(|loaded| (key, loaded)));
-        let (free, settling): (Vec<_>, Vec<_>) =
-            loaded.partition(|(_, loaded)| loaded.settled <= now);
-        let least = free.into_iter().min_by(|(_, a), (_, b)| a.worth.total_cmp(&b.worth));
-        least
-            .map(|(key, loaded)| (key.clone(), loaded.worth))
-            .ok_or_else(|| settling.into_iter().map(|(_, loaded)| loaded.settled).min())
+        let loaded = all.filter_map(|(key, entry)| Some((key, entry.bytes, entry.loaded?)));
+        let (mut free, settling): (Vec<_>, Vec<_>) =
+            loaded.partition(|(_, _, loaded)| loaded.settled <= now);
+        free.sort_by(|(_, _, a), (_, _, b)| a.worth.total_cmp(&b.worth));
+        let (mut used, mut entries) = (self.used, self.entries.len());
+        let mut leaving = Vec::new();
+        let mut free = free.into_iter();
+        while used.saturating_add(bytes) > self.budget || entries >= ENTRIES_MAX {
+            let Some((key, bytes, loaded)) = free.next() else {
+                return Err(settling.into_iter().map(|(_, _, loaded)| loaded.settled).min());
+            };
+            (used, entries) = (used.saturating_sub(bytes), entries - 1);
+            leaving.push((key.clone(), loaded.worth));
+        }
+        Ok(leaving)
     }
 
     /// Loading it took so long.
@@ -120,7 +132,7 @@ impl<T: Clone> Shelf<T> {
         let floor = self.floor;
         let Some(entry) = self.entries.get_mut(key) else { return };
         let dear = took.as_secs_f64() / entry.bytes.max(1) as f64;
-        let settled = now.saturating_add(took.saturating_mul(STAYS));
+        let settled = now.saturating_add(took.saturating_mul(STAYS).min(STAYS_MAX));
         entry.loaded = Some(Loaded { dear, worth: floor + dear, settled });
     }
 
@@ -208,6 +220,17 @@ mod tests {
         assert_eq!(there(&shelf), ["a"]);
         load(&mut shelf, 10, "b", 10);
         assert_eq!(there(&shelf), ["b"]);
+    }
+
+    #[test]
+    fn nobody_leaves_for_a_model_that_would_not_fit_all_the_same() {
+        let mut shelf = Shelf::new(10);
+        load(&mut shelf, 0, "b", 3);
+        load(&mut shelf, 15, "a", 6);
+        assert_eq!(place(&mut shelf, 16, "c", 8), Room::Wait(Some(at(25))));
+        assert_eq!(there(&shelf), ["a", "b"]);
+        load(&mut shelf, 25, "c", 8);
+        assert_eq!(there(&shelf), ["c"]);
     }
 
     #[test]

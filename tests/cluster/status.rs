@@ -49,7 +49,7 @@ fn the_run_is_on_the_metrics_page_of_the_process_that_coordinates_it() {
     for line in [
         "\ngradmesh_training_epoch 2\n",
         "\ngradmesh_training_phase{phase=\"done\"} 1\n",
-        "\n# TYPE gradmesh_training_pushed_bytes counter\n",
+        "\n# TYPE gradmesh_training_pushed_bytes_total counter\n",
     ] {
         assert!(page.contains(line), "{line} is not in\n{page}");
     }

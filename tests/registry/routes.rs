@@ -3,7 +3,7 @@
 use std::fs;
 
 use actix::Addr;
-use gradmesh_actors::messages::{ChangeError, FindRoute, SetRoute};
+use gradmesh_actors::messages::{ChangeError, FindRoute, RemoveAlias, SetRoute};
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::route::{Route, Split};
 
@@ -42,7 +42,12 @@ async fn a_route_holds_until_it_is_changed_and_is_there_after_a_restart() {
     assert_eq!(found(&open(folder.path())).await, Some(split));
     let refused = delete(&registry).await.unwrap_err();
     assert!(refused.to_string().contains("\"production\""), "{refused}");
+    let remove = || RemoveAlias { model: "m".into(), alias: "production".into() };
+    let refused = registry.send(remove()).await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("is in its route"), "{refused}");
+    assert!(!entry(folder.path(), 5).exists());
     set(&registry, None).await.unwrap();
+    registry.send(remove()).await.unwrap().unwrap();
     assert_eq!(found(&registry).await, None);
 }
 

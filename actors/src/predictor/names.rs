@@ -75,7 +75,8 @@ impl Names {
             if log.is_some() && then == log {
                 return Ok((meaning, Resolved::Now));
             }
-            if self.away.load(Ordering::Relaxed) {
+            // A registry in this process that has read its log is asked whatever others do.
+            if log.is_none() && self.away.load(Ordering::Relaxed) {
                 self.find_out(name.clone());
                 return Ok((meaning, Resolved::Before));
             }

@@ -60,7 +60,10 @@ impl Routes {
         let known = self.known.borrow();
         let (route, then) = known.get(model)?;
         let log = self.log.as_ref().and_then(entries);
-        let holds = log.is_some() && *then == log || self.away.load(Ordering::Relaxed);
+        let holds = match log {
+            Some(_) => *then == log,
+            None => self.away.load(Ordering::Relaxed),
+        };
         holds.then(|| route.clone())
     }
 

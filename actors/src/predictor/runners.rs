@@ -93,6 +93,11 @@ impl Runners {
 
     fn idle(&self, permit: OwnedSemaphorePermit) -> Option<Place> {
         let index = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        if !self.all[index].run.connected() {
+            // It has given up, and nobody shall be sent to it again.
+            permit.forget();
+            return None;
+        }
         Some(Place { runners: self.clone(), index, _permit: permit })
     }
 }

@@ -15,6 +15,10 @@ use crate::shadows::Comparison;
 /// megabytes, and large ones have a limit of their own in the service.
 const REQUESTS_MAX: usize = 8192;
 
+/// Bytes of inputs that wait on one thread. The service has a limit for the bodies of requests; this is
+/// for those that shadows are asked, and those whose senders have gone while nobody looked.
+const BYTES_MAX: usize = 256 << 20;
+
 /// A request, and who waits for its answer.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -41,6 +45,10 @@ impl Asked {
         let Self { request, reply, compared } = self;
         let request_id = request.request_id.clone();
         (request, Answers { reply, compared, request_id })
+    }
+
+    fn bytes(&self) -> usize {
+        self.request.inputs.len() * size_of::<f32>()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -86,25 +94,35 @@ pub(super) enum Queued {
 pub(super) struct WaitingRequests {
     queues: BTreeMap<Name, RequestQueue<Asked>>,
     requests: usize,
+    /// Of their inputs.
+    bytes: usize,
 }
 
 impl WaitingRequests {
     /// `limit`: requests of one name.
     pub(super) fn push(&mut self, now: Duration, asked: Asked, limit: usize) -> Queued {
         let name = (asked.request.model.clone(), asked.request.version.clone());
+        // Nobody waits for what a shadow says: it is not asked where others soon have no room.
+        let part = if matches!(asked.reply, Reply::Nobody) { 2 } else { 1 };
+        let (limit, bytes) = (limit.div_ceil(part), asked.bytes());
+        let is_full = |all: &Self| {
+            all.requests >= REQUESTS_MAX / part
+                || all.bytes.saturating_add(bytes) > BYTES_MAX / part
+        };
         let len = |all: &Self| all.queues.get(&name).map_or(0, RequestQueue::len);
-        if len(self) >= limit || self.requests >= REQUESTS_MAX {
+        if len(self) >= limit || is_full(self) {
             self.forget(now);
         }
         if len(self) >= limit {
             asked.answer(Err(PredictError::Full { model: name.0, limit }));
             return Queued::Refused;
         }
-        if self.requests >= REQUESTS_MAX {
+        if is_full(self) {
             asked.answer(Err(PredictError::Busy { limit: REQUESTS_MAX }));
             return Queued::Refused;
         }
         self.requests += 1;
+        self.bytes += bytes;
         let first = !self.queues.contains_key(&name);
         let (rows, priority, wait) =
             (asked.request.rows, asked.request.priority, asked.request.limit);
@@ -116,7 +134,7 @@ impl WaitingRequests {
     /// Those that nobody waits for any more make room, whatever holds up their queues.
     fn forget(&mut self, now: Duration) {
         self.queues.values_mut().for_each(|queue| queue.forget(now, Asked::is_gone));
-        self.requests = self.queues.values().map(RequestQueue::len).sum();
+        self.count();
     }
 
     pub(super) fn queue(&self, name: &Name) -> Option<&RequestQueue<Asked>> {
@@ -133,10 +151,24 @@ impl WaitingRequests {
         let Some(queue) = self.queues.get_mut(name) else {
             return Taken { batch: Vec::new(), late: Vec::new() };
         };
-        let before = queue.len();
         let taken = queue.take(now, cut, rows_max);
-        self.requests -= before - queue.len();
+        let all = taken.batch.iter().chain(taken.late.iter().map(|(asked, _)| asked));
+        let (count, bytes) =
+            all.fold((0, 0), |(count, bytes), asked| (count + 1, bytes + asked.bytes()));
+        self.requests -= count;
+        self.bytes -= bytes;
         taken
+    }
+
+    /// Nobody works on it any more, and whoever is in it hears so.
+    pub(super) fn abandon(&mut self, name: &Name) {
+        self.queues.remove(name);
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.requests = self.queues.values().map(RequestQueue::len).sum();
+        self.bytes = self.queues.values().flat_map(RequestQueue::iter).map(Asked::bytes).sum();
     }
 
     /// Whether nobody is left, and nobody works on the queue from here on.

@@ -9,6 +9,7 @@ use super::convert::version;
 use super::infer::infer;
 use super::inference as proto;
 use super::inference::grpc_inference_service_server::GrpcInferenceService;
+use super::metered::Answered;
 use crate::service::api_error::{ApiError, ErrorKind};
 use crate::service::request_id::request_id;
 use crate::service::{ServiceState, oip};
@@ -89,12 +90,15 @@ impl GrpcInferenceService for Calls {
         requests: Request<Streaming<proto::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let (state, call) = (self.state.clone(), called(&requests));
+        let answered = requests.extensions().get::<Answered>().cloned().unwrap_or_default();
         let answers = requests.into_inner().then(move |request| {
-            let (state, call) = (state.clone(), call.clone());
+            let (state, call, answered) = (state.clone(), call.clone(), answered.clone());
             async move {
                 let request = request?;
                 let id = request.id.clone();
-                Ok(match infer(&state, request, true, call).await {
+                let answer = infer(&state, request, true, call).await;
+                answered.one();
+                Ok(match answer {
                     Ok(response) => proto::ModelStreamInferResponse {
                         infer_response: Some(response),
                         ..Default::default()

@@ -25,7 +25,7 @@ use calls::Calls;
 use connections::Connections;
 use health::Readiness;
 use inference::grpc_inference_service_server::GrpcInferenceServiceServer;
-use metered::{Meter, Metered};
+use metered::{Answered, Meter, Metered};
 use proto_health::health_server::HealthServer;
 
 /// What `proto/inference.proto` says.
@@ -149,8 +149,12 @@ async fn serve(
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .layer(MapResponseLayer::new(status::as_protocol))
         .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
-            let (parts, body) = request.into_parts();
-            let body = Metered::new(body, parts.uri.path(), meter.clone());
+            let (mut parts, body) = request.into_parts();
+            let answered = metered::is_stream(parts.uri.path()).then(Answered::default);
+            if let Some(answered) = &answered {
+                parts.extensions.insert(answered.clone());
+            }
+            let body = Metered::new(body, answered, meter.clone());
             http::Request::from_parts(parts, tonic::body::Body::new(body))
         }))
         .add_service(calls)

@@ -30,6 +30,9 @@ pub(in crate::service) struct Inference<'a> {
     request_id: String,
 }
 
+/// Bytes of a key, which is hashed once a version: the name of a user or a session.
+const ROUTING_KEY_MAX: usize = 1024;
+
 /// As nginx writes it: the client has closed the request.
 const GIVEN_UP: u16 = 499;
 
@@ -69,6 +72,11 @@ impl<'a> Inference<'a> {
         let (request, form) = read()?;
         let rows = request.rows()?;
         let InferRequest { id, outputs, inputs, turn } = request;
+        let key = turn.routing_key.len();
+        if key > ROUTING_KEY_MAX {
+            let text = format!("routing_key has {key} bytes; {ROUTING_KEY_MAX} are the most");
+            return Err(ApiError::bad(text));
+        }
         // The model's copy is enough from here on.
         drop(inputs);
         let longest = self.state.limits.infer;
