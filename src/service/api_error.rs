@@ -154,7 +154,9 @@ impl From<PredictError> for ApiError {
             | PredictError::Model { .. }
             | PredictError::TooLarge { .. } => ErrorKind::Internal,
             PredictError::Unloaded { .. } => ErrorKind::Unloaded,
-            PredictError::Busy { .. } | PredictError::Full { .. } => ErrorKind::Busy,
+            PredictError::Busy { .. } | PredictError::Bytes { .. } | PredictError::Full { .. } => {
+                ErrorKind::Busy
+            }
             PredictError::Late { .. } => ErrorKind::Late,
             PredictError::Link(ref link) => link_kind(link),
         };

@@ -147,6 +147,8 @@ pub enum PredictError {
     Full { model: String, limit: usize },
     #[error("{limit} predictions are under way already; try again")]
     Busy { limit: usize },
+    #[error("inputs of {limit} bytes wait for predictions already; try again")]
+    Bytes { limit: usize },
     /// Its sender's time was over before its turn came.
     #[error("no turn for {model} within {waited_ms} ms; send less, or raise service.instances")]
     Late { model: String, waited_ms: u64 },

@@ -105,20 +105,21 @@ impl WaitingRequests {
         // Nobody waits for what a shadow says: it is not asked where others soon have no room.
         let part = if matches!(asked.reply, Reply::Nobody) { 2 } else { 1 };
         let (limit, bytes) = (limit.div_ceil(part), asked.bytes());
-        let is_full = |all: &Self| {
-            all.requests >= REQUESTS_MAX / part
-                || all.bytes.saturating_add(bytes) > BYTES_MAX / part
+        let refusal = |all: &Self| {
+            if all.queues.get(&name).map_or(0, RequestQueue::len) >= limit {
+                Some(PredictError::Full { model: name.0.clone(), limit })
+            } else if all.requests >= REQUESTS_MAX / part {
+                Some(PredictError::Busy { limit: REQUESTS_MAX / part })
+            } else {
+                let full = all.bytes.saturating_add(bytes) > BYTES_MAX / part;
+                full.then_some(PredictError::Bytes { limit: BYTES_MAX / part })
+            }
         };
-        let len = |all: &Self| all.queues.get(&name).map_or(0, RequestQueue::len);
-        if len(self) >= limit || is_full(self) {
+        if refusal(self).is_some() {
             self.forget(now);
         }
-        if len(self) >= limit {
-            asked.answer(Err(PredictError::Full { model: name.0, limit }));
-            return Queued::Refused;
-        }
-        if is_full(self) {
-            asked.answer(Err(PredictError::Busy { limit: REQUESTS_MAX }));
+        if let Some(refusal) = refusal(self) {
+            asked.answer(Err(refusal));
             return Queued::Refused;
         }
         self.requests += 1;
@@ -178,5 +179,53 @@ impl WaitingRequests {
             self.queues.remove(name);
         }
         empty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::shadows::Shadows;
+    use crate::version::VersionRef;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn asked(values: usize, reply: Reply) -> Asked {
+        let request = Predict::new("m", VersionRef::Latest, 1, values, vec![0.0; values].into());
+        Asked { request, reply, compared: None }
+    }
+
+    #[test]
+    fn shadows_leave_half_of_the_room_to_those_who_wait_for_answers() {
+        let (mut waiting, shadows) = (WaitingRequests::default(), Shadows::default());
+        let shadow = || Asked {
+            compared: Some(Comparison::new(shadows.clone(), "m".into(), "next".into())),
+            ..asked(1, Reply::Nobody)
+        };
+        assert!(matches!(waiting.push(NOW, shadow(), 4), Queued::First(_)));
+        assert_eq!(waiting.push(NOW, shadow(), 4), Queued::Behind);
+        assert_eq!(waiting.push(NOW, shadow(), 4), Queued::Refused);
+        assert_eq!(shadows.counts()[0].2.failed, 1);
+        let (sender, _answer) = oneshot::channel();
+        assert_eq!(waiting.push(NOW, asked(1, Reply::To(sender)), 4), Queued::Behind);
+    }
+
+    #[test]
+    fn inputs_beyond_their_bytes_are_refused_until_nobody_waits_for_those_before() {
+        let mut waiting = WaitingRequests::default();
+        let half = BYTES_MAX / size_of::<f32>() / 2;
+        let (first, answer) = oneshot::channel();
+        let (second, _second) = oneshot::channel();
+        waiting.push(NOW, asked(half, Reply::To(first)), 9);
+        waiting.push(NOW, asked(half, Reply::To(second)), 9);
+        let (third, mut refused) = oneshot::channel();
+        assert_eq!(waiting.push(NOW, asked(1, Reply::To(third)), 9), Queued::Refused);
+        let expected = PredictError::Bytes { limit: BYTES_MAX };
+        assert_eq!(refused.try_recv().unwrap().unwrap_err(), expected);
+        drop(answer);
+        let (fourth, _fourth) = oneshot::channel();
+        assert_eq!(waiting.push(NOW, asked(1, Reply::To(fourth)), 9), Queued::Behind);
     }
 }

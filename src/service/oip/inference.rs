@@ -168,6 +168,7 @@ fn proves_model<T>(answer: &Result<T, PredictError>) -> bool {
             PredictError::Registry(_)
             | PredictError::NoRows
             | PredictError::Busy { .. }
+            | PredictError::Bytes { .. }
             | PredictError::Full { .. }
             | PredictError::Late { .. }
             | PredictError::Link(_),
