@@ -4,49 +4,31 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::new_version::{NewVersion, NewVersionError};
+mod edit;
+mod entry;
+mod error;
+mod filter;
+mod records;
+
+pub use edit::{Edit, Outcome};
+pub use entry::LogEntry;
+pub use error::CatalogError;
+pub use filter::FilterError;
+pub use records::{ModelRecord, Origin, PAGE_MAX, Page, Search, VersionRecord};
+
+use crate::new_version::NewVersion;
 use crate::planted::{self, Bug};
-use crate::route::{Route, RouteError};
-use crate::version::{NameError, VersionDescription, VersionRef, check_alias, check_model_name};
-
-/// How many known names an error lists: enough to spot a misspelling, short enough for a log line.
-const KNOWN_MAX: usize = 12;
-
-/// One change of the catalog. The log of them is its whole history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "most entries are publications")]
-pub enum LogEntry {
-    Published {
-        description: VersionDescription,
-    },
-    /// `alias` names `version` from here on, whatever it named before.
-    Aliased {
-        model: String,
-        alias: String,
-        version: u64,
-    },
-    AliasRemoved {
-        model: String,
-        alias: String,
-    },
-    Deleted {
-        model: String,
-        version: u64,
-    },
-    /// Requests that name no version are split like this from here on.
-    Routed {
-        model: String,
-        route: Option<Route>,
-    },
-}
+use crate::route::Route;
+use crate::version::{VersionDescription, VersionRef, check_alias, check_model_name};
+use edit::{Linked, Noted};
+use error::some;
 
 /// All models, their versions and aliases.
 ///
 /// Invariants: the numbers of a model's versions rise from 1 in the order of their publication and
 /// none is given twice (one is left out only where its folder held another run's model); an alias
-/// names a version that was not deleted, and so does a route; a run has at most one version of a
-/// model.
+/// names a version that was not deleted, and so does a route, whose versions can be served; a run has
+/// at most one version of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     models: BTreeMap<String, Versions>,
@@ -58,9 +40,18 @@ struct Versions {
     last: u64,
     live: BTreeMap<u64, VersionDescription>,
     aliases: BTreeMap<String, u64>,
-    /// Version of each run, deleted ones included.
+    /// Version of each run, deleted ones included, and of each request that linked one.
     runs: BTreeMap<String, u64>,
     route: Option<Route>,
+    /// Versions that lie elsewhere.
+    linked: BTreeMap<u64, Linked>,
+    noted: Noted,
+    versions_noted: BTreeMap<u64, Noted>,
+    created_unix_ms: Option<u64>,
+    /// The request that registered the model, where one did.
+    registered_by: Option<String>,
+    /// The model as a whole is gone, until it comes again.
+    deleted: bool,
 }
 
 /// A model that can be served, and the names of its versions.
@@ -82,55 +73,11 @@ pub enum Publication {
     Already(u64),
 }
 
-/// The catalog refuses. It has not changed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
-pub enum CatalogError {
-    #[error(transparent)]
-    Name(#[from] NameError),
-    #[error("no model {model:?}; {}", known_names("models", known))]
-    NoModel { model: String, known: Vec<String> },
-    #[error("{model} has no version {version}; {}", known_names("versions", known))]
-    NoVersion { model: String, version: u64, known: Vec<String> },
-    #[error("all versions of {model} were deleted")]
-    NoVersions { model: String },
-    #[error("{model} has no alias {alias:?}; {}", known_names("aliases", known))]
-    NoAlias { model: String, alias: String, known: Vec<String> },
-    #[error(
-        "version {version} of {model} is named by alias {alias:?}; move or remove the alias first"
-    )]
-    InUse { model: String, version: u64, alias: String },
-    #[error("version {version} of {model} is in its route; change the route first")]
-    Routed { model: String, version: VersionRef },
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    #[error("run {run} was published as version {version} of {model}, which was deleted")]
-    RunDeleted { model: String, run: String, version: u64 },
-    #[error(
-        "run {run} is version {version} of {model} with state {published}, not {digest}; a run has one final state"
-    )]
-    RunDiffers { model: String, run: String, version: u64, published: String, digest: String },
-    #[error("run {run} already made version {version} of {model}")]
-    RunTaken { model: String, run: String, version: u64 },
-    #[error("the next version of {model} is {expected}, not {got}")]
-    OutOfOrder { model: String, expected: u64, got: u64 },
-    #[error(transparent)]
-    Values(#[from] NewVersionError),
-}
-
-impl CatalogError {
-    /// Whether the thing that was asked for does not exist.
-    pub fn is_not_found(&self) -> bool {
-        matches!(
-            self,
-            Self::NoModel { .. }
-                | Self::NoVersion { .. }
-                | Self::NoVersions { .. }
-                | Self::NoAlias { .. }
-        )
-    }
-}
-
 impl Versions {
+    fn has(&self, version: u64) -> bool {
+        self.live.contains_key(&version) || self.linked.contains_key(&version)
+    }
+
     fn not_routed(&self, model: &str, version: &VersionRef) -> Result<(), CatalogError> {
         let named = |route: &Route| route.versions().any(|named| named == version);
         if self.route.as_ref().is_some_and(named) {
@@ -163,6 +110,7 @@ impl Catalog {
         match entry {
             LogEntry::Published { description } => {
                 let versions = self.models.entry(description.model.clone()).or_default();
+                versions.created(description.created_unix_ms);
                 versions.last = description.version;
                 if !planted::is(Bug::PublishedTwice) {
                     versions.runs.insert(description.run.clone(), description.version);
@@ -177,11 +125,15 @@ impl Catalog {
                 self.models.entry(model.clone()).or_default().aliases.remove(alias);
             }
             LogEntry::Deleted { model, version } => {
-                self.models.entry(model.clone()).or_default().live.remove(version);
+                let versions = self.models.entry(model.clone()).or_default();
+                versions.live.remove(version);
+                versions.linked.remove(version);
+                versions.versions_noted.remove(version);
             }
             LogEntry::Routed { model, route } => {
                 self.models.entry(model.clone()).or_default().route.clone_from(route);
             }
+            LogEntry::Edited { edit, at_unix_ms } => self.edit(edit, *at_unix_ms)?,
         }
         Ok(())
     }
@@ -195,8 +147,15 @@ impl Catalog {
             LogEntry::Published { description } => self.check_published(description),
             LogEntry::Aliased { model, alias, version } => {
                 check_alias(alias)?;
-                self.number(self.model(model)?, model, *version).map(drop)
+                let versions = self.model(model)?;
+                self.known_number(versions, model, *version)?;
+                if versions.linked.contains_key(version) {
+                    // Requests that go by this name would find nothing that answers.
+                    versions.not_routed(model, &VersionRef::Alias(alias.clone()))?;
+                }
+                Ok(())
             }
+            LogEntry::Edited { edit, .. } => self.outcome(edit).map(drop),
             LogEntry::AliasRemoved { model, alias } => {
                 let versions = self.model(model)?;
                 self.alias(versions, model, alias)?;
@@ -210,9 +169,9 @@ impl Catalog {
             }
             LogEntry::Deleted { model, version } => {
                 let versions = self.model(model)?;
-                self.number(versions, model, *version)?;
+                self.known_number(versions, model, *version)?;
                 versions.not_routed(model, &VersionRef::Number(*version))?;
-                if versions.live.len() == 1 {
+                if versions.live.len() == 1 && versions.live.contains_key(version) {
                     versions.not_routed(model, &VersionRef::Latest)?;
                 }
                 match versions.aliases.iter().find(|(_, named)| *named == version) {
@@ -247,6 +206,20 @@ impl Catalog {
                 None => Err(CatalogError::NoVersions { model: model.to_owned() }),
             },
         }
+    }
+
+    /// The number that a reference names, also of a version that can't be served.
+    ///
+    /// # Errors
+    /// There is none; the error lists those that there are.
+    pub fn resolve(&self, model: &str, version: &VersionRef) -> Result<u64, CatalogError> {
+        let versions = self.model(model)?;
+        let number = match version {
+            VersionRef::Number(number) => *number,
+            VersionRef::Alias(alias) => self.alias(versions, model, alias)?,
+            VersionRef::Latest => return self.find(model, version).map(|found| found.version),
+        };
+        self.known_number(versions, model, number).map(|()| number)
     }
 
     /// The version that a training run made, if it was published and not deleted.
@@ -288,8 +261,19 @@ impl Catalog {
     /// Whether this version was published and deleted.
     pub fn was_deleted(&self, model: &str, version: u64) -> bool {
         self.models.get(model).is_some_and(|versions| {
-            (1..=versions.last).contains(&version) && !versions.live.contains_key(&version)
+            (1..=versions.last).contains(&version) && !versions.has(version)
         })
+    }
+
+    /// Versions beyond the newest `keep` of a model that no alias and no route names, oldest first.
+    pub fn expired(&self, model: &str, keep: usize) -> Vec<u64> {
+        let Some(versions) = self.models.get(model) else { return Vec::new() };
+        let older = versions.live.len().saturating_sub(keep);
+        let unnamed = |version: &u64| {
+            let deleted = LogEntry::Deleted { model: model.to_owned(), version: *version };
+            self.check(&deleted).is_ok()
+        };
+        versions.live.keys().copied().take(older).filter(unnamed).collect()
     }
 
     /// The version that an alias names, if there is such an alias.
@@ -348,7 +332,8 @@ impl Catalog {
     }
 
     fn model(&self, model: &str) -> Result<&Versions, CatalogError> {
-        self.models.get(model).ok_or_else(|| CatalogError::NoModel {
+        let known = self.models.get(model).filter(|versions| !versions.deleted);
+        known.ok_or_else(|| CatalogError::NoModel {
             model: model.to_owned(),
             known: some(self.list().into_iter().map(|summary| summary.model)),
         })
@@ -360,11 +345,29 @@ impl Catalog {
         model: &str,
         version: u64,
     ) -> Result<&'a VersionDescription, CatalogError> {
-        versions.live.get(&version).ok_or_else(|| CatalogError::NoVersion {
-            model: model.to_owned(),
-            version,
-            known: some(versions.live.keys().rev().map(u64::to_string)),
-        })
+        if let Some(Linked { place, .. }) = versions.linked.get(&version) {
+            let (model, place) = (model.to_owned(), place.clone());
+            return Err(CatalogError::Linked { model, version, place });
+        }
+        versions.live.get(&version).ok_or_else(|| Self::no_version(versions, model, version))
+    }
+
+    /// Whether there is such a version, also one that can't be served.
+    fn known_number(
+        &self,
+        versions: &Versions,
+        model: &str,
+        version: u64,
+    ) -> Result<(), CatalogError> {
+        match versions.has(version) {
+            true => Ok(()),
+            false => Err(Self::no_version(versions, model, version)),
+        }
+    }
+
+    fn no_version(versions: &Versions, model: &str, version: u64) -> CatalogError {
+        let known = some(versions.live.keys().rev().map(u64::to_string));
+        CatalogError::NoVersion { model: model.to_owned(), version, known }
     }
 
     fn alias(&self, versions: &Versions, model: &str, alias: &str) -> Result<u64, CatalogError> {
@@ -373,21 +376,6 @@ impl Catalog {
             alias: alias.to_owned(),
             known: some(versions.aliases.keys().cloned()),
         })
-    }
-}
-
-fn some(mut known: impl Iterator<Item = String>) -> Vec<String> {
-    let mut some: Vec<_> = known.by_ref().take(KNOWN_MAX).collect();
-    if known.next().is_some() {
-        some.push("…".to_owned());
-    }
-    some
-}
-
-fn known_names(what: &str, known: &[String]) -> String {
-    match known {
-        [] => format!("there are no {what}"),
-        known => format!("known {what}: {}", known.join(", ")),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod model_registry;
 pub mod nearest;
 pub mod new_version;
 pub mod norm;
+pub mod notes;
 pub mod offer;
 pub mod optimizer;
 pub mod parameter_server;

@@ -3,25 +3,26 @@
 //! Connects a mailbox to a log of changes. Which change is allowed is decided in `catalog.rs`;
 //! that a change happened is decided by its log entry alone, which only one registry can write.
 
+mod changes;
+
 use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, Supervised, WrapFuture};
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, watch};
-use tracing::{info, warn};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tracing::warn;
 
-use crate::catalog::{CatalogError, LogEntry, Publication};
+use crate::catalog::{Catalog, CatalogError, Page};
 use crate::log_seen::{LogSeen, SEEN_MAX};
 use crate::messages::{
-    AliasSet, Appended, ChangeError, DeleteVersion, FetchModel, FetchedModel, FindError, FindModel,
-    FindRoute, FoundRoute, ListModels, ModelList, PublishModel, Published, ReadArtifact,
-    RegistryStoreError, RegistryStoreLink, Remove, RemoveAlias, RemoveArtifact, SetAlias, SetRoute,
-    WriteArtifact, ask_store,
+    DeleteVersion, EditRegistry, FetchModel, FetchedModel, FindError, FindModel, FindRoute,
+    FoundRoute, ListModels, ModelList, PublishModel, ReadArtifact, ReadRecords, Records, RecordsOf,
+    RegistryStoreError, RegistryStoreLink, RemoveAlias, SetAlias, SetRoute, ask_store,
 };
-use crate::planted::{self, Bug};
 use crate::registry_log::RegistryLog;
-use crate::version::{Artifact, VersionDescription, VersionRef, check_alias};
+use crate::version::{VersionDescription, VersionRef};
 
 /// How often it looks for what other registries of the same store did: so long a new version of
 /// theirs may not be the latest one here. A look costs two small requests to the store.
@@ -41,6 +42,10 @@ const CHANGES_MAX: usize = 16;
 /// with more readers.
 const READS_MAX: usize = 8;
 
+/// Versions that one publication deletes at most: as a rule one, and more only after fewer are to be
+/// kept than before.
+const RETIRED_MAX: usize = 64;
+
 /// Answers questions about published versions and makes changes to them, one after the other.
 #[derive(Debug)]
 pub struct ModelRegistry {
@@ -54,6 +59,8 @@ struct Shared {
     log: RegistryLog,
     /// Held by the change that is under way, so that two publications get two versions.
     turn: Mutex<()>,
+    /// Versions of a model that are kept; `None`: all.
+    keep: Option<NonZeroUsize>,
     changes: Semaphore,
     reads: Semaphore,
     /// Whether the last look at the log failed; it is reported once.
@@ -64,12 +71,18 @@ struct Shared {
 impl ModelRegistry {
     /// A registry over a store. It reads the log when it starts, and questions wait until it has.
     pub fn new(store: RegistryStoreLink) -> Self {
-        Self::telling(store, watch::Sender::default())
+        Self::keeping(None, store, watch::Sender::default())
     }
 
-    /// The same, which tells predictors of its process how far it has read the log.
-    pub fn telling(store: RegistryStoreLink, seen: watch::Sender<Option<LogSeen>>) -> Self {
-        Self { shared: Rc::new(Shared::new(store, seen)) }
+    /// The same, which tells predictors of its process how far it has read the log (`seen`), and
+    /// deletes a model's versions beyond the newest `keep` whenever one is published, but none that
+    /// an alias or a route names.
+    pub fn keeping(
+        keep: Option<NonZeroUsize>,
+        store: RegistryStoreLink,
+        seen: watch::Sender<Option<LogSeen>>,
+    ) -> Self {
+        Self { shared: Rc::new(Shared::new(keep, store, seen)) }
     }
 }
 
@@ -177,9 +190,32 @@ impl Handler<DeleteVersion> for ModelRegistry {
     }
 }
 
+impl Handler<EditRegistry> for ModelRegistry {
+    type Result = ResponseFuture<<EditRegistry as actix::Message>::Result>;
+
+    fn handle(&mut self, message: EditRegistry, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.edit(message).await })
+    }
+}
+
+impl Handler<ReadRecords> for ModelRegistry {
+    type Result = ResponseFuture<<ReadRecords as actix::Message>::Result>;
+
+    fn handle(&mut self, message: ReadRecords, _ctx: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.records(message.of).await })
+    }
+}
+
 impl Shared {
-    fn new(store: RegistryStoreLink, seen: watch::Sender<Option<LogSeen>>) -> Self {
+    fn new(
+        keep: Option<NonZeroUsize>,
+        store: RegistryStoreLink,
+        seen: watch::Sender<Option<LogSeen>>,
+    ) -> Self {
         Self {
+            keep,
             log: RegistryLog::new(store.clone(), seen),
             store,
             turn: Mutex::new(()),
@@ -218,19 +254,47 @@ impl Shared {
         }
     }
 
-    /// The version that a name means. That there is none is said only after a look: another
-    /// registry may have published it a moment ago.
+    /// The version that a name means.
     async fn find(
         &self,
         model: &str,
         version: &VersionRef,
     ) -> Result<VersionDescription, FindError> {
+        self.look(|known| known.find(model, version).cloned()).await
+    }
+
+    async fn records(&self, of: RecordsOf) -> Result<Records, FindError> {
+        let page =
+            |page: Page<_>| Records { models: page.found, next: page.next, ..Records::default() };
+        self.look(|known| match &of {
+            RecordsOf::Model { model } => {
+                let models = vec![known.model_record(model)?];
+                Ok(Records { models, ..Records::default() })
+            }
+            RecordsOf::Version { model, version } => {
+                let versions = vec![known.version_record(model, version)?];
+                Ok(Records { versions, ..Records::default() })
+            }
+            RecordsOf::Models(search) => known.search_models(search).map(page),
+            RecordsOf::Versions(search) => {
+                let Page { found: versions, next } = known.search_versions(search)?;
+                Ok(Records { versions, next, ..Records::default() })
+            }
+        })
+        .await
+    }
+
+    /// Asks the catalog. That there is nothing is said only after a look: another registry may have
+    /// changed it a moment ago.
+    async fn look<R>(
+        &self,
+        question: impl Fn(&Catalog) -> Result<R, CatalogError>,
+    ) -> Result<R, FindError> {
         self.refresh().await;
-        let find = || self.log.read(|known| known.find(model, version).cloned());
-        match find().await? {
+        match self.log.read(&question).await? {
             Err(error) if error.is_not_found() => {
                 self.log.catch_up().await?;
-                Ok(find().await??)
+                Ok(self.log.read(&question).await??)
             }
             found => Ok(found?),
         }
@@ -257,190 +321,8 @@ impl Shared {
         }
     }
 
-    async fn publish(&self, message: PublishModel) -> Result<Published, ChangeError> {
-        let PublishModel { description: new, tensors } = message;
-        new.check_tensors(tensors.iter().map(|values| values.as_slice()))?;
-        let _turn = self.turn().await?;
-        let mut attempt: Option<(u64, Artifact)> = None;
-        // Numbers below it have folders that the log doesn't know.
-        let mut free = 0;
-        for _ in 0..ATTEMPTS_MAX {
-            let unseen = planted::is(Bug::RunUnseen) && attempt.is_some();
-            let look = self.log.read_at(|known| match unseen {
-                true => Ok(Publication::New(known.next_version(&new.model))),
-                false => known.publication(&new),
-            });
-            let (publication, place) = look.await?;
-            let version = match publication? {
-                Publication::New(version) => version.max(free),
-                Publication::Already(version) => {
-                    self.discard(&new.model, attempt).await;
-                    return Ok(Published { version, already: true });
-                }
-            };
-            let artifact = match attempt.take() {
-                Some((written, artifact)) if written == version => artifact,
-                lost => {
-                    self.discard(&new.model, lost).await;
-                    let (description, tensors) = (new.clone(), tensors.clone());
-                    let write = WriteArtifact { description, version, tensors };
-                    match ask_store(&self.store.write_artifact, write).await {
-                        Err(error @ RegistryStoreError::Occupied { highest, .. }) => {
-                            free = highest.saturating_add(1);
-                            warn!(model = new.model, version, %error, next = free, "version left out");
-                            continue;
-                        }
-                        written => written?,
-                    }
-                }
-            };
-            let description = new.clone().numbered(version, artifact.clone());
-            let entry = LogEntry::Published { description };
-            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
-                info!(model = new.model, version, run = new.run, "version published");
-                return Ok(Published { version, already: false });
-            }
-            attempt = Some((version, artifact));
-        }
-        self.discard(&new.model, attempt).await;
-        Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
-    }
-
-    async fn set_alias(&self, message: SetAlias) -> Result<AliasSet, ChangeError> {
-        let SetAlias { model, alias, version } = message;
-        check_alias(&alias).map_err(CatalogError::from)?;
-        let _turn = self.turn().await?;
-        for _ in 0..ATTEMPTS_MAX {
-            let look = self.log.read_at(|known| {
-                let number = known.find(&model, &version)?.version;
-                Ok::<_, ChangeError>((number, known.aliased(&model, &alias)))
-            });
-            let (found, place) = look.await?;
-            let (number, named) = found?;
-            let (model, alias) = (model.clone(), alias.clone());
-            let entry = LogEntry::Aliased { model, alias, version: number };
-            if named == Some(number) {
-                return Ok(AliasSet { version: number });
-            }
-            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
-                return Ok(AliasSet { version: number });
-            }
-        }
-        Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
-    }
-
-    async fn remove_alias(&self, message: RemoveAlias) -> Result<(), ChangeError> {
-        let RemoveAlias { model, alias } = message;
-        let _turn = self.turn().await?;
-        for _ in 0..ATTEMPTS_MAX {
-            let entry = LogEntry::AliasRemoved { model: model.clone(), alias: alias.clone() };
-            let look = self.log.read_at(|known| {
-                known.versions(&model).map(drop)?;
-                let named = known.aliased(&model, &alias);
-                if named.is_some() {
-                    known.check(&entry)?;
-                }
-                Ok::<_, ChangeError>(named)
-            });
-            let (named, place) = look.await?;
-            if named?.is_none() {
-                return Ok(());
-            }
-            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
-                return Ok(());
-            }
-        }
-        Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
-    }
-
-    async fn set_route(&self, message: SetRoute) -> Result<(), ChangeError> {
-        let SetRoute { model, route } = message;
-        let entry = LogEntry::Routed { model: model.clone(), route: route.clone() };
-        let _turn = self.turn().await?;
-        for _ in 0..ATTEMPTS_MAX {
-            let look = self.log.read_at(|known| {
-                known.check(&entry)?;
-                Ok::<_, ChangeError>(known.route(&model)? == route.as_ref())
-            });
-            let (is_so, place) = look.await?;
-            if is_so? {
-                return Ok(());
-            }
-            if let Appended::Written { .. } = self.log.append(&entry, place).await? {
-                info!(model, "route of a model changed");
-                return Ok(());
-            }
-        }
-        Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
-    }
-
     async fn find_route(&self, model: &str) -> Result<FoundRoute, FindError> {
-        self.refresh().await;
-        let find = || self.log.read(|known| known.route(model).map(|route| route.cloned()));
-        let route = match find().await? {
-            Err(error) if error.is_not_found() => {
-                self.log.catch_up().await?;
-                find().await??
-            }
-            found => found?,
-        };
+        let route = self.look(|known| known.route(model).map(|route| route.cloned())).await?;
         Ok(FoundRoute { route })
-    }
-
-    async fn delete(&self, message: DeleteVersion) -> Result<(), ChangeError> {
-        let DeleteVersion { model, version } = message;
-        let entry = LogEntry::Deleted { model: model.clone(), version };
-        let _turn = self.turn().await?;
-        for _ in 0..ATTEMPTS_MAX {
-            let look =
-                self.log.read_at(|known| (known.was_deleted(&model, version), known.check(&entry)));
-            let ((gone, allowed), place) = look.await?;
-            if !gone {
-                allowed?;
-                if self.log.append(&entry, place).await? == Appended::Taken {
-                    continue;
-                }
-                info!(model, version, "version deleted");
-            }
-            // Also where the entry was there already: whoever wrote it may have died before this.
-            self.remove(RemoveArtifact { model, version, files: Remove::All }).await;
-            return Ok(());
-        }
-        Err(ChangeError::Contended { attempts: ATTEMPTS_MAX })
-    }
-
-    /// Waits until no other change is under way, and sees what other registries did meanwhile.
-    async fn turn(&self) -> Result<(SemaphorePermit<'_>, MutexGuard<'_, ()>), ChangeError> {
-        let Ok(place) = self.changes.try_acquire() else {
-            return Err(ChangeError::Busy { limit: CHANGES_MAX });
-        };
-        let turn = self.turn.lock().await;
-        self.log.catch_up().await?;
-        Ok((place, turn))
-    }
-
-    /// Removes the files of an attempt that lost its version to another registry; but not where
-    /// the other one published the very same files, which a repeated message can bring about.
-    async fn discard(&self, model: &str, attempt: Option<(u64, Artifact)>) {
-        let Some((version, artifact)) = attempt else { return };
-        let lost = self.log.read(|known| {
-            match known.find(model, &VersionRef::Number(version)) {
-                Ok(published) => published.artifact.file != artifact.file,
-                // A number that was left out is never given again.
-                Err(_) => version < known.next_version(model),
-            }
-        });
-        if matches!(lost.await, Ok(true)) {
-            let files = Remove::Attempt(artifact);
-            self.remove(RemoveArtifact { model: model.to_owned(), version, files }).await;
-        }
-    }
-
-    /// Removes files that nobody can see any more; what stays behind only takes space.
-    async fn remove(&self, message: RemoveArtifact) {
-        let (model, version) = (message.model.clone(), message.version);
-        if let Err(error) = ask_store(&self.store.remove_artifact, message).await {
-            warn!(model, version, %error, "files of an unpublished version stay in the store");
-        }
     }
 }

@@ -97,6 +97,8 @@ pub struct CoordinationConfig {
 pub struct RegistryConfig {
     /// See [`Config::path`].
     pub store: String,
+    /// Versions of a model; 0: all.
+    pub keep: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +110,8 @@ pub struct ServiceConfig {
     pub grpc_listen: Option<SocketAddr>,
     /// Whether callers may unload models and load them again.
     pub model_control: bool,
+    /// Whether callers may change the registry.
+    pub registry_writes: bool,
     /// Rows of one run of a model.
     pub batch_rows: usize,
     /// How long a request waits for others.

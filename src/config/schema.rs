@@ -308,6 +308,13 @@ pub(super) const KEYS: &[Key] = &[
         Default("gradmesh-data/registry"),
         "folder of the published versions, relative to this file",
     ),
+    // So many versions in one log are read for seconds.
+    key(
+        "registry.keep",
+        Integer { min: 0, max: 1_000_000 },
+        Default("0"),
+        "newest versions of a model that are kept, beside those that an alias or a route names, 0 keeps all",
+    ),
     key(
         "service.listen",
         Address,
@@ -325,6 +332,12 @@ pub(super) const KEYS: &[Key] = &[
         Switch,
         Default("false"),
         "whether whoever reaches the service may unload models and load them again",
+    ),
+    key(
+        "service.registry_writes",
+        Switch,
+        Default("false"),
+        "whether whoever reaches the service may register, describe, tag, alias and delete models and versions",
     ),
     // More rows than a body has are never together; one row at a time is no batch.
     key(

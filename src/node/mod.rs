@@ -24,8 +24,8 @@ use actix_rt::Arbiter;
 use gradmesh_actors::dataset::Dataset;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{
-    DeleteVersion, Drain, FetchModel, FindModel, GetStatus, ListModels, LoadModel, Predict,
-    RemoveAlias, SetAlias, UnloadModel,
+    DeleteVersion, Drain, EditRegistry, FetchModel, FindModel, GetStatus, ListModels, LoadModel,
+    Predict, ReadRecords, RemoveAlias, SetAlias, UnloadModel,
 };
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::offer::Offer;
@@ -39,7 +39,9 @@ pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
-use crate::service::{PredictorFactory, ServiceActors, ServiceLimits, ServiceState};
+use crate::service::{
+    PredictorFactory, RegistryActors, ServiceActors, ServiceLimits, ServiceState,
+};
 use crate::wire::{ConfigDigest, Hello};
 use services::Services;
 
@@ -85,6 +87,8 @@ pub struct Serving {
     pub set_alias: Recipient<SetAlias>,
     pub remove_alias: Recipient<RemoveAlias>,
     pub delete: Recipient<DeleteVersion>,
+    pub edit: Recipient<EditRegistry>,
+    pub records: Recipient<ReadRecords>,
     /// The run's coordinators; none where this process trains nothing.
     pub status: Vec<Recipient<GetStatus>>,
     /// `cluster.name`.
@@ -94,6 +98,7 @@ pub struct Serving {
 
 impl Serving {
     /// For [`crate::service::configure`] in an application of one's own. Once for each node.
+    /// Callers may read the registry and not change it; [`ServiceState::with_registry`] lets them.
     pub fn state(&self, limits: ServiceLimits) -> ServiceState {
         let actors = ServiceActors {
             predict: self.predict.clone(),
@@ -106,6 +111,18 @@ impl Serving {
         ServiceState::new(actors, self.metrics.clone(), limits)
             .with_status(self.cluster.clone(), self.status.clone())
             .with_predictors(self.predictors.clone())
+            .with_registry(self.registry(), false)
+    }
+
+    /// For [`ServiceState::with_registry`].
+    pub fn registry(&self) -> RegistryActors {
+        RegistryActors {
+            records: self.records.clone(),
+            edit: self.edit.clone(),
+            set_alias: self.set_alias.clone(),
+            remove_alias: self.remove_alias.clone(),
+            delete: self.delete.clone(),
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Recipient};
 use gradmesh_actors::messages::{
-    DeleteVersion, FetchModel, FindModel, FindRoute, ListModels, PublishModel, RemoveAlias,
-    SetAlias, SetRoute, TryAnother, WireMessage,
+    DeleteVersion, EditRegistry, FetchModel, FindModel, FindRoute, ListModels, PublishModel,
+    ReadRecords, RemoveAlias, SetAlias, SetRoute, TryAnother, WireMessage,
 };
 
 use super::directory::{Directory, Plan};
@@ -41,6 +41,8 @@ pub struct RegistryLinks {
     pub delete: Recipient<DeleteVersion>,
     pub set_route: Recipient<SetRoute>,
     pub find_route: Recipient<FindRoute>,
+    pub edit: Recipient<EditRegistry>,
+    pub records: Recipient<ReadRecords>,
 }
 
 impl RegistryLinks {
@@ -87,6 +89,8 @@ impl RegistryLinks {
             delete: address.clone().recipient(),
             set_route: address.clone().recipient(),
             find_route: address.clone().recipient(),
+            edit: address.clone().recipient(),
+            records: address.clone().recipient(),
         }
     }
 
@@ -114,6 +118,8 @@ impl RegistryLinks {
             delete: front(all, &standing, CHANGE_LIMIT, |one| &one.delete),
             set_route: front(all, &standing, CHANGE_LIMIT, |one| &one.set_route),
             find_route: front(all, &standing, FIND_LIMIT, |one| &one.find_route),
+            edit: front(all, &standing, CHANGE_LIMIT, |one| &one.edit),
+            records: front(all, &standing, FIND_LIMIT, |one| &one.records),
         }
     }
 
@@ -129,6 +135,8 @@ impl RegistryLinks {
         router.route(target, here.delete);
         router.route(target, here.set_route);
         router.route(target, here.find_route);
+        router.route(target, here.edit);
+        router.route(target, here.records);
     }
 }
 
@@ -144,6 +152,8 @@ pub(super) trait Registry:
     + Handler<DeleteVersion>
     + Handler<SetRoute>
     + Handler<FindRoute>
+    + Handler<EditRegistry>
+    + Handler<ReadRecords>
 {
 }
 
@@ -158,6 +168,10 @@ impl<A> Registry for A where
         + Handler<DeleteVersion>
         + Handler<SetRoute>
         + Handler<FindRoute>
+        + Handler<EditRegistry>
+        + Handler<ReadRecords>
+        + Handler<EditRegistry>
+        + Handler<ReadRecords>
 {
 }
 

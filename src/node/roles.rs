@@ -3,6 +3,7 @@
 mod coordinating;
 mod links;
 
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +108,8 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         let store = context.open_store(&config.registry.store, &base(config))?;
         let store = RegistryStore::new(store).start();
         let link = RegistryStore::link(&store);
-        let factory = move || ModelRegistry::telling(link.clone(), seen.clone());
+        let keep = NonZeroUsize::new(config.registry.keep);
+        let factory = move || ModelRegistry::keeping(keep, link.clone(), seen.clone());
         registry.run("registry".into(), supervision, factory).await?;
     }
     let mut members = Vec::new();
@@ -339,7 +341,7 @@ async fn serving(
     supervision: Supervision,
     log: Option<LogFeed>,
 ) -> Result<Serving, NodeError> {
-    let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, .. } =
+    let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, edit, records, .. } =
         cast.registry.clone();
     let config = &builder.config.service;
     // Outlive each predictor: what was unloaded stays unloaded when one fails.
@@ -369,6 +371,8 @@ async fn serving(
         set_alias,
         remove_alias,
         delete,
+        edit,
+        records,
         status: if builder.train { cast.all_coordinators() } else { Vec::new() },
         cluster: builder.config.cluster.name.clone(),
         metrics,

@@ -25,6 +25,7 @@ impl Services {
         let own = config.nodes.iter().find(|node| builder.name.as_ref() == Some(&node.name));
         let state = serving.state(ServiceLimits::default());
         let state = state.with_model_control(config.service.model_control);
+        let state = state.with_registry(serving.registry(), config.service.registry_writes);
         let listen = config.service.listen;
         let listen = own.map_or(listen, |node| node.listens_on(listen));
         let threads = std::thread::available_parallelism().map_or(2, usize::from);

@@ -20,6 +20,7 @@
 //! | `GET /metrics` | counters and the run's state, for Prometheus |
 //! | `GET /metrics/triton` | the counters of `/v2/models/stats` under Triton's names |
 //! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
+//! | `/api/2.0/mlflow/…` | the registry, as MLflow's clients speak to one |
 //!
 //! `{v}` is a number, `latest` (which is also meant where there is none), or an alias. Whatever
 //! goes wrong is answered with `{"error": "…"}`.
@@ -27,6 +28,7 @@
 mod api_error;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod mlflow;
 mod oip;
 mod request_id;
 mod request_metrics;
@@ -45,7 +47,8 @@ use actix::Recipient;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use gradmesh_actors::messages::{
-    FindModel, GetStatus, ListModels, LoadModel, Predict, UnloadModel,
+    DeleteVersion, EditRegistry, FindModel, GetStatus, ListModels, LoadModel, Predict, ReadRecords,
+    RemoveAlias, SetAlias, UnloadModel,
 };
 use gradmesh_actors::offer::Offer;
 use tokio::sync::{Semaphore, watch};
@@ -74,6 +77,9 @@ const STOP_LIMIT_S: u64 = 10;
 /// The longest wait for the registry, which answers from memory. Load balancers ask for readiness
 /// every few seconds and take a slow answer for none.
 const FIND_LIMIT: Duration = Duration::from_secs(2);
+
+/// The longest wait for a change of the registry, which is a few small writes of its store's disk.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest wait for the body of a request: 16 MiB at 4 Mbit/s. It counts against all others.
 const BODY_LIMIT: Duration = Duration::from_secs(32);
@@ -116,6 +122,16 @@ pub struct ServiceActors {
     pub list: Recipient<ListModels>,
 }
 
+/// The registry, for callers who search and change it.
+#[derive(Clone, Debug)]
+pub struct RegistryActors {
+    pub records: Recipient<ReadRecords>,
+    pub edit: Recipient<EditRegistry>,
+    pub set_alias: Recipient<SetAlias>,
+    pub remove_alias: Recipient<RemoveAlias>,
+    pub delete: Recipient<DeleteVersion>,
+}
+
 /// Starts a predictor on the thread that asks for one.
 #[derive(Clone)]
 pub struct PredictorFactory {
@@ -152,6 +168,9 @@ pub struct ServiceState {
     ready: Arc<AtomicBool>,
     /// Whether callers may unload models and load them again.
     model_control: bool,
+    registry: Option<RegistryActors>,
+    /// Whether callers may change the registry.
+    registry_writes: bool,
     /// Starts one on each thread that answers.
     predictors: Option<PredictorFactory>,
     /// That of this thread.
@@ -172,6 +191,8 @@ impl ServiceState {
             limits,
             ready: Arc::default(),
             model_control: false,
+            registry: None,
+            registry_writes: false,
             predictors: None,
             here: None,
         }
@@ -201,6 +222,12 @@ impl ServiceState {
         Self { model_control, ..self }
     }
 
+    /// Answers MLflow's clients from this registry, and lets them change it where `writes` is set.
+    #[must_use]
+    pub fn with_registry(self, registry: RegistryActors, writes: bool) -> Self {
+        Self { registry: Some(registry), registry_writes: writes, ..self }
+    }
+
     /// Says on [`STATUS_PATH`] which cluster this is, and how far its run is; `None` where it
     /// trains nothing.
     #[must_use]
@@ -217,12 +244,13 @@ impl ServiceState {
     }
 }
 
-/// Mounts `/v2`, `/metrics` and `/gradmesh` in an application of the caller's own.
+/// Mounts `/v2`, `/api/2.0/mlflow`, `/metrics` and `/gradmesh` in an application of the caller's own.
 ///
 /// Called on each of its threads, as actix-web does.
 pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
     let state = state.on_this_thread();
     cfg.service(rest::scope(state.clone()))
+        .service(mlflow::scope(state.clone()))
         .service(rest::metrics_page(state.clone()))
         .service(rest::triton_metrics_page(state.clone()))
         .service(status::scope(state));

@@ -66,6 +66,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("service.instances", &["0", "257", "'two'"]),
     ("service.memory_mb", &["0", "1073741825", "'1 GB'"]),
     ("service.model_control", &["1", "'yes'"]),
+    ("service.registry_writes", &["1", "'yes'"]),
+    ("registry.keep", &["-1", "1000001", "'all'"]),
     ("detector.heartbeat_ms", &["9", "60001", "'250 ms'"]),
     ("detector.dead_after_ms", &["29", "600001", "'1.5 s'"]),
     ("supervisor.restarts_max", &["-1", "1001", "'ten'"]),

@@ -5,6 +5,7 @@
 
 mod any_of;
 mod chain;
+mod records;
 mod rivals;
 mod routes;
 

@@ -7,6 +7,7 @@ mod arbitrary;
 mod binary;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod mlflow;
 mod repository;
 mod statistics;
 mod status;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use gradmesh::metrics::Metrics;
-use gradmesh::service::{Service, ServiceActors, ServiceLimits, ServiceState};
+use gradmesh::service::{RegistryActors, Service, ServiceActors, ServiceLimits, ServiceState};
 use gradmesh::store::{RegistryStore, open_store};
 use gradmesh_actors::dataset::Scaling;
 use gradmesh_actors::layout::{Init, TensorSpec};
@@ -82,8 +82,8 @@ impl Server {
         Self::start_as(limits, true)
     }
 
-    /// `model_control`: callers may load and unload models.
-    pub(crate) fn start_as(limits: ServiceLimits, model_control: bool) -> Self {
+    /// `control`: callers may load and unload models, and change the registry.
+    pub(crate) fn start_as(limits: ServiceLimits, control: bool) -> Self {
         Self::run(async move |registry: Addr<ModelRegistry>, _| {
             let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
             let (offers, offer) = watch::channel(Default::default());
@@ -95,9 +95,18 @@ impl Server {
                 unload: predictor.recipient(),
                 offer,
                 find,
-                list: registry.recipient(),
+                list: registry.clone().recipient(),
             };
-            ServiceState::new(actors, Metrics::new(), limits).with_model_control(model_control)
+            let registry = RegistryActors {
+                records: registry.clone().recipient(),
+                edit: registry.clone().recipient(),
+                set_alias: registry.clone().recipient(),
+                remove_alias: registry.clone().recipient(),
+                delete: registry.recipient(),
+            };
+            ServiceState::new(actors, Metrics::new(), limits)
+                .with_model_control(control)
+                .with_registry(registry, control)
         })
     }
 
@@ -116,7 +125,8 @@ impl Server {
             system.block_on(async move {
                 let store = RegistryStore::new(store).start();
                 let (seen, log) = watch::channel(None);
-                let registry = ModelRegistry::telling(RegistryStore::link(&store), seen).start();
+                let registry =
+                    ModelRegistry::keeping(None, RegistryStore::link(&store), seen).start();
                 for message in [sum("a", 1.0), sum("b", 2.0), pick()] {
                     registry.send(message).await.unwrap().unwrap();
                 }

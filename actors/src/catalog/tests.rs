@@ -1,5 +1,7 @@
 use super::*;
 use crate::new_version::tests::{artifact, new_version};
+use crate::notes::Notes;
+use crate::route::Split;
 
 fn published(run: &str, version: u64) -> LogEntry {
     let description = new_version("m", run).numbered(version, artifact());
@@ -146,4 +148,165 @@ fn the_last_version_is_not_deleted_while_the_route_says_latest() {
     catalog.apply(&routed(&[("latest", 1)], None)).unwrap();
     assert_eq!(catalog.apply(&deleted(2)), Ok(()));
     assert!(matches!(catalog.apply(&deleted(1)), Err(CatalogError::Routed { .. })));
+}
+
+fn edited(edit: Edit, at_unix_ms: u64) -> LogEntry {
+    LogEntry::Edited { edit, at_unix_ms }
+}
+
+fn registered(key: &str) -> LogEntry {
+    let (model, key, notes) = ("m".into(), key.into(), Notes::default());
+    edited(Edit::RegisterModel { model, key, notes }, 5)
+}
+
+fn linked(key: &str, place: &str) -> LogEntry {
+    let (model, key, place, run) = ("m".into(), key.into(), place.into(), None);
+    edited(Edit::LinkVersion { model, key, place, run, notes: Notes::default() }, 6)
+}
+
+fn tagged(version: Option<u64>, key: &str, value: &str) -> LogEntry {
+    let (key, value) = (key.into(), Some(value.into()));
+    edited(Edit::Tag { model: "m".into(), version, key, value }, 7)
+}
+
+fn model_deleted() -> LogEntry {
+    edited(Edit::DeleteModel { model: "m".into() }, 8)
+}
+
+#[test]
+fn a_model_is_there_from_its_registration_on_and_served_from_its_first_version_on() {
+    let mut catalog = catalog(&[registered("a")]);
+    assert_eq!(found(&catalog, "latest"), Err(CatalogError::NoVersions { model: "m".into() }));
+    assert_eq!(catalog.list(), []);
+    assert_eq!(catalog.model_record("m").unwrap().created_unix_ms, 5);
+    catalog.apply(&published("r", 1)).unwrap();
+    assert_eq!(found(&catalog, "latest"), Ok(1));
+    assert_eq!(catalog.model_record("m").unwrap().latest.unwrap().version, 1);
+}
+
+#[test]
+fn a_model_is_registered_once_and_its_repeated_request_is_no_error() {
+    let mut catalog = catalog(&[registered("a"), tagged(None, "k", "v")]);
+    assert_eq!(catalog.apply(&registered("a")), Ok(()));
+    assert_eq!(catalog.model_record("m").unwrap().tags["k"], "v");
+    let refused = CatalogError::ModelExists { model: "m".into() };
+    assert_eq!(catalog.apply(&registered("b")), Err(refused));
+}
+
+#[test]
+fn a_version_that_lies_elsewhere_can_be_found_and_named_and_is_not_served() {
+    let mut catalog = catalog(&[published("r", 1), linked("a", "s3://b/m")]);
+    assert_eq!(catalog.apply(&linked("a", "s3://b/m")), Ok(()), "a repeated request");
+    assert_eq!(catalog.next_version("m"), 3);
+    let at = |version: &str| version.parse::<VersionRef>().unwrap();
+    assert_eq!(catalog.resolve("m", &at("2")), Ok(2));
+    assert_eq!(found(&catalog, "latest"), Ok(1), "the newest that can be served");
+    let refused = found(&catalog, "2").unwrap_err();
+    assert!(!refused.is_not_found() && refused.to_string().contains("s3://b/m"), "{refused}");
+    let route = Route { splits: vec![Split { version: at("2"), weight: 1 }], shadow: None };
+    let routed = |route| LogEntry::Routed { model: "m".into(), route: Some(route) };
+    assert!(matches!(catalog.apply(&routed(route)), Err(CatalogError::Linked { .. })));
+    catalog.apply(&aliased("best", 1)).unwrap();
+    let route = Route { splits: vec![Split { version: at("best"), weight: 1 }], shadow: None };
+    catalog.apply(&routed(route)).unwrap();
+    let unserved = catalog.apply(&aliased("best", 2));
+    assert!(matches!(unserved, Err(CatalogError::Routed { .. })), "{unserved:?}");
+    catalog.apply(&aliased("other", 2)).unwrap();
+    assert_eq!(catalog.version_record("m", &at("other")).unwrap().aliases, ["other"]);
+    assert!(catalog.apply(&deleted(2)).is_err(), "an alias names it");
+}
+
+#[test]
+fn a_deleted_model_is_gone_with_all_that_was_said_of_it_and_its_numbers_stay_taken() {
+    let before = [published("r", 1), tagged(None, "k", "v"), tagged(Some(1), "k", "v")];
+    let mut catalog = catalog(&before);
+    catalog.apply(&aliased("best", 1)).unwrap();
+    catalog.apply(&model_deleted()).unwrap();
+    assert!(found(&catalog, "1").unwrap_err().is_not_found());
+    assert!(catalog.apply(&model_deleted()).unwrap_err().is_not_found());
+    assert!(catalog.apply(&tagged(None, "k", "v")).is_err());
+    let repeated = catalog.publication(&new_version("m", "r")).unwrap_err();
+    assert!(matches!(repeated, CatalogError::RunDeleted { version: 1, .. }), "{repeated:?}");
+    catalog.apply(&registered("b")).unwrap();
+    catalog.apply(&published("s", 2)).unwrap();
+    let record = catalog.model_record("m").unwrap();
+    assert_eq!((record.tags.len(), record.aliases.len(), record.created_unix_ms), (0, 0, 5));
+    assert_eq!(found(&catalog, "latest"), Ok(2));
+}
+
+#[test]
+fn a_model_with_a_route_is_not_deleted() {
+    let mut catalog = catalog(&[published("r", 1)]);
+    let route =
+        Route { splits: vec![Split { version: VersionRef::Latest, weight: 1 }], shadow: None };
+    catalog.apply(&LogEntry::Routed { model: "m".into(), route: Some(route) }).unwrap();
+    let refused = catalog.apply(&model_deleted()).unwrap_err();
+    assert_eq!(refused.to_string(), "m has a route; remove it first: node models route m");
+}
+
+#[test]
+fn notes_of_a_version_go_with_it_and_what_is_so_already_is_no_change() {
+    let mut catalog = catalog(&[published("r", 1), published("s", 2), tagged(Some(1), "k", "v")]);
+    let same =
+        Edit::Tag { model: "m".into(), version: Some(1), key: "k".into(), value: Some("v".into()) };
+    assert_eq!(catalog.outcome(&same), Ok(Outcome::Already(Some(1))));
+    let absent = Edit::Tag { model: "m".into(), version: None, key: "none".into(), value: None };
+    assert_eq!(catalog.outcome(&absent), Ok(Outcome::Already(None)));
+    catalog.apply(&deleted(1)).unwrap();
+    assert!(catalog.outcome(&same).unwrap_err().is_not_found());
+}
+
+#[test]
+fn versions_beyond_the_newest_expire_but_none_that_has_a_name() {
+    let mut catalog = Catalog::default();
+    for version in 1..=5 {
+        catalog.apply(&published(&format!("run-{version}"), version)).unwrap();
+    }
+    catalog.apply(&aliased("best", 2)).unwrap();
+    assert_eq!(catalog.expired("m", 2), [1, 3]);
+    assert_eq!(catalog.expired("m", 5), [0u64; 0]);
+    assert_eq!(catalog.expired("none", 1), [0u64; 0]);
+}
+
+#[test]
+fn a_search_finds_what_its_filter_says_in_order_and_in_pages() {
+    let mut catalog = Catalog::default();
+    for version in 1..=5 {
+        catalog.apply(&published(&format!("run-{version}"), version)).unwrap();
+        let kind = if version % 2 == 0 { "even" } else { "odd" };
+        catalog.apply(&tagged(Some(version), "kind", kind)).unwrap();
+    }
+    let search = |filter: &str, order: &[&str], max, from| {
+        let order = order.iter().map(|order| (*order).to_owned()).collect();
+        let found = catalog.search_versions(&Search { filter: filter.into(), order, max, from });
+        found.map(|page| {
+            (page.found.iter().map(|found| found.version).collect::<Vec<_>>(), page.next)
+        })
+    };
+    let up = ["version_number ASC"];
+    assert_eq!(search("tags.kind = 'odd'", &up, 2, 0), Ok((vec![1, 3], Some(2))));
+    assert_eq!(search("tags.kind = 'odd'", &up, 2, 2), Ok((vec![5], None)));
+    assert_eq!(search("run_id IN ('run-2', 'run-4')", &[], 9, 0), Ok((vec![4, 2], None)));
+    assert_eq!(search("metrics.loss < 0.6 AND version_number > 4", &[], 9, 0), Ok((vec![5], None)));
+    assert_eq!(search("", &up, 9, 99), Ok((vec![], None)));
+    assert!(search("", &["colour"], 9, 0).is_err());
+    let models = Search { max: 9, ..Search::default() };
+    assert_eq!(catalog.search_models(&models).unwrap().found.len(), 1);
+}
+
+#[test]
+fn a_page_ends_where_its_texts_would_be_too_many_and_the_next_one_goes_on() {
+    let mut catalog = Catalog::default();
+    let long = "x".repeat(crate::notes::TEXT_MAX);
+    for version in 1..=100 {
+        catalog.apply(&published(&format!("run-{version}"), version)).unwrap();
+        catalog.apply(&tagged(Some(version), "long", &long)).unwrap();
+    }
+    let (mut from, mut pages, mut found) = (Some(0), 0, 0);
+    while let Some(at) = from {
+        let search = Search { max: 1000, from: at, ..Search::default() };
+        let page = catalog.search_versions(&search).unwrap();
+        (from, pages, found) = (page.next, pages + 1, found + page.found.len());
+    }
+    assert_eq!((pages, found), (3, 100));
 }

@@ -18,8 +18,8 @@
 //! | [`GetStatus`] | service, operator → Coordinator | how far the run is |
 //! | [`checkpoint_store`] | all → the node's own store | local: parts and manifests of checkpoints |
 //! | [`coordination`] | Coordinator → the node's own store | local: who leads, in which view, with what state |
-//! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`SetRoute`], [`DeleteVersion`] | Coordinator, operator → ModelRegistry | change what is published |
-//! | [`FindModel`], [`FindRoute`], [`FetchModel`], [`ListModels`] | Predictor, service → ModelRegistry | read what is published |
+//! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`SetRoute`], [`DeleteVersion`], [`EditRegistry`] | Coordinator, operator → ModelRegistry | change what is published |
+//! | [`FindModel`], [`FindRoute`], [`FetchModel`], [`ListModels`], [`ReadRecords`] | Predictor, service → ModelRegistry | read what is published |
 //! | [`Predict`] | service → Predictor | answer a request |
 //! | [`RunModel`], [`BuildModel`] | Predictor → Runner | local: what takes long |
 //! | [`LoadModel`], [`UnloadModel`] | service → Predictor | serve a model, or don't |
@@ -29,6 +29,7 @@ mod combine_norm;
 pub mod coordination;
 mod delete_version;
 mod drain;
+mod edit_registry;
 mod fetch_model;
 mod find_model;
 mod heartbeat;
@@ -41,6 +42,7 @@ mod predict;
 mod publish_model;
 mod pull_parameters;
 mod push_gradient;
+mod read_records;
 mod registry_error;
 mod registry_store;
 mod remove_alias;
@@ -58,6 +60,7 @@ mod tensors;
 pub use combine_norm::{CombineNorm, CombinedNorm, NormError, NormPart};
 pub use delete_version::DeleteVersion;
 pub use drain::{Drain, DrainError, Draining};
+pub use edit_registry::{EditRegistry, Edited};
 pub use fetch_model::{FetchModel, FetchedModel};
 pub use find_model::FindModel;
 pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
@@ -70,6 +73,7 @@ pub use predict::{Predict, PredictError, Prediction, Resolved, Run};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};
 pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
+pub use read_records::{ReadRecords, Records, RecordsOf};
 pub use registry_error::{ChangeError, FindError, TryAnother};
 pub use registry_store::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,

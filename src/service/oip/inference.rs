@@ -178,7 +178,7 @@ fn proves_model<T>(answer: &Result<T, PredictError>) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a date for people; nothing is decided by it")]
-fn unix_ms() -> u64 {
+pub(in crate::service) fn unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

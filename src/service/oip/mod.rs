@@ -14,7 +14,7 @@ mod tensor;
 
 pub(super) use datatype::Datatype;
 pub(super) use infer::{InferRequest, InferResponse, NamedTensor, RequestedOutput, Turn};
-pub(super) use inference::Inference;
+pub(super) use inference::{Inference, unix_ms};
 pub(super) use model::{config, describe, metadata, model_ready, names, server_ready};
 pub(super) use repository::{index, load, unload};
 pub(super) use statistics::{Statistics, statistics};

@@ -3,6 +3,7 @@
 use actix_web::error::PayloadError;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
+use serde::de::DeserializeOwned;
 use tokio::sync::SemaphorePermit;
 
 use crate::service::api_error::{ApiError, ErrorKind};
@@ -47,6 +48,25 @@ pub(super) async fn read_body<'a>(
         _ => ApiError::bad(format!("the body can't be read: {error}")),
     })?;
     Ok(Body { bytes, places })
+}
+
+/// A body that is one JSON object.
+pub(in crate::service) async fn read_json<T: DeserializeOwned>(
+    state: &ServiceState,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<T, ApiError> {
+    parse_object(&read_body(state, request, payload).await?.bytes)
+}
+
+pub(super) fn parse_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => Err(ApiError::bad("the body is empty")),
+        Some(b'{') => serde_json::from_slice(body)
+            .map_err(|cause| ApiError::bad(format!("the body can't be read: {cause}"))),
+        // serde also reads structs from arrays, which no client means.
+        Some(_) => Err(ApiError::bad("the body is not a JSON object")),
+    }
 }
 
 /// Permits for the body: by its length, and as for the largest body where that is not known.

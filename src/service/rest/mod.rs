@@ -11,5 +11,6 @@ mod request;
 mod response;
 mod routes;
 
+pub(super) use body::read_json;
 pub(super) use documents::documents;
 pub(super) use routes::{metrics_page, no_such_path, readable, root, scope, triton_metrics_page};

@@ -6,7 +6,7 @@ use utoipa::openapi::{OpenApi, RefOr, Required};
 use utoipa::{IntoResponses, OpenApi as _, ToSchema};
 
 use super::{infer, repository, routes};
-use crate::service::status;
+use crate::service::{mlflow, status};
 
 /// What each refusal says.
 #[derive(Debug, ToSchema)]
@@ -70,7 +70,7 @@ pub(in crate::service) enum ControlRefusals {
 #[openapi(
     info(
         title = "gradmesh",
-        description = "The Open Inference Protocol, version 2, and what is gradmesh's own beside it"
+        description = "The Open Inference Protocol, version 2, MLflow's model registry, and what is gradmesh's own beside them"
     ),
     components(schemas(ErrorBody)),
     paths(
@@ -89,6 +89,27 @@ pub(in crate::service) enum ControlRefusals {
         routes::metrics,
         routes::triton_page,
         status::status,
+        mlflow::create_model,
+        mlflow::get_model,
+        mlflow::search_models,
+        mlflow::update_model,
+        mlflow::rename_model,
+        mlflow::delete_model,
+        mlflow::set_model_tag,
+        mlflow::delete_model_tag,
+        mlflow::latest_versions,
+        mlflow::get_by_alias,
+        mlflow::set_alias,
+        mlflow::delete_alias,
+        mlflow::create_version,
+        mlflow::get_version,
+        mlflow::search_versions,
+        mlflow::update_version,
+        mlflow::delete_version,
+        mlflow::set_version_tag,
+        mlflow::delete_version_tag,
+        mlflow::transition_stage,
+        mlflow::download_uri,
     )
 )]
 struct Document;
@@ -152,7 +173,7 @@ mod tests {
     fn the_document_has_each_path_of_a_model_for_its_versions_too() {
         let document = serde_json::to_value(document()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 21, "{:?}", paths.keys());
+        assert_eq!(paths.len(), 40, "{:?}", paths.keys());
         for below in ["", "/ready", "/config", "/stats", "/infer"] {
             let path = format!("/v2/models/{{model}}/versions/{{version}}{below}");
             let item = paths.get(&path).unwrap_or_else(|| panic!("{path}"));
@@ -173,6 +194,6 @@ mod tests {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 21);
+        assert_eq!(ids.len(), 42);
     }
 }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::body::read_body;
+use super::body::{parse_object, read_body};
 use super::openapi::{BodyRefusals, ControlRefusals, Refusals};
 use super::routes::{Answer, model_of};
 use crate::service::ServiceState;
@@ -80,11 +80,8 @@ async fn read<T: DeserializeOwned + Default>(
     payload: web::Payload,
 ) -> Result<T, ApiError> {
     let body = read_body(state, request, payload).await?;
-    match body.bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        None => Ok(T::default()),
-        Some(b'{') => serde_json::from_slice(&body.bytes)
-            .map_err(|cause| ApiError::bad(format!("the body can't be read: {cause}"))),
-        // serde also reads structs from arrays, which no client means.
-        Some(_) => Err(ApiError::bad("the body is not a JSON object")),
+    if body.bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
     }
+    parse_object(&body.bytes)
 }
