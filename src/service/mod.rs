@@ -294,6 +294,10 @@ impl Service {
             .workers(workers)
             .max_connections(CONNECTIONS_MAX)
             .keep_alive(KEEP_ALIVE)
+            // Whoever closes its side has gone, as a proxy and a process that ends do: what it asked
+            // for is not computed, and has no place in a queue. One that only says that it
+            // sends nothing more, which clients of HTTP don't, gets no answer.
+            .h1_allow_half_closed(false)
             .shutdown_timeout(STOP_LIMIT_S)
             // The node decides when it stops.
             .disable_signals()

@@ -25,6 +25,7 @@ use gradmesh_actors::new_version::NewVersion;
 use gradmesh_actors::predictor::{Predictor, PredictorParts};
 use gradmesh_actors::version::{TensorShape, VersionDescription};
 use ndarray::{Array2, ArrayView2};
+use object_store::ObjectStore;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -42,6 +43,18 @@ pub(crate) fn sentence(body: &Value) -> &str {
 pub(crate) fn rows(data: &[f32]) -> Value {
     let shape = [data.len() / 2, 2];
     json!({ "inputs": [{ "name": "input", "datatype": "FP32", "shape": shape, "data": data }] })
+}
+
+/// Waits for what is published, and looks at it again and again.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let look = async {
+        let mut look = actix_rt::time::interval(Duration::from_millis(10));
+        while !is_so() {
+            look.tick().await;
+        }
+    };
+    let looked = tokio::time::timeout(Duration::from_secs(60), look).await;
+    looked.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 /// What the thread of a service tells of it.
@@ -85,28 +98,15 @@ impl Server {
     /// `control`: callers may load and unload models, and change the registry.
     pub(crate) fn start_as(limits: ServiceLimits, control: bool) -> Self {
         Self::run(async move |registry: Addr<ModelRegistry>, _| {
-            let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
-            let (offers, offer) = watch::channel(Default::default());
-            let parts = PredictorParts::new(kinds(), offers, find.clone(), fetch);
-            let predictor = Predictor::new(parts).start();
-            let actors = ServiceActors {
-                predict: predictor.clone().recipient(),
-                load: predictor.clone().recipient(),
-                unload: predictor.recipient(),
-                offer,
-                find,
-                list: registry.clone().recipient(),
-            };
-            let registry = RegistryActors {
+            let actors = RegistryActors {
                 records: registry.clone().recipient(),
                 edit: registry.clone().recipient(),
                 set_alias: registry.clone().recipient(),
                 remove_alias: registry.clone().recipient(),
-                delete: registry.recipient(),
+                delete: registry.clone().recipient(),
             };
-            ServiceState::new(actors, Metrics::new(), limits)
-                .with_model_control(control)
-                .with_registry(registry, control)
+            let state = state(registry, limits, |_| {}).with_model_control(control);
+            state.with_registry(actors, control)
         })
     }
 
@@ -117,8 +117,17 @@ impl Server {
     pub(crate) fn run(
         state: impl AsyncFnOnce(Addr<ModelRegistry>, LogFeed) -> ServiceState + Send + 'static,
     ) -> Self {
+        Self::run_over(|store| store, state)
+    }
+
+    /// `over`: what stands between the registry and its folder.
+    pub(crate) fn run_over(
+        over: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+        state: impl AsyncFnOnce(Addr<ModelRegistry>, LogFeed) -> ServiceState + Send + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open_store(&folder.path().display().to_string(), folder.path()).unwrap();
+        let store = over(store);
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let system = actix_rt::System::new();
@@ -211,6 +220,15 @@ impl Server {
         }
     }
 
+    /// Inference requests that are counted as given up by their senders.
+    pub(crate) fn given_up(&self) -> usize {
+        let mut page = self.agent().get(self.url("/metrics")).call().unwrap();
+        let page = page.body_mut().read_to_string().unwrap();
+        let name = "gradmesh_inference_requests_total{model=\"\",code=\"499\"} ";
+        let count = page.lines().find_map(|line| line.strip_prefix(name));
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+
     pub(crate) fn still_answers(&self) {
         assert_eq!(self.infer("pick", &rows(&[0.5, 0.5])).0, 200);
     }
@@ -237,6 +255,28 @@ impl Drop for Server {
             thread.join().unwrap();
         }
     }
+}
+
+/// A service with one predictor, which is made of these parts after `change`.
+pub(crate) fn state(
+    registry: Addr<ModelRegistry>,
+    limits: ServiceLimits,
+    change: impl FnOnce(&mut PredictorParts),
+) -> ServiceState {
+    let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
+    let (offers, offer) = watch::channel(Default::default());
+    let mut parts = PredictorParts::new(kinds(), offers, find.clone(), fetch);
+    change(&mut parts);
+    let predictor = Predictor::new(parts).start();
+    let actors = ServiceActors {
+        predict: predictor.clone().recipient(),
+        load: predictor.clone().recipient(),
+        unload: predictor.recipient(),
+        offer,
+        find,
+        list: registry.recipient(),
+    };
+    ServiceState::new(actors, Metrics::new(), limits)
 }
 
 fn json_of(mut answer: ureq::http::Response<ureq::Body>) -> (u16, Value) {

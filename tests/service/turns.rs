@@ -7,12 +7,14 @@ use gradmesh_actors::predictor::{Predictor, PredictorParts};
 use gradmesh_actors::request_queue::Batching;
 use gradmesh_actors::route::{Route, Split};
 use serde_json::{Value, json};
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 use tokio::sync::watch;
 
 use actix::Actor;
 
-use crate::support::{Server, error, kinds, rows, sentence};
+use crate::support::{Server, error, kinds, rows, sentence, until};
 
 /// The same rows with parameters of the request.
 fn with(parameters: Value) -> Value {
@@ -95,6 +97,21 @@ fn requests_beyond_the_queue_are_told_to_come_again_and_those_in_it_are_answered
     let stats = &stats["model_stats"][0];
     assert_eq!((&stats["inference_count"], &stats["execution_count"]), (&json!(2), &json!(1)));
     assert_eq!(stats["batch_stats"][0]["batch_size"], 2);
+}
+
+/// It has closed its connection as an end of a process does, not broken it.
+#[test]
+fn whoever_is_gone_leaves_its_place_before_its_turn() {
+    let wait = Duration::from_secs(60);
+    let server = start(Batching { rows_max: 64, wait, queue: 1 }, false);
+    let mut gone = TcpStream::connect(server.address).unwrap();
+    let body = with(json!({})).to_string();
+    let head = "POST /v2/models/sum/infer HTTP/1.1\r\nhost: a\r\ncontent-length";
+    write!(gone, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
+    drop(gone);
+    let noticed = until("it is noticed", || server.given_up() == 1);
+    actix_rt::System::new().block_on(noticed);
+    assert_eq!(server.infer("sum", &with(json!({ "timeout": 200_000 }))).0, 200);
 }
 
 #[test]
