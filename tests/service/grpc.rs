@@ -14,7 +14,7 @@ use self::inference::model_infer_request::{InferInputTensor, InferRequestedOutpu
 use self::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::support::{Server, rows};
 
-mod inference {
+pub(crate) mod inference {
     #![allow(clippy::all, dead_code, unreachable_pub, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/client/inference.rs"));
 }
@@ -24,9 +24,9 @@ mod health {
     include!(concat!(env!("OUT_DIR"), "/client/grpc.health.v1.rs"));
 }
 
-type Client = GrpcInferenceServiceClient<Channel>;
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
-async fn channel(server: &Server) -> Channel {
+pub(crate) async fn channel(server: &Server) -> Channel {
     let address = format!("http://{}", server.grpc_address);
     Endpoint::from_shared(address).unwrap().connect().await.unwrap()
 }
@@ -47,7 +47,7 @@ fn input(datatype: &str, shape: &[i64], contents: Option<InferTensorContents>) -
 }
 
 /// A request with one input whose elements are raw.
-fn raw(model: &str, datatype: &str, shape: &[i64], bytes: &[u8]) -> ModelInferRequest {
+pub(crate) fn raw(model: &str, datatype: &str, shape: &[i64], bytes: &[u8]) -> ModelInferRequest {
     ModelInferRequest {
         model_name: model.to_owned(),
         inputs: vec![input(datatype, shape, None)],
@@ -72,7 +72,7 @@ fn typed(datatype: &str, contents: InferTensorContents) -> ModelInferRequest {
     ModelInferRequest { model_name: "sum".to_owned(), inputs, ..Default::default() }
 }
 
-fn bytes_of(values: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 

@@ -5,6 +5,7 @@
 
 mod arbitrary;
 mod binary;
+mod flood;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod mlflow;
