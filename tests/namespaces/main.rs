@@ -1,4 +1,5 @@
-//! Three hosts with addresses of their own on one machine, between which connections are cut.
+//! Three hosts with addresses of their own on one machine, between which connections are cut; and a
+//! file system that goes read-only.
 //!
 //! Each host is a network namespace, the switch between them a bridge in a fourth. Needs `unshare`
 //! and `nsenter` (util-linux) and `ip` (iproute2), but no rights where the system lets its users
@@ -14,3 +15,4 @@ mod etcd;
 mod leaders;
 mod network;
 mod partitions;
+mod read_only;

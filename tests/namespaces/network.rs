@@ -60,35 +60,7 @@ pub(crate) struct Network {
 impl Network {
     /// `None`, after a word on standard error, where this machine doesn't let this user.
     pub(crate) fn new() -> Option<Self> {
-        let mut why = Vec::new();
-        // With a user namespace nobody needs rights; some systems only let root make any.
-        for kinds in [&["--user", "--map-root-user"][..], &[]] {
-            match Self::hold(kinds) {
-                Ok(network) => return Some(network),
-                Err(cause) => why.push(cause),
-            }
-        }
-        // Not with eprintln: a test that passes shows nothing of that.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: network namespaces can't be made here ({}); allow them, or run as root",
-            why.join("; ")
-        );
-        None
-    }
-
-    fn hold(kinds: &[&str]) -> Result<Self, String> {
-        let mut command = Command::new("unshare");
-        command.args(kinds).args(["--net", "--mount", "sh", "-c", SET_UP]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut holder = command.spawn().map_err(|error| format!("unshare: {error}"))?;
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line.trim() == "ready" {
-            return Ok(Self { holder });
-        }
-        let said = holder.wait_with_output().unwrap().stderr;
-        Err(String::from_utf8_lossy(&said).trim().replace('\n', ", "))
+        hold("network", &["--net", "--mount"], &[SET_UP]).map(|holder| Self { holder })
     }
 
     /// A program in the network of a host; its process is that of the child.
@@ -159,4 +131,38 @@ impl Drop for Network {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
+}
+
+/// A process that holds namespaces of its own, which `sh -c` of these words has made ready. `None`,
+/// after a word on standard error, where this machine doesn't let this user.
+pub(crate) fn hold(what: &str, kinds: &[&str], words: &[&str]) -> Option<Child> {
+    let mut why = Vec::new();
+    // With a user namespace nobody needs rights; some systems only let root make any.
+    for user in [&["--user", "--map-root-user"][..], &[]] {
+        match hold_as(user, kinds, words) {
+            Ok(holder) => return Some(holder),
+            Err(cause) => why.push(cause),
+        }
+    }
+    // Not with eprintln: a test that passes shows nothing of that.
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: {what} namespaces can't be made here ({}); allow them, or run as root",
+        why.join("; ")
+    );
+    None
+}
+
+fn hold_as(user: &[&str], kinds: &[&str], words: &[&str]) -> Result<Child, String> {
+    let mut command = Command::new("unshare");
+    command.args(user).args(kinds).args(["sh", "-c"]).args(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut holder = command.spawn().map_err(|error| format!("unshare: {error}"))?;
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if line.trim() == "ready" {
+        return Ok(holder);
+    }
+    let said = holder.wait_with_output().unwrap().stderr;
+    Err(String::from_utf8_lossy(&said).trim().replace('\n', ", "))
 }

@@ -9,6 +9,7 @@ mod flood;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod mlflow;
+mod read_only;
 mod repository;
 mod statistics;
 mod status;

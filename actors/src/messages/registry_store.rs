@@ -97,7 +97,7 @@ pub enum Remove {
 /// The store could not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum RegistryStoreError {
-    #[error("can't {action} {path}: {cause}")]
+    #[error("can't {action} {path}: {cause}; check the folder of registry.store")]
     Unavailable { action: String, path: String, cause: String },
     #[error("log entry {path} can't be read: {cause}; restore the file from a backup")]
     Unreadable { path: String, cause: String },
