@@ -133,3 +133,17 @@ fn a_node_that_no_restart_helps_has_an_exit_code_of_its_own() {
         assert_eq!(output.status.code(), Some(78), "{wrong:?}: {}", errors(&output));
     }
 }
+
+/// Whether so few requests leave it flat says nothing; that the exit code says the same does.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_of_a_service_is_told_at_a_tenth_a_half_and_the_end_of_its_requests() {
+    let output = node(&["bench", "--serve", "--requests", "2000", "--json"]).output().unwrap();
+    let told = json(&output);
+    let counts = ["requests", "refused"].map(|name| told[name].as_u64());
+    assert_eq!(counts, [Some(2000), Some(125)], "{told}");
+    let resident = told["resident_bytes"].as_array().unwrap().iter();
+    let resident: Vec<u64> = resident.map(|bytes| bytes.as_u64().unwrap()).collect();
+    assert!(resident.len() == 3 && resident.iter().all(|bytes| *bytes > 1 << 20), "{told}");
+    assert_eq!(output.status.success(), told["flat"] == true, "{told}");
+}

@@ -168,6 +168,16 @@ pub(crate) enum Command {
         /// Measures serving alone, as `--only serving`.
         #[arg(long, conflicts_with = "only")]
         serve: bool,
+        /// Sends so many requests to the service and prints the memory of this process; ends with 1
+        /// where it still grows in the second half of them.
+        #[arg(
+            long,
+            value_name = "N",
+            requires = "serve",
+            conflicts_with_all = ["quick", "rounds"],
+            value_parser = clap::value_parser!(u64).range(1000..)
+        )]
+        requests: Option<u64>,
     },
     /// How far the run of a started cluster, or of a started `node run`, is.
     Status,

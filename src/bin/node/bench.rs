@@ -8,6 +8,7 @@ mod bare;
 mod exchange;
 mod limits;
 mod load;
+mod memory;
 mod plain;
 mod requests;
 mod row;
@@ -36,6 +37,8 @@ pub(crate) struct Wanted {
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
     pub(crate) only: Option<Part>,
+    /// Asks the service so often, and looks at its memory instead of the clock.
+    pub(crate) requests: Option<u64>,
 }
 
 /// What can be measured alone.
@@ -81,21 +84,39 @@ pub(crate) async fn bench(config: Config, wanted: Wanted, json: bool) -> anyhow:
     let effort = if wanted.quick { Effort::QUICK } else { Effort::FULL };
     let rounds = if wanted.quick { 1 } else { wanted.rounds };
     let said = || format!("what the nodes said is in {}", folder.display());
-    let measured = tokio::select! { biased;
+    let measure = async {
+        Ok(match wanted.requests {
+            Some(requests) => Measured::Memory(memory::memory(&config, requests, &folder).await?),
+            None => Measured::Rows(rows(&config, effort, rounds, wanted.only, &folder).await?),
+        })
+    };
+    let measured: Option<anyhow::Result<_>> = tokio::select! { biased;
         _ = stop => None,
-        measured = measure(&config, effort, rounds, wanted.only, &folder) => Some(measured),
+        measured = measure => Some(measured),
     };
     let Some(measured) = measured else {
         temporary::discard(&folder);
         return Ok(ExitCode::from(INTERRUPTED));
     };
-    let rows = measured.with_context(said)?;
+    let measured = measured.with_context(said)?;
     temporary::discard(&folder);
-    show(&rows, rounds, json)?;
-    Ok(ExitCode::SUCCESS)
+    match measured {
+        Measured::Rows(rows) => show(&rows, rounds, json).map(|()| ExitCode::SUCCESS),
+        Measured::Memory(memory) => memory.show(json),
+    }
 }
 
-async fn measure(
+enum Measured {
+    Rows(Vec<Row>),
+    Memory(memory::Memory),
+}
+
+/// On a terminal, and nowhere else.
+fn progress(length: u64) -> ProgressBar {
+    if std::io::stderr().is_terminal() { ProgressBar::new(length) } else { ProgressBar::hidden() }
+}
+
+async fn rows(
     config: &Config,
     effort: Effort,
     rounds: usize,
@@ -103,11 +124,7 @@ async fn measure(
     folder: &Path,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let bar = if std::io::stderr().is_terminal() {
-        ProgressBar::new(rounds as u64)
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar = progress(rounds as u64);
     for round in 1..=rounds {
         let folder = folder.join(format!("round-{round}"));
         std::fs::create_dir(&folder).context("temporary folder")?;

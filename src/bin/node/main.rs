@@ -84,9 +84,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 demo::demo(config, wanted, args.json).await
             }
             #[cfg(feature = "sim")]
-            Command::Bench { quick, rounds, only, serve } => {
+            Command::Bench { quick, rounds, only, serve, requests } => {
                 let only = if serve { Some(bench::Part::Serving) } else { only };
-                let wanted = bench::Wanted { quick, rounds: rounds.get(), only };
+                let wanted = bench::Wanted { quick, rounds: rounds.get(), only, requests };
                 bench::bench(config, wanted, args.json).await
             }
             Command::Drain { node, back } => drain::drain(config, &node, back, args.json).await,

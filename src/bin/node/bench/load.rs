@@ -53,18 +53,10 @@ pub(super) struct Load {
 
 impl Load {
     /// Sends `request` on so many connections until it is told to end.
-    #[expect(clippy::disallowed_methods, reason = "a client of the service, which is no node")]
     pub(super) fn start(address: SocketAddr, request: Bytes, connections: usize) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&end);
-        let (answered, answers) = oneshot::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let answers = runtime.context("runtime of the load").and_then(|runtime| {
-                LocalSet::new().block_on(&runtime, run(address, request, connections, ends))
-            });
-            drop(answered.send(answers));
-        });
+        let answers = on_own_thread(move || run(address, request, connections, ends));
         Self { end, answers }
     }
 
@@ -72,6 +64,26 @@ impl Load {
         self.end.store(true, Ordering::Relaxed);
         self.answers.await.context("the load generator panicked")?
     }
+}
+
+/// Does what clients do beside the service, and tells what came of it.
+#[expect(clippy::disallowed_methods, reason = "a client of the service, which is no node")]
+pub(super) fn on_own_thread<T, Work>(
+    work: impl FnOnce() -> Work + Send + 'static,
+) -> oneshot::Receiver<anyhow::Result<T>>
+where
+    T: Send + 'static,
+    Work: Future<Output = anyhow::Result<T>>,
+{
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let done = runtime
+            .context("runtime of the load")
+            .and_then(|runtime| LocalSet::new().block_on(&runtime, work()));
+        drop(tell.send(done));
+    });
+    told
 }
 
 /// The same for a given time.
@@ -134,23 +146,28 @@ impl Client {
 
     /// The body of the answer, which has status 200.
     pub(super) async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Bytes> {
+        let (status, body) = self.exchange(request).await?;
+        if status != 200 {
+            bail!("a request of the load was refused: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body)
+    }
+
+    /// Status and body of the answer.
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<(u16, Bytes)> {
         self.stream.write_all(request).await?;
         let answer = timeout(ANSWER_MAX, self.answer()).await;
         answer.context("no answer to a request of the load")?
     }
 
-    async fn answer(&mut self) -> anyhow::Result<Bytes> {
+    async fn answer(&mut self) -> anyhow::Result<(u16, Bytes)> {
         loop {
             if let Some((head, body, status)) = self.head()? {
                 while self.read.len() < head + body {
                     self.fill().await?;
                 }
                 self.read.advance(head);
-                let body = self.read.split_to(body).freeze();
-                if status != 200 {
-                    bail!("a request of the load was refused: {}", String::from_utf8_lossy(&body));
-                }
-                return Ok(body);
+                return Ok((status, self.read.split_to(body).freeze()));
             }
             self.fill().await?;
         }

@@ -41,7 +41,7 @@ const NEW_VERSION_MAX: Duration = Duration::from_secs(10);
 const FIRST_REPLIES: [usize; 2] = [5, 40];
 
 /// The service and the handler beside it.
-struct Served {
+pub(super) struct Served {
     node: Node,
     architecture: ModelDescription,
     layout: Layout,
@@ -61,7 +61,7 @@ pub(super) async fn rows(
     folder: &Path,
 ) -> anyhow::Result<Vec<Row>> {
     let mut served = Served::start(config, &folder.join("serving")).await?;
-    let row: Vec<f32> = (0..FEATURES).map(|at| (at * 37 % 256) as f32).collect();
+    let row = row();
     let forms = [("JSON", requests::json(&row)), ("binary", requests::binary(&row))];
     let mut rows = Vec::new();
     for connections in CONNECTIONS {
@@ -71,13 +71,17 @@ pub(super) async fn rows(
     }
     rows.push(served.swaps(&forms[1].1, effort).await?);
     rows.push(served.first_replies(&forms[0].1, effort).await?);
-    served.limit_handle.stop(false).await;
-    served.node.stop().await;
+    served.stop().await;
     Ok(rows)
 }
 
+/// What is asked for.
+pub(super) fn row() -> Vec<f32> {
+    (0..FEATURES).map(|at| (at * 37 % 256) as f32).collect()
+}
+
 impl Served {
-    async fn start(config: &Config, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn start(config: &Config, folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir(folder).context("temporary folder")?;
         let mut config = stores_in(config, folder);
         config.nodes.clear();
@@ -98,7 +102,12 @@ impl Served {
         Ok(served)
     }
 
-    fn address(&self) -> anyhow::Result<std::net::SocketAddr> {
+    pub(super) async fn stop(self) {
+        self.limit_handle.stop(false).await;
+        self.node.stop().await;
+    }
+
+    pub(super) fn address(&self) -> anyhow::Result<std::net::SocketAddr> {
         self.node.http_address().context("the node serves")
     }
 
