@@ -285,9 +285,10 @@ async fn served(node: &Node, version: VersionRef) -> anyhow::Result<(u64, usize)
     let raw = test.inputs.iter().map(|value| value * job.data.divide_by);
     let (rows, features) = (test.len(), data.shape().features);
     let inputs = Arc::new(raw.collect());
-    let request = Predict::new(&job.model.name, version, rows, features, inputs);
+    let request = Predict::of_rows(&job.model.name, version, rows, features, inputs)?;
     let answer = ask(&node.serving().predict, request, Duration::from_secs(10)).await?;
-    let outputs = ArrayView2::from_shape((answer.rows, answer.outputs), &answer.values)?;
+    let (values, width) = answer.values();
+    let outputs = ArrayView2::from_shape((answer.rows, width), &values)?;
     Ok((right(outputs, classes), answer.rows))
 }
 

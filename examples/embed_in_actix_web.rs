@@ -62,10 +62,14 @@ async fn home(digits: web::Data<Digits>) -> impl Responder {
 async fn classify(digits: web::Data<Digits>, pixels: web::Json<Vec<f32>>) -> impl Responder {
     let pixels = pixels.into_inner();
     let features = pixels.len();
-    let request = Predict::new("digits", VersionRef::Latest, 1, features, Arc::new(pixels));
+    let pixels = Arc::new(pixels);
+    let Ok(request) = Predict::of_rows("digits", VersionRef::Latest, 1, features, pixels) else {
+        return HttpResponse::BadRequest().finish();
+    };
     match ask(&digits.predict, request, Duration::from_secs(5)).await {
         Ok(answer) => {
-            let best = answer.values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+            let (values, _) = answer.values();
+            let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
             let (digit, probability) = best.map_or((0, 0.0), |(digit, part)| (digit, *part));
             let version = answer.version;
             HttpResponse::Ok()

@@ -47,9 +47,10 @@
 //!     let (published, _) = node.trained().await?;
 //!
 //!     let version = VersionRef::Number(published.version);
-//!     let request = Predict::new(published.model, version, 1, 64, Arc::new(vec![0.0; 64]));
+//!     let rows = Arc::new(vec![0.0; 64]);
+//!     let request = Predict::of_rows(published.model, version, 1, 64, rows)?;
 //!     let answer = ask(&node.serving().predict, request, Duration::from_secs(10)).await?;
-//!     println!("{:?} by version {}", answer.values, answer.version);
+//!     println!("{:?} by version {}", answer.values().0, answer.version);
 //!     node.stop().await;
 //!     Ok(())
 //! })
@@ -65,6 +66,8 @@ pub mod curve;
 pub mod data;
 pub mod metrics;
 pub mod node;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod peer;
 pub mod progress;
 pub mod router;

@@ -32,10 +32,11 @@ const RUNTIME_ALLOWED: [(&str, &str); 8] = [
     ("in_memory", "the half of Predictor that those of a process share"),
 ];
 /// Messages carry values of these rules. They are plain types; no message calls a rule to decide.
-const VALUES_IN_MESSAGES: [&str; 13] = [
+const VALUES_IN_MESSAGES: [&str; 16] = [
     "ids",
     "catalog",
     "checkpoint",
+    "datatype",
     "ledger",
     "model",
     "new_version",
@@ -44,12 +45,14 @@ const VALUES_IN_MESSAGES: [&str; 13] = [
     "request_queue",
     "route",
     "serving",
+    "tensor",
+    "tensor_model",
     "training",
     "version",
 ];
 
 /// Layer of each module of the root crate. `router` and `peer` are both sides of a connection.
-const NODE_LAYERS: [(&str, u8); 16] = [
+const NODE_LAYERS: [(&str, u8); 17] = [
     ("wire", 4),
     ("transport", 4),
     ("peer", 5),
@@ -58,6 +61,7 @@ const NODE_LAYERS: [(&str, u8); 16] = [
     ("store", 5),
     ("data", 5),
     ("metrics", 5),
+    ("onnx", 5),
     ("config", 6),
     ("node", 6),
     ("service", 6),

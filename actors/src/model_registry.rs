@@ -19,7 +19,7 @@ use crate::log_seen::{LogSeen, SEEN_MAX};
 use crate::messages::{
     DeleteVersion, EditRegistry, FetchModel, FetchedModel, FindError, FindModel, FindRoute,
     FoundRoute, ListModels, ModelList, PublishModel, ReadArtifact, ReadRecords, Records, RecordsOf,
-    RegistryStoreError, RegistryStoreLink, RemoveAlias, SetAlias, SetRoute, ask_store,
+    RegistryStoreError, RegistryStoreLink, RemoveAlias, SetAlias, SetRoute, Stored, ask_store,
 };
 use crate::registry_log::RegistryLog;
 use crate::version::{VersionDescription, VersionRef};
@@ -317,7 +317,10 @@ impl Shared {
                 published.await??;
                 Err(error.into())
             }
-            read => Ok(FetchedModel { description, tensors: read? }),
+            read => {
+                let Stored { tensors, file } = read?;
+                Ok(FetchedModel { description, tensors, file })
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Scaling;
 use crate::model::ModelDescription;
+use crate::tensor_model::{PORTS_MAX, Signature};
 use crate::version::{Artifact, TensorShape, VersionDescription};
 
 /// A trained model before the registry numbers it. The fields are those of [`VersionDescription`].
@@ -27,6 +28,7 @@ pub struct NewVersion {
     pub epochs: u64,
     pub metrics: BTreeMap<String, f64>,
     pub created_unix_ms: u64,
+    pub signature: Option<Signature>,
 }
 
 /// A new version contradicts itself, or holds a value that can't be served.
@@ -36,8 +38,37 @@ pub enum NewVersionError {
     NotFinite { model: String, what: String, value: String },
     #[error("{what} of {model} is {got}, expected {expected}")]
     Inconsistent { model: String, what: String, expected: usize, got: usize },
+    #[error(
+        "the file of {model}, a {kind:?}, has {bytes} bytes and {ports} inputs or outputs; it needs a byte, a kind of letters and digits, and at most {PORTS_MAX} of each"
+    )]
+    File { model: String, kind: String, bytes: usize, ports: usize },
     #[error("tensor {name:?} of {model} has a shape beyond memory")]
     Shape { model: String, name: String },
+}
+
+/// A version as it would be published again.
+impl From<VersionDescription> for NewVersion {
+    fn from(of: VersionDescription) -> Self {
+        Self {
+            model: of.model,
+            architecture: of.architecture,
+            tensors: of.tensors,
+            features: of.features,
+            outputs: of.outputs,
+            classes: of.classes,
+            scaling: of.scaling,
+            job: of.job,
+            job_digest: of.job_digest,
+            data_digest: of.data_digest,
+            run: of.run,
+            digest: of.digest,
+            steps: of.steps,
+            epochs: of.epochs,
+            metrics: of.metrics,
+            created_unix_ms: of.created_unix_ms,
+            signature: of.signature,
+        }
+    }
 }
 
 impl NewVersion {
@@ -63,6 +94,7 @@ impl NewVersion {
             metrics: self.metrics,
             created_unix_ms: self.created_unix_ms,
             artifact,
+            signature: self.signature,
         }
     }
 
@@ -111,6 +143,26 @@ impl NewVersion {
                 let what = format!("value {index} of tensor {}", tensor.name);
                 self.finite(&what, values[index].into())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Checks the file of an imported model, and that any other has none.
+    ///
+    /// # Errors
+    /// An imported model without a file, with tensors of its own, or of a kind that can't be the
+    /// ending of a file's name; a file that nobody said anything of.
+    pub fn check_file(&self, bytes: usize) -> Result<(), NewVersionError> {
+        let Some(signature) = &self.signature else {
+            return self.count("bytes of a file that is not described", 0, bytes);
+        };
+        self.count("number of tensors beside a file", 0, self.tensors.len())?;
+        let kind = &self.architecture.kind;
+        let plain = kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let ports = signature.inputs.len().max(signature.outputs.len());
+        if bytes == 0 || kind.is_empty() || !plain || ports > PORTS_MAX {
+            let (model, kind) = (self.model.clone(), kind.clone());
+            return Err(NewVersionError::File { model, kind, bytes, ports });
         }
         Ok(())
     }
@@ -165,6 +217,7 @@ pub(crate) mod tests {
             epochs: 1,
             metrics: BTreeMap::from([("loss".into(), 0.5)]),
             created_unix_ms: 1,
+            signature: None,
         }
     }
 

@@ -345,7 +345,8 @@ impl Shared {
         };
         let (requests, senders): (Vec<_>, Vec<_>) = batch.into_iter().map(Asked::split).unzip();
         for request in requests.iter().filter(|request| !request.request_id.is_empty()) {
-            let Predict { model, request_id, rows, .. } = request;
+            let Predict { model, request_id, .. } = request;
+            let rows = request.rows();
             debug!(request_id, model, rows, together = requests.len(), "request has its turn");
         }
         if let Some(place) = place {

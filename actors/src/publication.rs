@@ -48,9 +48,10 @@ pub(crate) fn describe(
         epochs: offer.job.epochs,
         metrics: metrics(&manifest.ledger.finished),
         created_unix_ms,
+        signature: None,
     };
     let values = values.ok_or("the last checkpoint is shorter than the model")?;
-    Ok(PublishModel { description, tensors: values })
+    Ok(PublishModel { description, tensors: values, file: None })
 }
 
 fn metrics(epochs: &[EpochRecord]) -> BTreeMap<String, f64> {

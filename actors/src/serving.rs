@@ -1,4 +1,7 @@
-//! A version that is ready to answer: the model, its parameters, and the checks around them.
+//! A version that is ready to answer: the model, and the checks around it.
+
+mod rows;
+mod tensors;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,21 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ndarray::Array2;
-
-use crate::layout::Layout;
-use crate::messages::{FetchedModel, Predict, PredictError, Prediction, Resolved, Run, Values};
-use crate::model::Model;
+use crate::messages::{FetchedModel, Predict, PredictError, Prediction, Resolved, Run};
 use crate::model::ModelKinds;
+use crate::tensor::NamedTensor;
+use crate::tensor_model::TensorModel;
 use crate::version::VersionDescription;
+use rows::RowModel;
 
 /// One published version in memory.
 #[derive(Debug)]
 pub struct ServedModel {
     description: VersionDescription,
-    model: Arc<dyn Model>,
-    /// The whole flat space.
-    parameters: Vec<f32>,
+    model: Answering,
     /// Nanoseconds a row, by the last runs; 0 before the first one.
     row_ns: AtomicU64,
     /// Nanoseconds of the shortest of the last runs: what a run takes however few rows it has.
@@ -28,51 +28,37 @@ pub struct ServedModel {
     panicked: AtomicBool,
 }
 
+/// What answers.
+#[derive(Debug)]
+enum Answering {
+    /// A model of rows of numbers, as gradmesh trains them.
+    Rows(RowModel),
+    /// Any other, which was imported.
+    Tensors(Arc<dyn TensorModel>),
+}
+
 impl ServedModel {
-    /// Builds the model of a version and lays its tensors out.
+    /// Makes a version ready.
     ///
     /// # Errors
-    /// [`PredictError::Load`]: the kind is not known, its factory refuses the settings or panics,
-    /// or the model has other tensors, features or outputs than the version.
+    /// [`PredictError::Load`]: the kind is not known, its factory refuses the settings or the file, or
+    /// panics, or the model takes or answers something else than the version says.
     pub fn new(kinds: &ModelKinds, fetched: FetchedModel) -> Result<Self, PredictError> {
-        let FetchedModel { description, tensors } = fetched;
-        let refuse = |cause: String| PredictError::Load {
-            model: description.model.clone(),
-            version: description.version,
-            cause,
-        };
-        let build = || -> Result<_, String> {
-            let model = kinds.build(&description.architecture).map_err(|e| e.to_string())?;
-            let specs = model.tensors();
-            Ok((model.features(), model.outputs(), specs, model))
+        let FetchedModel { description, tensors, file } = fetched;
+        let build = || match file {
+            None => RowModel::build(kinds, &description, &tensors).map(Answering::Rows),
+            Some(file) => tensors::load(kinds, &description, &file).map(Answering::Tensors),
         };
         let built = catch_unwind(AssertUnwindSafe(build));
         let built = built.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
-        let (features, outputs, specs, model) = built.map_err(&refuse)?;
-        let layout = Layout::new(specs).map_err(|cause| refuse(cause.to_string()))?;
-        let described = description.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
-        if !described.eq(layout.tensors().iter().map(|spec| (&spec.name, &spec.shape))) {
-            let kind = &description.architecture.kind;
-            return Err(refuse(format!("a {kind} of these settings has other tensors")));
-        }
-        for (what, model, version) in [
-            ("features", features, description.features),
-            ("outputs", outputs, description.outputs),
-        ] {
-            if model != version {
-                return Err(refuse(format!("the model has {model} {what}, the version {version}")));
-            }
-        }
-        let parameters: Vec<f32> =
-            tensors.iter().flat_map(|tensor| tensor.iter().copied()).collect();
-        if parameters.len() != layout.len() {
-            let (expected, got) = (layout.len(), parameters.len());
-            return Err(refuse(format!("it has {got} parameters, the model {expected}")));
-        }
+        let model = built.map_err(|cause| PredictError::Load {
+            model: description.model.clone(),
+            version: description.version,
+            cause,
+        })?;
         Ok(Self {
             description,
             model,
-            parameters,
             row_ns: AtomicU64::new(0),
             least_ns: AtomicU64::new(0),
             panicked: AtomicBool::new(false),
@@ -88,10 +74,19 @@ impl ServedModel {
         self.panicked.load(Ordering::Relaxed)
     }
 
-    /// A run over a row of zeros, whatever the model says to that: what it makes ready for its first
-    /// run is ready then.
+    /// A run over zeros, whatever the model says to that: what it makes ready for its first run is
+    /// ready then.
     pub fn try_out(&self) {
-        let _ = self.together(vec![0.0; self.description.features], &[1]);
+        match &self.model {
+            Answering::Rows(model) => {
+                let _ = self.together(model, vec![0.0; self.description.features], &[1]);
+            }
+            Answering::Tensors(model) => {
+                if let Some(zeros) = model.signature().zeros() {
+                    let _ = self.run(&**model, zeros);
+                }
+            }
+        }
     }
 
     /// A run of so many rows took so long: what runs are expected to take follows the last ones.
@@ -119,125 +114,46 @@ impl ServedModel {
         (row > 0).then(|| Duration::from_nanos(run))
     }
 
-    /// Answers requests that came together, in their order: checks the rows of each, scales them, and
-    /// asks the model for all of them at once.
+    /// Answers requests that came together, in their order. A model of rows is asked for all rows at
+    /// once, which gives each the bits that it has alone; of any other nobody knows that, and it is asked
+    /// one after the other.
     ///
     /// # Errors
-    /// Of each request: its rows don't fit the model or aren't finite; or the model's answer to them
-    /// isn't, or it panics at them ([`PredictError::Model`]). Those beside it don't suffer.
+    /// Of each request: its inputs don't fit the model; or the model's answer isn't one, or it panics
+    /// ([`PredictError::Model`]). Those beside it don't suffer.
     pub fn predict(&self, requests: Vec<Predict>) -> Vec<Result<Prediction, PredictError>> {
-        let fits: Vec<_> = requests.iter().map(|request| self.check(request)).collect();
-        let (fit, rows): (Vec<Values>, Vec<usize>) = std::iter::zip(requests, &fits)
-            .filter(|(_, fits)| fits.is_ok())
-            .map(|(request, _)| (request.inputs, request.rows))
-            .unzip();
-        let mut answers = self.each(fit, &rows).into_iter();
-        let answers = fits.into_iter().map(|fits| {
-            fits.and_then(|()| answers.next().unwrap_or(Err(self.failed("no answer".to_owned()))))
-        });
-        answers.collect()
-    }
-
-    fn each(
-        &self,
-        mut inputs: Vec<Values>,
-        rows: &[usize],
-    ) -> Vec<Result<Prediction, PredictError>> {
-        if inputs.len() <= 1 {
-            // Nobody else has it, as a rule.
-            let one = inputs.pop().map(|one| self.together(Arc::unwrap_or_clone(one), rows));
-            return one.map_or_else(Vec::new, |one| one.unwrap_or_else(|error| vec![Err(error)]));
+        match &self.model {
+            Answering::Rows(model) => self.answer_rows(model, requests),
+            Answering::Tensors(model) => {
+                requests.into_iter().map(|request| self.answer_tensors(&**model, request)).collect()
+            }
         }
-        let mut all = Vec::with_capacity(inputs.iter().map(|one| one.len()).sum());
-        inputs.iter().for_each(|one| all.extend_from_slice(one));
-        self.together(all, rows).unwrap_or_else(|_| {
-            // One of them is to blame, and only alone does each show whether it is that one.
-            let one = |(inputs, rows)| self.each(vec![inputs], std::slice::from_ref(rows));
-            std::iter::zip(inputs, rows).flat_map(one).collect()
-        })
     }
 
-    /// One run of the model.
-    fn together(
-        &self,
-        inputs: Vec<f32>,
-        rows: &[usize],
-    ) -> Result<Vec<Result<Prediction, PredictError>>, PredictError> {
-        let all = rows.iter().sum();
-        let inputs = Array2::from_shape_vec((all, self.description.features), inputs);
-        let inputs = inputs.map_err(|error| self.failed(error.to_string()))?;
-        let values = self.values(inputs)?;
-        let mut rest = &values[..];
-        let answers = rows.iter().enumerate().map(|(at, &rows)| {
-            let (part, others) = rest.split_at(rows * self.description.outputs);
-            rest = others;
-            self.prediction(rows, part, Run { rows: all, first: at == 0 })
-        });
-        Ok(answers.collect())
-    }
-
-    /// What the model says, row-major.
-    fn values(&self, mut inputs: Array2<f32>) -> Result<Vec<f32>, PredictError> {
-        let expected = (inputs.nrows(), self.description.outputs);
-        let values = catch_unwind(AssertUnwindSafe(|| {
-            self.description.scaling.apply(&mut inputs);
-            self.model.predict(&self.parameters, inputs.view())
-        }))
-        .map_err(|panic| {
-            self.panicked.store(true, Ordering::Relaxed);
-            self.failed(panic_text(panic.as_ref()))
-        })?;
-        if values.dim() != expected {
-            let got = values.dim();
-            return Err(self.failed(format!("its answer has shape {got:?}, not {expected:?}")));
-        }
-        // Row-major, whatever order the model left its answer in.
-        Ok(values.as_slice().map_or_else(|| values.iter().copied().collect(), <[f32]>::to_vec))
-    }
-
-    fn prediction(
-        &self,
-        rows: usize,
-        values: &[f32],
-        run: Run,
-    ) -> Result<Prediction, PredictError> {
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            let (row, output) =
-                (index / self.description.outputs, index % self.description.outputs);
-            return Err(self.failed(format!("output {output} of row {row} is {}", values[index])));
-        }
-        Ok(Prediction {
+    fn prediction(&self, rows: usize, run: Run, outputs: Vec<NamedTensor>) -> Prediction {
+        Prediction {
             model: self.description.model.clone(),
             version: self.description.version,
             digest: self.description.digest.clone(),
             classes: self.description.classes,
             rows,
-            outputs: self.description.outputs,
             resolved: Resolved::Now,
             compute_ns: 0,
             run,
-            values: Arc::new(values.to_vec()),
+            outputs,
+        }
+    }
+
+    /// What the model says; that it panics is its failure.
+    fn guarded<R>(&self, run: impl FnOnce() -> R) -> Result<R, PredictError> {
+        catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+            self.panicked.store(true, Ordering::Relaxed);
+            self.failed(panic_text(panic.as_ref()))
         })
     }
 
-    fn check(&self, request: &Predict) -> Result<(), PredictError> {
-        let (rows, features) = (request.rows, request.features);
-        if rows == 0 {
-            return Err(PredictError::NoRows);
-        }
-        if features != self.description.features {
-            let (model, expected) = (self.description.model.clone(), self.description.features);
-            return Err(PredictError::Features { model, expected, got: features });
-        }
-        let got = request.inputs.len();
-        if rows.checked_mul(features) != Some(got) {
-            return Err(PredictError::Length { rows, features, got });
-        }
-        if let Some(index) = request.inputs.iter().position(|value| !value.is_finite()) {
-            let (row, feature) = (index / features, index % features);
-            return Err(PredictError::NotFinite { row, feature });
-        }
-        Ok(())
+    fn refused(&self, cause: String) -> PredictError {
+        PredictError::Input { model: self.description.model.clone(), cause }
     }
 
     fn failed(&self, cause: String) -> PredictError {
@@ -254,13 +170,13 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use ndarray::ArrayView2;
+    use ndarray::{Array2, ArrayView2};
 
     use super::*;
     use crate::dataset::Scaling;
     use crate::layout::{Init, TensorSpec};
     use crate::messages::Values;
-    use crate::model::{Batch, ModelDescription, Score};
+    use crate::model::{Batch, Model, ModelDescription, Score};
     use crate::new_version::NewVersion;
     use crate::new_version::tests::{artifact, new_version};
     use crate::version::VersionRef;
@@ -310,13 +226,14 @@ pub(crate) mod tests {
         let description = new.numbered(3, artifact());
         ServedModel::new(
             &toy_kinds(),
-            FetchedModel { description, tensors: vec![vec![1.0, 10.0].into()] },
+            FetchedModel { description, tensors: vec![vec![1.0, 10.0].into()], file: None },
         )
     }
 
     fn rows(features: usize, inputs: &[f32]) -> Predict {
         let count = inputs.len() / features;
-        Predict::new("m", VersionRef::Latest, count, features, Values::new(inputs.to_vec()))
+        let inputs = Values::new(inputs.to_vec());
+        Predict::of_rows("m", VersionRef::Latest, count, features, inputs).unwrap()
     }
 
     fn one(served: &ServedModel, request: Predict) -> Result<Prediction, PredictError> {
@@ -333,14 +250,13 @@ pub(crate) mod tests {
             new.scaling = Scaling::Standard { mean: vec![1.0, 0.0], deviation: vec![2.0, 1.0] };
         });
         let answer = one(&scaled.unwrap(), rows(2, &[3.0, 4.0, 1.0, 0.5])).unwrap();
-        assert_eq!((answer.version, answer.rows, answer.outputs), (3, 2, 1));
-        assert_eq!(*answer.values, [41.0, 5.0]);
+        assert_eq!((answer.version, answer.rows, answer.values().1), (3, 2, 1));
+        assert_eq!(*answer.values().0, [41.0, 5.0]);
     }
 
     #[test]
     fn rows_that_do_not_fit_the_model_are_refused_with_the_numbers() {
         assert_eq!(refused(3, &[1.0; 3]), "a row of m has 2 features, the request has 3");
-        assert_eq!(refused(2, &[1.0, 1.0, 1.0]), "inputs of shape [1, 2] can't have 3 values");
         let infinite = refused(2, &[1.0, 1.0, 1.0, f32::INFINITY]);
         assert_eq!(infinite, "feature 1 of row 1 is not a finite number");
         assert!(refused(2, &[]).starts_with("a request without rows"));
@@ -365,7 +281,7 @@ pub(crate) mod tests {
         let together = served.predict(requests.to_vec());
         for (request, answer) in std::iter::zip(requests, &together) {
             let alone = one(&served, request);
-            assert_eq!(alone.map(|answer| answer.values), answer.clone().map(|a| a.values));
+            assert_eq!(alone.map(|answer| answer.outputs), answer.clone().map(|a| a.outputs));
         }
         let runs: Vec<_> = together.into_iter().flatten().map(|answer| answer.run).collect();
         let run = |first| Run { rows: 3, first };

@@ -104,10 +104,13 @@ impl Comparison {
 /// Rows, and those in which both say the same.
 fn agreement(a: &Prediction, b: &Prediction) -> (u64, u64) {
     let rows = a.rows.min(b.rows);
-    if a.outputs != b.outputs || a.outputs == 0 {
-        return (rows as u64, 0);
+    let ((a_values, a_width), (b_values, b_width)) = (a.values(), b.values());
+    if a_width != b_width || a_width == 0 {
+        // What is no FP32 is the same, or it is not.
+        let same = a_width == b_width && a.outputs == b.outputs;
+        return (rows as u64, if same { rows as u64 } else { 0 });
     }
-    let pairs = std::iter::zip(a.values.chunks(a.outputs), b.values.chunks(b.outputs));
+    let pairs = std::iter::zip(a_values.chunks(a_width), b_values.chunks(b_width));
     let same = |(a, b): &(&[f32], &[f32])| match (a, b) {
         ([a], [b]) => (a - b).abs() <= SAME * (1.0 + a.abs().max(b.abs())),
         _ => largest(a) == largest(b),
@@ -124,7 +127,8 @@ fn largest(values: &[f32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Resolved, Run};
+    use crate::messages::{OUTPUT, Resolved, Run};
+    use crate::tensor::{NamedTensor, Tensor};
 
     fn prediction(outputs: usize, values: &[f32]) -> Result<Prediction, PredictError> {
         let rows = values.len() / outputs;
@@ -134,11 +138,13 @@ mod tests {
             digest: String::new(),
             classes: None,
             rows,
-            outputs,
             resolved: Resolved::Now,
             compute_ns: 0,
             run: Run { rows, first: true },
-            values: values.to_vec().into(),
+            outputs: vec![NamedTensor {
+                name: OUTPUT.into(),
+                tensor: Tensor::of_values(values.to_vec().into(), rows, outputs).unwrap(),
+            }],
         })
     }
 

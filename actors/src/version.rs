@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Scaling;
 use crate::model::ModelDescription;
+use crate::tensor_model::Signature;
 
 /// Characters in the name of a model or an alias: such names stand in paths of files and URLs, and
 /// the longest path that they make stays far below the 255 bytes of a file name.
@@ -45,6 +46,10 @@ pub struct VersionDescription {
     pub metrics: BTreeMap<String, f64>,
     pub created_unix_ms: u64,
     pub artifact: Artifact,
+    /// Of a model that was imported: it has no tensors of its own, its file is all of it, and what it
+    /// takes is not rows of features.
+    #[serde(default)]
+    pub signature: Option<Signature>,
 }
 
 /// A tensor as it is stored: always `f32`, row-major.

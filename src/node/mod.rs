@@ -8,6 +8,7 @@ mod directory;
 mod draining;
 mod error;
 mod heartbeat;
+mod kinds;
 mod placement;
 mod registries;
 mod roles;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 pub use context::{NodeContext, OperatingSystem};
 pub use draining::{ask_leader, drain_of};
 pub use error::NodeError;
+pub use kinds::kinds;
 pub use registries::RegistryLinks;
 
 use crate::config::{Config, Role};
@@ -131,7 +133,7 @@ impl NodeBuilder {
         Self {
             config,
             name: None,
-            kinds: ModelKinds::builtin(),
+            kinds: kinds(),
             data: None,
             context: Rc::new(OperatingSystem),
             serve: false,
@@ -146,7 +148,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Also knows models of one's own.
+    /// Knows these kinds of models; [`kinds`] and some of one's own, as a rule.
     #[must_use]
     pub fn kinds(mut self, kinds: ModelKinds) -> Self {
         self.kinds = kinds;

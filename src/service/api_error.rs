@@ -8,7 +8,7 @@ use gradmesh_actors::messages::{FindError, LinkError, PredictError, RegistryStor
 use gradmesh_actors::version::NameError;
 use serde_json::json;
 
-use super::oip::TensorError;
+use gradmesh_actors::tensor::TensorError;
 
 /// Bytes of a refusal: it names what the request has said, which may be megabytes.
 const TEXT_MAX: usize = 2000;
@@ -148,7 +148,7 @@ impl From<PredictError> for ApiError {
             PredictError::Registry(error) => return error.into(),
             PredictError::NoRows
             | PredictError::Features { .. }
-            | PredictError::Length { .. }
+            | PredictError::Input { .. }
             | PredictError::NotFinite { .. } => ErrorKind::Invalid,
             PredictError::Load { .. }
             | PredictError::Model { .. }

@@ -3,7 +3,7 @@
 //! ```text
 //! log/00000000000000000001.json          one change of the catalog; written once, never changed;
 //!                                        sealed, with the seal of the one before
-//! models/<model>/<version>/model.safetensors
+//! models/<model>/<version>/model.safetensors    or model.<kind>, as it was imported
 //! models/<model>/<version>/description.json
 //! ```
 //!
@@ -26,7 +26,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use gradmesh_actors::catalog::LogEntry;
 use gradmesh_actors::messages::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
-    RemoveArtifact, Sealed as SealedEntry, Values, WriteArtifact,
+    RemoveArtifact, Sealed as SealedEntry, Stored, Values, WriteArtifact,
 };
 use gradmesh_actors::planted::{self, Bug};
 use gradmesh_actors::version::{Artifact, TensorShape, VersionDescription};
@@ -174,17 +174,24 @@ impl RegistryStore {
     }
 
     async fn write_artifact(&self, message: WriteArtifact) -> Result<Artifact, RegistryStoreError> {
-        let WriteArtifact { description, version, tensors } = message;
+        let WriteArtifact { description, version, tensors, file } = message;
         let folder = version_folder(&description.model, version);
         if let Some(run) = self.other_run(&folder, &description.run).await? {
             let highest = self.highest(&description.model).await?.max(version);
             return Err(RegistryStoreError::Occupied { path: folder.to_string(), run, highest });
         }
-        let file = tensor_file(&description.tensors, tensors, &description.model, version);
-        let bytes = write_safetensors(&file).map_err(|cause| failed("write", &folder, &cause))?;
-        let bytes = Bytes::from(bytes);
+        let (bytes, ending) = match file {
+            // What was imported stays what it is.
+            Some(file) => (file, description.architecture.kind.clone()),
+            None => {
+                let file = tensor_file(&description.tensors, tensors, &description.model, version);
+                let bytes =
+                    write_safetensors(&file).map_err(|cause| failed("write", &folder, &cause))?;
+                (Bytes::from(bytes), "safetensors".to_owned())
+            }
+        };
         let artifact = Artifact {
-            file: format!("{ARTIFACT}.safetensors"),
+            file: format!("{ARTIFACT}.{ending}"),
             blake3: blake3::hash(&bytes).to_hex().to_string(),
             bytes: bytes.len() as u64,
         };
@@ -206,7 +213,7 @@ impl RegistryStore {
                 }
             }
             tag = format!("-{}", &hash[..16]);
-            description.artifact.file = format!("{ARTIFACT}{tag}.safetensors");
+            description.artifact.file = format!("{ARTIFACT}{tag}.{ending}");
         }
     }
 
@@ -260,8 +267,8 @@ impl RegistryStore {
     async fn read_artifact(
         &self,
         description: VersionDescription,
-    ) -> Result<Vec<Values>, RegistryStoreError> {
-        let VersionDescription { model, version, artifact, tensors, .. } = description;
+    ) -> Result<Stored, RegistryStoreError> {
+        let VersionDescription { model, version, artifact, tensors, signature, .. } = description;
         let path = version_folder(&model, version).join(artifact.file.as_str());
         let corrupt =
             |what: &str, expected: &dyn ToString, got: &dyn ToString| RegistryStoreError::Corrupt {
@@ -285,21 +292,25 @@ impl RegistryStore {
         if digest.as_str() != artifact.blake3 {
             return Err(corrupt("BLAKE3", &artifact.blake3, &digest));
         }
+        if signature.is_some() {
+            return Ok(Stored { file: Some(bytes), ..Stored::default() });
+        }
         let file =
             read_safetensors(&bytes).map_err(|cause| corrupt("content", &"tensors", &cause))?;
         let found = file.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
         if !found.eq(tensors.iter().map(|tensor| (&tensor.name, &tensor.shape))) {
             return Err(corrupt("content", &"the described tensors", &"others"));
         }
-        Ok(file.tensors.into_iter().map(|tensor| tensor.values).collect())
+        let tensors = file.tensors.into_iter().map(|tensor| tensor.values).collect();
+        Ok(Stored { tensors, file: None })
     }
 
     async fn remove(&self, message: RemoveArtifact) -> Result<(), RegistryStoreError> {
         let folder = version_folder(&message.model, message.version);
         let paths = match message.files {
             Remove::Attempt(artifact) => {
-                let description = artifact.file.replacen(ARTIFACT, DESCRIPTION, 1);
-                let description = description.replace(".safetensors", ".json");
+                let name = artifact.file.rsplit_once('.').map_or("", |(name, _)| name);
+                let description = format!("{}.json", name.replacen(ARTIFACT, DESCRIPTION, 1));
                 vec![folder.clone().join(artifact.file.as_str()), folder.join(description)]
             }
             Remove::All => {

@@ -154,25 +154,7 @@ impl Client {
 }
 
 fn new_version(of: &VersionDescription, run: String) -> NewVersion {
-    let of = of.clone();
-    NewVersion {
-        model: of.model,
-        architecture: of.architecture,
-        tensors: of.tensors,
-        features: of.features,
-        outputs: of.outputs,
-        classes: of.classes,
-        scaling: of.scaling,
-        job: of.job,
-        job_digest: of.job_digest,
-        data_digest: of.data_digest,
-        run,
-        digest: of.digest,
-        steps: of.steps,
-        epochs: of.epochs,
-        metrics: of.metrics,
-        created_unix_ms: of.created_unix_ms,
-    }
+    NewVersion { run, ..of.clone().into() }
 }
 
 /// Publishes runs of one model, whoever answers.
@@ -195,7 +177,7 @@ impl Publisher {
     async fn publish(&mut self) -> u64 {
         let run = format!("run {}", self.versions.len());
         let description = new_version(&self.first.description, run.clone());
-        let message = PublishModel { description, tensors: self.first.tensors.clone() };
+        let message = PublishModel { description, tensors: self.first.tensors.clone(), file: None };
         let published = ask(&self.links.publish, message.clone(), LIMIT).await.unwrap();
         let again = ask(&self.links.publish, message, LIMIT).await.unwrap();
         assert_eq!((again.version, again.already), (published.version, true));

@@ -15,6 +15,7 @@ mod statistics;
 mod status;
 mod support;
 mod swaps;
+mod tensors;
 mod turns;
 
 use std::io::Write;

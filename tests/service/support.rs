@@ -399,6 +399,7 @@ pub(crate) fn kinds() -> ModelKinds {
         let outputs = settings["outputs"].as_u64().unwrap_or(1) as usize;
         Ok(Arc::new(Toy { outputs }))
     });
+    crate::tensors::register(&mut kinds);
     kinds
 }
 
@@ -432,6 +433,7 @@ fn publication(model: &str, run: &str, outputs: usize, weight: f32) -> PublishMo
         epochs: 1,
         metrics: [("loss".to_owned(), 0.5)].into(),
         created_unix_ms: 1,
+        signature: None,
     };
-    PublishModel { description, tensors: vec![vec![weight].into()] }
+    PublishModel { description, tensors: vec![vec![weight].into()], file: None }
 }

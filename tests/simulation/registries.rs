@@ -225,16 +225,16 @@ async fn predictor(node: SimNode) -> Result<(), String> {
         let row = [request as f32, 0.5];
         let version = if request % 3 == 0 { "stable" } else { "latest" };
         let version = version.parse().map_err(|error| format!("{error}"))?;
-        let asked = Predict {
-            routed: (request % 3 == 1).then(|| format!("{}", request % 16)),
-            ..Predict::new("m", version, 1, 2, row.to_vec().into())
-        };
+        let asked = Predict::of_rows("m", version, 1, 2, row.to_vec().into());
+        let asked = asked.map_err(|error| format!("{error}"))?;
+        let routed = (request % 3 == 1).then(|| format!("{}", request % 16));
+        let asked = Predict { routed, ..asked };
         match ask(&predict, asked, LIMIT).await {
             Ok(answer) => {
                 let run = answer.digest.strip_prefix("state of ").unwrap_or_default();
                 node.show(&format!("version {}", answer.version), mark(run));
                 let published = &new_version(run).tensors[0];
-                if answer.values[..] != [row[0] * published[0] + row[1] * published[1]] {
+                if answer.values().0[..] != [row[0] * published[0] + row[1] * published[1]] {
                     node.show("torn", 1);
                 }
             }
@@ -324,9 +324,10 @@ fn new_version(run: &str) -> PublishModel {
         epochs: 1,
         metrics: BTreeMap::new(),
         created_unix_ms: 1,
+        signature: None,
     };
     let mark = run.bytes().map(f32::from).sum::<f32>();
-    PublishModel { description, tensors: vec![vec![mark, 1.0].into()] }
+    PublishModel { description, tensors: vec![vec![mark, 1.0].into()], file: None }
 }
 
 fn none(node: &'static str, key: &'static str) -> impl Fn(&World<'_>) -> bool + Send + Sync {

@@ -1,8 +1,9 @@
 //! Predictor → ModelRegistry: give me the tensors of a version.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::tensors::take_f32;
+use super::tensors::{bodies_of, take_all};
 use crate::messages::{Body, BodyError, FindError, Values, WireMessage, WirePart};
 use crate::version::{TensorShape, VersionDescription, VersionRef};
 
@@ -29,16 +30,19 @@ pub struct FetchedModel {
     /// In the order of `description.tensors`, row-major.
     #[serde(skip)]
     pub tensors: Vec<Values>,
+    /// Of a model that was imported, where `description.signature` is.
+    #[serde(skip)]
+    pub file: Option<Bytes>,
 }
 
 impl WirePart for FetchedModel {
     fn bodies(&self) -> Vec<Body> {
-        self.tensors.iter().cloned().map(Body::F32).collect()
+        bodies_of(&self.tensors, self.file.as_ref())
     }
 
     fn attach(&mut self, bodies: Vec<Body>) -> Result<(), BodyError> {
         let lens = self.description.tensors.iter().map(TensorShape::len);
-        self.tensors = take_f32(bodies, lens)?;
+        (self.tensors, self.file) = take_all(bodies, lens, self.description.signature.is_some())?;
         Ok(())
     }
 }

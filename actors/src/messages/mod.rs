@@ -69,7 +69,7 @@ pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
 pub use load_model::{LoadModel, ModelLoaded, ModelUnloaded, UnloadModel};
 pub use node_refused::NodeRefused;
-pub use predict::{Predict, PredictError, Prediction, Resolved, Run};
+pub use predict::{INPUT, OUTPUT, Predict, PredictError, Prediction, Resolved, Run};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};
 pub use push_gradient::{PartHeader, Payload, PushError, PushGradient, Pushed};
@@ -77,7 +77,7 @@ pub use read_records::{ReadRecords, Records, RecordsOf};
 pub use registry_error::{ChangeError, FindError, TryAnother};
 pub use registry_store::{
     AppendEntry, Appended, ReadArtifact, ReadLog, RegistryStoreError, RegistryStoreLink, Remove,
-    RemoveArtifact, Sealed, WriteArtifact, ask_store,
+    RemoveArtifact, Sealed, Stored, WriteArtifact, ask_store,
 };
 pub use remove_alias::RemoveAlias;
 pub use replicate::{FillShard, Replicate, ReplicateError, Replicated, Update};

@@ -1,30 +1,33 @@
-//! Service → Predictor: what does a model say to these rows?
+//! Service → Predictor: what does a model say to these tensors?
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::tensors::take_f32;
 use crate::messages::{Body, BodyError, FindError, LinkError, Values, WireMessage, WirePart};
 use crate::request_queue::Priority;
+use crate::tensor::{NamedTensor, Tensor, TensorError};
 use crate::version::VersionRef;
+
+/// The one input of a model of rows.
+pub const INPUT: &str = "input";
+
+/// The values that it computes.
+pub const OUTPUT: &str = "output";
 
 /// How long a request waits whose sender says nothing of it: past what callers wait for.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Asks for the outputs of some rows. Safe to repeat: it changes nothing.
+/// Asks a model. Safe to repeat: it changes nothing.
 #[derive(Clone, Debug, actix::Message, Serialize, Deserialize)]
 #[rtype(result = "Result<Prediction, PredictError>")]
 pub struct Predict {
     pub model: String,
     pub version: VersionRef,
-    /// ≥ 1.
-    pub rows: usize,
-    /// Values of a row: as many as the model has features.
-    pub features: usize,
-    /// Shape `[rows, features]`, row-major, raw: the scaling of the version is applied to them.
-    #[serde(skip)]
-    pub inputs: Values,
+    /// What a model of rows takes is one tensor, [`INPUT`], of shape `[rows, features]`, raw: the
+    /// scaling of the version is applied to it.
+    pub inputs: Vec<NamedTensor>,
     /// Before or after others that wait for the same model.
     pub priority: Priority,
     /// How long its sender waits. One that is still in the queue then is not computed.
@@ -38,27 +41,47 @@ pub struct Predict {
 
 impl Predict {
     /// A request like most: of normal priority, whose sender waits 10 s.
-    pub fn new(
+    pub fn new(model: impl Into<String>, version: VersionRef, inputs: Vec<NamedTensor>) -> Self {
+        let (model, priority) = (model.into(), Priority::Normal);
+        let (routed, request_id) = (None, String::new());
+        Self { model, version, inputs, priority, limit: LIMIT, routed, request_id }
+    }
+
+    /// The same for a model of rows: `inputs` has shape `[rows, features]`, row-major.
+    ///
+    /// # Errors
+    /// `inputs` are not `rows` times `features`.
+    pub fn of_rows(
         model: impl Into<String>,
         version: VersionRef,
         rows: usize,
         features: usize,
         inputs: Values,
-    ) -> Self {
-        let (model, priority) = (model.into(), Priority::Normal);
-        let (routed, request_id) = (None, String::new());
-        Self { model, version, rows, features, inputs, priority, limit: LIMIT, routed, request_id }
+    ) -> Result<Self, TensorError> {
+        let tensor = Tensor::of_values(inputs, rows, features)?;
+        let inputs = vec![NamedTensor { name: INPUT.to_owned(), tensor }];
+        Ok(Self::new(model, version, inputs))
+    }
+
+    /// Rows of the first input; a tensor without dimensions is one.
+    pub fn rows(&self) -> usize {
+        let shape = self.inputs.first().map_or(&[][..], |input| input.tensor.shape());
+        shape.first().copied().unwrap_or(1)
+    }
+
+    /// Of all inputs.
+    pub fn bytes(&self) -> usize {
+        self.inputs.iter().map(|input| input.tensor.bytes().len()).sum()
     }
 }
 
 impl WirePart for Predict {
     fn bodies(&self) -> Vec<Body> {
-        vec![Body::F32(self.inputs.clone())]
+        bodies_of(&self.inputs)
     }
 
     fn attach(&mut self, bodies: Vec<Body>) -> Result<(), BodyError> {
-        self.inputs = take_one(bodies, self.rows, self.features)?;
-        Ok(())
+        take_tensors(&mut self.inputs, bodies)
     }
 }
 
@@ -78,15 +101,25 @@ pub struct Prediction {
     /// Set for a classifier: the outputs of a row are the probabilities of its classes.
     pub classes: Option<usize>,
     pub rows: usize,
-    /// Values of a row.
-    pub outputs: usize,
     pub resolved: Resolved,
     /// Nanoseconds that the model took for it and for those that it was asked together with.
     pub compute_ns: u64,
     pub run: Run,
-    /// Shape `[rows, outputs]`, row-major, finite.
-    #[serde(skip)]
-    pub values: Values,
+    /// Of a model of rows one, [`OUTPUT`]: FP32 of shape `[rows, outputs]`, finite.
+    pub outputs: Vec<NamedTensor>,
+}
+
+impl Prediction {
+    /// The values of the first output, row-major, and how many of them belong to a row; none where
+    /// it is not FP32.
+    pub fn values(&self) -> (Cow<'_, [f32]>, usize) {
+        let Some(NamedTensor { tensor, .. }) = self.outputs.first() else {
+            return (Cow::Borrowed(&[]), 0);
+        };
+        let values = tensor.f32s();
+        let width = values.len() / self.rows.max(1);
+        (values, width)
+    }
 }
 
 /// The run of the model that an answer comes from: requests that wait together share one.
@@ -109,12 +142,11 @@ pub enum Resolved {
 
 impl WirePart for Prediction {
     fn bodies(&self) -> Vec<Body> {
-        vec![Body::F32(self.values.clone())]
+        bodies_of(&self.outputs)
     }
 
     fn attach(&mut self, bodies: Vec<Body>) -> Result<(), BodyError> {
-        self.values = take_one(bodies, self.rows, self.outputs)?;
-        Ok(())
+        take_tensors(&mut self.outputs, bodies)
     }
 }
 
@@ -130,8 +162,9 @@ pub enum PredictError {
     NoRows,
     #[error("a row of {model} has {expected} features, the request has {got}")]
     Features { model: String, expected: usize, got: usize },
-    #[error("inputs of shape [{rows}, {features}] can't have {got} values")]
-    Length { rows: usize, features: usize, got: usize },
+    /// Another number of inputs, or an input of another name, datatype or shape than the model has.
+    #[error("{cause}")]
+    Input { model: String, cause: String },
     #[error("feature {feature} of row {row} is not a finite number")]
     NotFinite { row: usize, feature: usize },
     /// The version can't be served: published wrongly, or its kind isn't known to this program.
@@ -163,9 +196,26 @@ pub enum PredictError {
 
 impl WirePart for PredictError {}
 
-fn take_one(bodies: Vec<Body>, rows: usize, width: usize) -> Result<Values, BodyError> {
-    let values = take_f32(bodies, std::iter::once(rows.checked_mul(width)))?;
-    Ok(values.into_iter().next().unwrap_or_default())
+fn bodies_of(tensors: &[NamedTensor]) -> Vec<Body> {
+    tensors.iter().map(|named| Body::Bytes(named.tensor.bytes().clone())).collect()
+}
+
+/// The bytes of tensors of which a message has said all else.
+fn take_tensors(tensors: &mut [NamedTensor], bodies: Vec<Body>) -> Result<(), BodyError> {
+    if bodies.len() != tensors.len() {
+        let (expected, got) = (tensors.len(), bodies.len());
+        let (expected, got) = (format!("{expected} bodies"), format!("{got} bodies"));
+        return Err(BodyError { expected, got });
+    }
+    for (named, body) in tensors.iter_mut().zip(bodies) {
+        let got = format!("{} bytes", body.byte_len());
+        let Body::Bytes(bytes) = body else {
+            return Err(BodyError { expected: "plain bytes".to_owned(), got });
+        };
+        let whole = named.tensor.clone().with_bytes(bytes);
+        named.tensor = whole.map_err(|error| BodyError { expected: error.to_string(), got })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -173,29 +223,32 @@ mod tests {
     use super::*;
 
     fn predict() -> Predict {
-        Predict::new("m", VersionRef::Latest, 2, 2, Values::default())
+        Predict::of_rows("m", VersionRef::Latest, 2, 2, vec![1.0; 4].into()).unwrap()
     }
 
-    fn body(len: usize) -> Body {
-        Body::F32(vec![1.0; len].into())
+    /// As a message arrives: its tensors have no bytes yet.
+    fn arrived() -> Predict {
+        serde_json::from_str(&serde_json::to_string(&predict()).unwrap()).unwrap()
+    }
+
+    fn body(bytes: usize) -> Body {
+        Body::Bytes(bytes::Bytes::from(vec![0; bytes]))
     }
 
     #[test]
-    fn a_body_of_the_announced_length_is_taken() {
-        let mut message = predict();
-        message.attach(vec![body(4)]).unwrap();
-        assert_eq!(message.inputs.len(), 4);
-        assert_eq!(message.bodies(), [body(4)]);
+    fn bodies_of_the_announced_tensors_are_taken() {
+        let mut message = arrived();
+        assert_eq!(message.bytes(), 0);
+        message.attach(predict().bodies()).unwrap();
+        assert_eq!(message.inputs, predict().inputs);
+        assert_eq!((message.rows(), message.bytes()), (2, 16));
     }
 
     #[test]
     fn bodies_that_are_not_the_announced_ones_are_refused() {
-        let plain = Body::Bytes(bytes::Bytes::from_static(&[0; 16]));
-        for bodies in [vec![], vec![body(3)], vec![body(4), body(4)], vec![plain]] {
-            assert!(predict().attach(bodies.clone()).is_err(), "{bodies:?}");
+        let values = Body::F32(vec![1.0; 4].into());
+        for bodies in [vec![], vec![body(15)], vec![body(16), body(16)], vec![values]] {
+            assert!(arrived().attach(bodies.clone()).is_err(), "{bodies:?}");
         }
-        let mut huge = predict();
-        huge.rows = usize::MAX;
-        assert!(huge.attach(vec![body(4)]).is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! Coordinator → ModelRegistry: publish what a run trained.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::tensors::take_f32;
+use super::tensors::{bodies_of, take_all};
 use crate::messages::{Body, BodyError, ChangeError, Values, WireMessage, WirePart};
 use crate::new_version::NewVersion;
 use crate::version::TensorShape;
@@ -18,16 +19,19 @@ pub struct PublishModel {
     /// In the order of `description.tensors`, row-major.
     #[serde(skip)]
     pub tensors: Vec<Values>,
+    /// Of a model that is imported, where `description.signature` is.
+    #[serde(skip)]
+    pub file: Option<Bytes>,
 }
 
 impl WirePart for PublishModel {
     fn bodies(&self) -> Vec<Body> {
-        self.tensors.iter().cloned().map(Body::F32).collect()
+        bodies_of(&self.tensors, self.file.as_ref())
     }
 
     fn attach(&mut self, bodies: Vec<Body>) -> Result<(), BodyError> {
         let lens = self.description.tensors.iter().map(TensorShape::len);
-        self.tensors = take_f32(bodies, lens)?;
+        (self.tensors, self.file) = take_all(bodies, lens, self.description.signature.is_some())?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use actix::{MailboxError, Message, Recipient};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::LogEntry;
@@ -67,14 +68,24 @@ pub struct WriteArtifact {
     pub version: u64,
     /// In the order of `description.tensors`.
     pub tensors: Vec<Values>,
+    /// Of a model that is imported: it is kept as it is.
+    pub file: Option<Bytes>,
 }
 
-/// Reads the tensors of a published version, in the order of `description.tensors`, and checks
-/// them against size and digest.
+/// Reads what is stored of a published version, and checks it against size and digest.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Result<Vec<Values>, RegistryStoreError>")]
+#[rtype(result = "Result<Stored, RegistryStoreError>")]
 pub struct ReadArtifact {
     pub description: VersionDescription,
+}
+
+/// What is stored of a version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stored {
+    /// In the order of `description.tensors`.
+    pub tensors: Vec<Values>,
+    /// Of a model that was imported.
+    pub file: Option<Bytes>,
 }
 
 /// Removes stored files. What is gone already is no error.

@@ -1,4 +1,6 @@
-//! Takes the `f32` bodies of a received frame.
+//! The bodies of a frame with a whole model: its tensors, and its file where it was imported.
+
+use bytes::Bytes;
 
 use crate::messages::{Body, BodyError, Values};
 
@@ -30,4 +32,26 @@ pub(crate) fn take_f32(
         }
     }
     Ok(tensors)
+}
+
+pub(crate) fn bodies_of(tensors: &[Values], file: Option<&Bytes>) -> Vec<Body> {
+    let tensors = tensors.iter().cloned().map(Body::F32);
+    tensors.chain(file.cloned().map(Body::Bytes)).collect()
+}
+
+/// The same with a file behind the tensors, where there is one.
+pub(crate) fn take_all(
+    mut bodies: Vec<Body>,
+    lens: impl ExactSizeIterator<Item = Option<usize>>,
+    has_file: bool,
+) -> Result<(Vec<Values>, Option<Bytes>), BodyError> {
+    let file = match bodies.pop_if(|last| has_file && matches!(last, Body::Bytes(_))) {
+        Some(Body::Bytes(file)) => Some(file),
+        _ if has_file => {
+            let (expected, got) = ("a file".to_owned(), "none".to_owned());
+            return Err(BodyError { expected, got });
+        }
+        _ => None,
+    };
+    Ok((take_f32(bodies, lens)?, file))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::mlp::{Mlp, MlpSettings};
@@ -11,6 +12,7 @@ use super::{Model, ModelDescription};
 use crate::dataset::DatasetShape;
 use crate::job::{Loss, ModelSpec};
 use crate::nearest::nearest;
+use crate::tensor_model::TensorModel;
 
 const MLP: &str = "mlp";
 const LINEAR: &str = "linear";
@@ -30,10 +32,15 @@ const KNOWN: [&str; 5] = [
 /// Builds a model from the settings of its description.
 pub type ModelFactory = Arc<dyn Fn(&Value) -> Result<Arc<dyn Model>, ModelError> + Send + Sync>;
 
+/// Builds a model that was imported, from the settings of its description and its file.
+type TensorModelFactory =
+    Arc<dyn Fn(&Value, &Bytes) -> Result<Arc<dyn TensorModel>, String> + Send + Sync>;
+
 /// The factories of a node, by kind. Every node that trains or serves a model needs its kind.
 #[derive(Clone)]
 pub struct ModelKinds {
     factories: BTreeMap<String, ModelFactory>,
+    imported: BTreeMap<String, TensorModelFactory>,
 }
 
 /// A model cannot be described or built.
@@ -43,6 +50,12 @@ pub enum ModelError {
         "this node knows no model kind {kind:?}; set job.model.kind to one of {known}, or register the kind in the program that embeds gradmesh"
     )]
     UnknownKind { kind: String, known: String },
+    #[error(
+        "this node reads no {kind:?} models; it reads {known}; build it with the feature of that name, or register the kind in the program that embeds gradmesh"
+    )]
+    UnknownImport { kind: String, known: String },
+    #[error("the {kind} model can't be read: {cause}")]
+    File { kind: String, cause: String },
     /// The factory's own words.
     #[error("the settings of a {kind:?} model can't be read: {cause}")]
     Settings { kind: String, cause: String },
@@ -68,7 +81,7 @@ pub enum ModelError {
 impl ModelKinds {
     /// `mlp` and `linear`.
     pub fn builtin() -> Self {
-        let mut kinds = Self { factories: BTreeMap::new() };
+        let mut kinds = Self { factories: BTreeMap::new(), imported: BTreeMap::new() };
         kinds.register(MLP, |settings| Ok(Arc::new(Mlp::new(MLP, read(MLP, settings)?)?)));
         kinds.register(LINEAR, |settings| {
             let settings = read(LINEAR, settings)?;
@@ -93,6 +106,36 @@ impl ModelKinds {
         self.factories.insert(kind.into(), Arc::new(factory));
     }
 
+    /// Adds a kind of models that are imported and not trained; one of the same name is replaced.
+    ///
+    /// `factory` gets the settings of a version and its file, either of which may be damaged or
+    /// hostile: it must answer with an error, not panic.
+    pub fn register_imported(
+        &mut self,
+        kind: impl Into<String>,
+        factory: impl Fn(&Value, &Bytes) -> Result<Arc<dyn TensorModel>, String> + Send + Sync + 'static,
+    ) {
+        self.imported.insert(kind.into(), Arc::new(factory));
+    }
+
+    /// An imported model.
+    ///
+    /// # Errors
+    /// No such kind, or its factory refuses the settings or the file.
+    pub fn load(
+        &self,
+        description: &ModelDescription,
+        file: &Bytes,
+    ) -> Result<Arc<dyn TensorModel>, ModelError> {
+        let ModelDescription { kind, settings } = description;
+        let factory = self.imported.get(kind).ok_or_else(|| {
+            let known: Vec<&str> = self.imported.keys().map(String::as_str).collect();
+            ModelError::UnknownImport { kind: kind.clone(), known: known.join(", ") }
+        })?;
+        let kind = kind.clone();
+        factory(settings, file).map_err(|cause| ModelError::File { kind, cause })
+    }
+
     /// # Errors
     /// No such kind, or its factory refuses the settings.
     pub fn build(&self, description: &ModelDescription) -> Result<Arc<dyn Model>, ModelError> {
@@ -107,7 +150,7 @@ impl ModelKinds {
 
 impl fmt::Debug for ModelKinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.factories.keys()).finish()
+        f.debug_set().entries(self.factories.keys().chain(self.imported.keys())).finish()
     }
 }
 

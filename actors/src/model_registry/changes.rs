@@ -1,5 +1,6 @@
 //! The half of ModelRegistry that changes the log.
 
+use bytes::Bytes;
 use tokio::sync::{MutexGuard, SemaphorePermit};
 use tracing::{info, warn};
 
@@ -25,7 +26,8 @@ enum Step<R> {
 
 impl Shared {
     pub(super) async fn publish(&self, message: PublishModel) -> Result<Published, ChangeError> {
-        let PublishModel { description: new, tensors } = message;
+        let PublishModel { description: new, tensors, file } = message;
+        new.check_file(file.as_ref().map_or(0, |file| file.len()))?;
         new.check_tensors(tensors.iter().map(|values| values.as_slice()))?;
         let _turn = self.turn().await?;
         let mut attempt = None;
@@ -49,7 +51,7 @@ impl Shared {
                 Some((written, artifact)) if written == version => artifact,
                 lost => {
                     self.discard(&new.model, lost).await;
-                    match self.write(&new, version, &tensors).await? {
+                    match self.write(&new, version, &tensors, file.clone()).await? {
                         Ok(artifact) => artifact,
                         Err(higher) => {
                             free = higher;
@@ -77,9 +79,10 @@ impl Shared {
         new: &NewVersion,
         version: u64,
         tensors: &[Values],
+        file: Option<Bytes>,
     ) -> Result<Result<Artifact, u64>, RegistryStoreError> {
         let (description, tensors) = (new.clone(), tensors.to_vec());
-        let write = WriteArtifact { description, version, tensors };
+        let write = WriteArtifact { description, version, tensors, file };
         match ask_store(&self.store.write_artifact, write).await {
             Err(error @ RegistryStoreError::Occupied { highest, .. }) => {
                 let next = highest.saturating_add(1);

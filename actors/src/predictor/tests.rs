@@ -54,7 +54,7 @@ impl Handler<FetchModel> for Registry {
         let description = self.describe(&fetch.version)?;
         self.fetched.push(description.version);
         let weight = description.version as f32;
-        Ok(FetchedModel { description, tensors: vec![vec![weight; 2].into()] })
+        Ok(FetchedModel { description, tensors: vec![vec![weight; 2].into()], file: None })
     }
 }
 
@@ -79,12 +79,12 @@ fn start() -> (Addr<Registry>, Addr<Predictor>) {
 }
 
 fn predict(version: VersionRef) -> Predict {
-    Predict::new("m", version, 1, 2, vec![1.0, 2.0].into())
+    Predict::of_rows("m", version, 1, 2, vec![1.0, 2.0].into()).unwrap()
 }
 
 async fn latest(predictor: &Addr<Predictor>) -> (u64, f32) {
     let answer = predictor.send(predict(VersionRef::Latest)).await.unwrap().unwrap();
-    (answer.version, answer.values[0])
+    (answer.version, answer.values().0[0])
 }
 
 #[actix_rt::test]
@@ -101,7 +101,7 @@ async fn requests_that_wait_for_one_version_load_it_once() {
     let first = actix_rt::spawn(predictor.send(predict(VersionRef::Latest)));
     let second = predictor.send(predict(VersionRef::Number(1))).await.unwrap().unwrap();
     let first = first.await.unwrap().unwrap().unwrap();
-    assert_eq!((first.version, first.values), (second.version, second.values));
+    assert_eq!((first.version, first.outputs), (second.version, second.outputs));
     assert_eq!(registry.send(Change(1, false)).await.unwrap(), [1]);
 }
 
@@ -261,7 +261,7 @@ async fn answers(
 }
 
 fn row(inputs: [f32; 2]) -> Predict {
-    Predict::new("m", VersionRef::Latest, 1, 2, inputs.to_vec().into())
+    Predict::of_rows("m", VersionRef::Latest, 1, 2, inputs.to_vec().into()).unwrap()
 }
 
 fn start_with(batching: Batching) -> (Addr<Registry>, Addr<Predictor>) {
@@ -276,7 +276,7 @@ async fn requests_that_come_together_are_answered_by_one_run_each_with_its_own_r
     let (_registry, predictor) = start();
     let sent = together(&predictor, [row([1.0, 2.0]), row([3.0, 4.0]), row([5.0, 6.0])]);
     let answers = answers(sent).await;
-    let values: Vec<f32> = answers.iter().map(|a| a.as_ref().unwrap().values[0]).collect();
+    let values: Vec<f32> = answers.iter().map(|a| a.as_ref().unwrap().values().0[0]).collect();
     assert_eq!(values, [3.0, 7.0, 11.0]);
     let runs: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().run).collect();
     assert_eq!(runs.iter().filter(|run| run.first).count(), 1, "{runs:?}");
@@ -299,7 +299,7 @@ async fn what_has_no_room_in_the_queue_is_refused_at_once() {
     let answers = answers(sent).await;
     let full = PredictError::Full { model: "m".into(), limit: 2 };
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2);
-    assert!(answers.iter().flat_map(Result::as_ref).all(|answer| answer.values[0] == 3.0));
+    assert!(answers.iter().flat_map(Result::as_ref).all(|answer| answer.values().0[0] == 3.0));
     assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(|e| *e == full));
     assert!(predictor.send(row([1.0, 2.0])).await.unwrap().is_ok());
 }

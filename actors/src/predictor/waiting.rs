@@ -48,7 +48,7 @@ impl Asked {
     }
 
     fn bytes(&self) -> usize {
-        self.request.inputs.len() * size_of::<f32>()
+        self.request.bytes()
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -126,7 +126,7 @@ impl WaitingRequests {
         self.bytes += bytes;
         let first = !self.queues.contains_key(&name);
         let (rows, priority, wait) =
-            (asked.request.rows, asked.request.priority, asked.request.limit);
+            (asked.request.rows(), asked.request.priority, asked.request.limit);
         let queue = self.queues.entry(name.clone()).or_default();
         queue.push(now, asked, rows, priority, wait);
         if first { Queued::First(name) } else { Queued::Behind }
@@ -193,7 +193,8 @@ mod tests {
     const NOW: Duration = Duration::ZERO;
 
     fn asked(values: usize, reply: Reply) -> Asked {
-        let request = Predict::new("m", VersionRef::Latest, 1, values, vec![0.0; values].into());
+        let inputs = vec![0.0; values].into();
+        let request = Predict::of_rows("m", VersionRef::Latest, 1, values, inputs).unwrap();
         Asked { request, reply, compared: None }
     }
 

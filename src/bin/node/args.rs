@@ -254,6 +254,14 @@ pub(crate) enum ModelsCommand {
         #[arg(long, value_name = "VERSION", requires = "splits")]
         shadow: Option<String>,
     },
+    /// Publishes a model that was not trained here: an ONNX file (`.onnx`), or a folder with a version of
+    /// another registry (`description.json` and its file).
+    Import {
+        path: PathBuf,
+        /// What it is called here.
+        #[arg(long, value_name = "NAME")]
+        model: String,
+    },
     /// Removes a version for good; its number is not used again.
     Delete { model: String, version: String },
 }

@@ -13,6 +13,7 @@ mod demo;
 mod drain;
 mod failure;
 mod http_status;
+mod import;
 mod log;
 mod models;
 mod predict;

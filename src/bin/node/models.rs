@@ -16,9 +16,12 @@ use tracing::info;
 
 use crate::answer;
 use crate::args::ModelsCommand;
+use crate::import::import;
 
 /// A change waits for the store's disk.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A model is sent, written and synced, as a coordinator's is.
+const IMPORT_LIMIT: Duration = Duration::from_secs(60);
 /// A registry that runs answers within milliseconds, and the next one is asked after 300.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -112,6 +115,24 @@ pub(crate) async fn models(
             } else {
                 let told = route.as_ref().map_or_else(|| "latest".to_owned(), told);
                 answer::line(format_args!("requests for {model} go to {told} now"))?;
+            }
+        }
+        ModelsCommand::Import { path, model } => {
+            let published =
+                ask(&links.publish, import(&path, model.clone())?, IMPORT_LIMIT).await?;
+            let version = published.version;
+            if json {
+                let already = published.already;
+                let told = serde_json::json!({
+                    "model": model, "version": version, "already": already,
+                });
+                answer::line(told)?;
+            } else {
+                let when = if published.already { "already" } else { "now" };
+                answer::line(format_args!(
+                    "{} is version {version} of {model} {when}",
+                    path.display()
+                ))?;
             }
         }
         ModelsCommand::Delete { model, version } => {

@@ -38,9 +38,10 @@ pub(crate) async fn predict(
     }
     let node = registry(config).await?;
     let inputs = Arc::new(rows.concat());
-    let request = Predict::new(model, parse(version)?, rows.len(), features, inputs);
+    let request = Predict::of_rows(model, parse(version)?, rows.len(), features, inputs)?;
     let answer = ask(&node.serving().predict, request, LIMIT).await?;
-    let outputs: Vec<&[f32]> = answer.values.chunks(answer.outputs.max(1)).collect();
+    let (values, width) = answer.values();
+    let outputs: Vec<&[f32]> = values.chunks(width.max(1)).collect();
     if json {
         let answer = serde_json::json!({
             "model": answer.model, "version": answer.version, "digest": answer.digest,

@@ -7,7 +7,7 @@ use gradmesh_actors::messages::Prediction;
 use gradmesh_actors::request_queue::Priority;
 
 use super::classification::classify;
-use super::{CLASS, Datatype, INPUT, OUTPUT, Tensor};
+use super::{CLASS, Datatype, INPUT, NamedTensor, OUTPUT, Tensor};
 use crate::service::api_error::ApiError;
 
 /// What is asked of a model. Its form is right; whether it fits the model is not known yet.
@@ -50,12 +50,6 @@ impl Turn {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::service) struct NamedTensor {
-    pub(in crate::service) name: String,
-    pub(in crate::service) tensor: Tensor,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::service) struct RequestedOutput {
     pub(in crate::service) name: String,
     /// The largest so many values of a row as text, in place of all of them as numbers; ≥ 1.
@@ -74,14 +68,6 @@ pub(in crate::service) struct InferResponse {
     pub(in crate::service) outputs: Vec<NamedTensor>,
 }
 
-/// What a model takes: shape `[rows, features]`.
-#[derive(Debug)]
-pub(super) struct Rows {
-    pub(super) rows: usize,
-    pub(super) features: usize,
-    pub(super) values: Vec<f32>,
-}
-
 impl InferRequest {
     /// The request that is nothing but the values of one row, FP32.
     ///
@@ -92,23 +78,6 @@ impl InferRequest {
         let tensor = Tensor::new(Datatype::Fp32, shape, bytes)?;
         let inputs = vec![NamedTensor { name: INPUT.to_owned(), tensor }];
         Ok(Self { id: None, inputs, outputs: Vec::new(), turn: Turn::default() })
-    }
-
-    pub(super) fn rows(&self) -> Result<Rows, ApiError> {
-        let [input] = self.inputs.as_slice() else {
-            let got = self.inputs.len();
-            return Err(ApiError::bad(format!("expected one input, named {INPUT:?}, got {got}")));
-        };
-        if input.name != INPUT {
-            return Err(ApiError::bad(format!("no input {:?}; send {INPUT:?}", input.name)));
-        }
-        let refuse = |cause: String| ApiError::bad(format!("input {INPUT:?}: {cause}"));
-        let &[rows, features] = input.tensor.shape() else {
-            let shape = input.tensor.shape();
-            return Err(refuse(format!("shape {shape:?} is not [rows, features]")));
-        };
-        let values = input.tensor.to_f32().map_err(|error| refuse(error.to_string()))?;
-        Ok(Rows { rows, features, values })
     }
 }
 
@@ -122,8 +91,8 @@ impl InferResponse {
         requested: &[RequestedOutput],
         prediction: &Prediction,
     ) -> Result<Self, ApiError> {
-        let known: &[&str] =
-            if prediction.classes.is_some() { &[OUTPUT, CLASS] } else { &[OUTPUT] };
+        let own = prediction.outputs.iter().map(|output| output.name.as_str());
+        let known: Vec<&str> = own.chain(prediction.classes.map(|_| CLASS)).collect();
         let all = known.iter().map(|&name| (name, None));
         let asked: Vec<(&str, Option<usize>)> = match requested {
             [] => all.collect(),
@@ -134,12 +103,21 @@ impl InferResponse {
             if outputs.iter().any(|output| output.name == name) {
                 return Err(ApiError::bad(format!("output {name:?} is requested twice")));
             }
+            let output = prediction.outputs.iter().find(|output| output.name == name);
             if !known.contains(&name) {
                 let (model, known) = (&prediction.model, known.join(", "));
                 let text = format!("{model} has no output {name:?}; it has {known}");
                 return Err(ApiError::bad(text));
             }
-            let tensor = tensor(prediction, name, classification)?;
+            let tensor = match output {
+                Some(output) => shown(output, classification)?,
+                None if classification.is_some() => {
+                    let text =
+                        format!("{CLASS:?} has no classification; ask for that of {OUTPUT:?}");
+                    return Err(ApiError::bad(text));
+                }
+                None => classes(prediction)?,
+            };
             outputs.push(NamedTensor { name: name.to_owned(), tensor });
         }
         let Prediction { model, version, digest, .. } = prediction;
@@ -147,21 +125,21 @@ impl InferResponse {
     }
 }
 
-/// An output that the model has.
-fn tensor(
-    prediction: &Prediction,
-    name: &str,
-    classification: Option<usize>,
-) -> Result<Tensor, ApiError> {
-    let Prediction { values, rows, outputs, .. } = prediction;
-    match (name, classification) {
-        (CLASS, Some(_)) => {
-            let text = format!("{CLASS:?} has no classification; ask for that of {OUTPUT:?}");
+/// An output of the model, or the largest so many values of each of its rows as text.
+fn shown(output: &NamedTensor, classification: Option<usize>) -> Result<Tensor, ApiError> {
+    let NamedTensor { name, tensor } = output;
+    let Some(largest) = classification else { return Ok(tensor.clone()) };
+    match tensor.shape() {
+        &[_, width] if tensor.datatype() == Datatype::Fp32 => {
+            Ok(classify(&tensor.f32s(), width, largest)?)
+        }
+        shape => {
+            let datatype = tensor.datatype();
+            let text = format!(
+                "output {name:?} is {datatype} of shape {shape:?}; only FP32 of shape [rows, classes] has a classification"
+            );
             Err(ApiError::bad(text))
         }
-        (CLASS, None) => Ok(classes(prediction)?),
-        (_, Some(largest)) => Ok(classify(values, *outputs, largest)?),
-        (_, None) => Ok(Tensor::of_values(values.clone(), *rows, *outputs)?),
     }
 }
 
@@ -171,8 +149,9 @@ fn classes(prediction: &Prediction) -> Result<Tensor, super::TensorError> {
         let better = |best: usize, at: usize| if row[at] > row[best] { at } else { best };
         (0..row.len()).fold(0, better)
     };
+    let (values, width) = prediction.values();
     // A row of a classifier has at least one output; `max` keeps a broken one from a panic here.
-    let rows = prediction.values.chunks_exact(prediction.outputs.max(1));
+    let rows = values.chunks_exact(width.max(1));
     let bytes: Vec<u8> = rows.flat_map(|row| (largest(row) as i64).to_le_bytes()).collect();
     Tensor::new(Datatype::Int64, vec![prediction.rows], bytes.into())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use gradmesh_actors::catalog::CatalogError;
-use gradmesh_actors::messages::{FindError, Predict, PredictError, Prediction, Values, ask};
+use gradmesh_actors::messages::{FindError, Predict, PredictError, Prediction, ask};
 use gradmesh_actors::version::VersionRef;
 use tokio::time::Instant;
 use tracing::debug;
@@ -70,23 +70,18 @@ impl<'a> Inference<'a> {
         let begun = Instant::now();
         check_name(&model)?;
         let (request, form) = read()?;
-        let rows = request.rows()?;
         let InferRequest { id, outputs, inputs, turn } = request;
         let key = turn.routing_key.len();
         if key > ROUTING_KEY_MAX {
             let text = format!("routing_key has {key} bytes; {ROUTING_KEY_MAX} are the most");
             return Err(ApiError::bad(text));
         }
-        // The model's copy is enough from here on.
-        drop(inputs);
         let longest = self.state.limits.infer;
         let predict = Predict {
             model: model.clone(),
             routed: version.is_none().then_some(turn.routing_key),
             version: version.unwrap_or(VersionRef::Latest),
-            rows: rows.rows,
-            features: rows.features,
-            inputs: Values::new(rows.values),
+            inputs,
             request_id: self.request_id.clone(),
             priority: turn.priority,
             limit: turn.timeout.map_or(longest, |timeout| timeout.min(longest)),

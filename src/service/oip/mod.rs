@@ -4,21 +4,19 @@
 //! bytes. Which rows the model sees, what it is asked, and what is counted of it stands here once.
 
 mod classification;
-mod datatype;
 mod infer;
 mod inference;
 pub(super) mod model;
 pub(super) mod repository;
 pub(super) mod statistics;
-mod tensor;
 
-pub(super) use datatype::Datatype;
-pub(super) use infer::{InferRequest, InferResponse, NamedTensor, RequestedOutput, Turn};
+pub(super) use gradmesh_actors::datatype::Datatype;
+pub(super) use gradmesh_actors::tensor::{NamedTensor, Tensor, TensorError, put_string};
+pub(super) use infer::{InferRequest, InferResponse, RequestedOutput, Turn};
 pub(super) use inference::{Inference, unix_ms};
 pub(super) use model::{config, describe, metadata, model_ready, names, server_ready};
 pub(super) use repository::{index, load, unload};
 pub(super) use statistics::{Statistics, statistics};
-pub(super) use tensor::{Tensor, TensorError, put_string};
 
 /// The name of the server, and of what runs its models.
 pub(super) const NAME: &str = "gradmesh";
@@ -32,11 +30,7 @@ pub(super) const EXTENSIONS: [&str; 5] = [
     "statistics",
 ];
 
-/// The one input that a gradmesh model has.
-const INPUT: &str = "input";
-
-/// The values that a model computes.
-const OUTPUT: &str = "output";
+use gradmesh_actors::messages::{INPUT, OUTPUT};
 
 /// The number of the largest of them; classifiers only.
 const CLASS: &str = "class";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use gradmesh_actors::messages::{FindModel, ListModels, ask};
+use gradmesh_actors::tensor_model::{Port, Signature};
 use gradmesh_actors::version::{VersionDescription, VersionRef, check_model_name};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,9 +12,6 @@ use utoipa::ToSchema;
 use super::{CLASS, Datatype, INPUT, NAME, OUTPUT};
 use crate::service::api_error::{ApiError, ErrorKind};
 use crate::service::{FIND_LIMIT, ServiceState};
-
-/// Bytes of a value that a model takes.
-const VALUE: usize = size_of::<f32>();
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct ModelMetadata {
@@ -29,7 +27,7 @@ pub(in crate::service) struct ModelMetadata {
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct TensorMetadata {
-    pub(in crate::service) name: &'static str,
+    pub(in crate::service) name: String,
     #[schema(value_type = String, example = "FP32")]
     pub(in crate::service) datatype: Datatype,
     /// -1 for any length.
@@ -60,7 +58,7 @@ struct NoFields {}
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(in crate::service) struct TensorConfig {
-    pub(in crate::service) name: &'static str,
+    pub(in crate::service) name: String,
     #[serde(serialize_with = "config_name")]
     #[schema(value_type = String, example = "TYPE_FP32")]
     pub(in crate::service) data_type: Datatype,
@@ -161,20 +159,39 @@ pub(in crate::service) async fn metadata(
     let list = ask(&state.actors.list, ListModels {}, FIND_LIMIT).await?;
     let summary = list.models.into_iter().find(|summary| summary.model == description.model);
     let versions = summary.map(|summary| summary.versions).unwrap_or_default();
-    let tensor = |name, datatype, shape| TensorMetadata { name, datatype, shape };
-    let width = |values| i64::try_from(values).unwrap_or(i64::MAX);
-    let mut outputs = vec![tensor(OUTPUT, Datatype::Fp32, vec![-1, width(description.outputs)])];
-    if description.classes.is_some() {
-        outputs.push(tensor(CLASS, Datatype::Int64, vec![-1]));
-    }
+    let (inputs, outputs) = ports(&description);
     Ok(ModelMetadata {
         versions: versions.iter().map(u64::to_string).collect(),
         platform: NAME,
-        inputs: vec![tensor(INPUT, Datatype::Fp32, vec![-1, width(description.features)])],
-        outputs,
+        inputs: inputs.into_iter().map(TensorMetadata::from).collect(),
+        outputs: outputs.into_iter().map(TensorMetadata::from).collect(),
         properties: properties(&description),
         name: description.model,
     })
+}
+
+/// Inputs and outputs of a version.
+fn ports(description: &VersionDescription) -> (Vec<Port>, Vec<Port>) {
+    if let Some(Signature { inputs, outputs }) = &description.signature {
+        return (inputs.clone(), outputs.clone());
+    }
+    let port = |name: &str, datatype, shape| Port { name: name.to_owned(), datatype, shape };
+    let values = |name, width| port(name, Datatype::Fp32, vec![None, Some(width)]);
+    let class = description.classes.map(|_| port(CLASS, Datatype::Int64, vec![None]));
+    let outputs = [Some(values(OUTPUT, description.outputs)), class];
+    (vec![values(INPUT, description.features)], outputs.into_iter().flatten().collect())
+}
+
+/// Lengths as the protocol writes them.
+fn dims(shape: &[Option<usize>]) -> Vec<i64> {
+    let dim = |dim: &Option<usize>| dim.map_or(-1, |dim| i64::try_from(dim).unwrap_or(i64::MAX));
+    shape.iter().map(dim).collect()
+}
+
+impl From<Port> for TensorMetadata {
+    fn from(port: Port) -> Self {
+        Self { name: port.name, datatype: port.datatype, shape: dims(&port.shape) }
+    }
 }
 
 fn properties(description: &VersionDescription) -> BTreeMap<String, String> {
@@ -208,21 +225,37 @@ pub(in crate::service) async fn config(
     version: VersionRef,
 ) -> Result<ModelConfig, ApiError> {
     let description = describe(state, model, version).await?;
-    let width = |values| vec![i64::try_from(values).unwrap_or(i64::MAX)];
-    let tensor = |name, data_type, dims| TensorConfig { name, data_type, dims, reshape: None };
-    let mut output = vec![tensor(OUTPUT, Datatype::Fp32, width(description.outputs))];
-    if description.classes.is_some() {
-        let reshape = Some(Reshape { shape: Vec::new() });
-        output.push(TensorConfig { reshape, ..tensor(CLASS, Datatype::Int64, vec![1]) });
-    }
-    let row = description.features.saturating_mul(VALUE).max(1);
+    let (inputs, outputs) = ports(&description);
+    // Only then the first dimension is that of rows.
+    let rows = inputs.iter().chain(&outputs).all(|port| port.shape.first() == Some(&None));
+    let row: usize = inputs.iter().map(row_bytes).sum();
+    let max = i32::try_from(state.limits.body_bytes_max / row.max(1)).unwrap_or(i32::MAX);
+    let tensor = |port| TensorConfig::new(port, rows);
     Ok(ModelConfig {
         platform: NAME,
         backend: NAME,
         version_policy: VersionPolicy { all: NoFields {} },
-        max_batch_size: i32::try_from(state.limits.body_bytes_max / row).unwrap_or(i32::MAX),
-        input: vec![tensor(INPUT, Datatype::Fp32, width(description.features))],
-        output,
+        max_batch_size: if rows { max } else { 0 },
+        input: inputs.into_iter().map(tensor).collect(),
+        output: outputs.into_iter().map(tensor).collect(),
         name: description.model,
     })
+}
+
+/// The least that a row of it takes.
+fn row_bytes(port: &Port) -> usize {
+    let row = port.shape.iter().skip(1).map(|dim| dim.unwrap_or(1));
+    row.fold(port.datatype.size().unwrap_or(1), usize::saturating_mul)
+}
+
+impl TensorConfig {
+    /// `rows`: the shape is that of a row.
+    fn new(port: Port, rows: bool) -> Self {
+        let shape = if rows { port.shape.get(1..).unwrap_or_default() } else { &port.shape[..] };
+        let (dims, reshape) = match dims(shape) {
+            none if none.is_empty() => (vec![1], Some(Reshape { shape: Vec::new() })),
+            dims => (dims, None),
+        };
+        Self { name: port.name, data_type: port.datatype, dims, reshape }
+    }
 }

@@ -137,6 +137,7 @@ impl Served {
             epochs: 0,
             metrics: Default::default(),
             created_unix_ms: 0,
+            signature: None,
         };
         let mut rest = &values[..];
         let mut tensors = Vec::new();
@@ -145,7 +146,7 @@ impl Served {
             tensors.push(values.to_vec().into());
             rest = others;
         }
-        let publish = PublishModel { description, tensors };
+        let publish = PublishModel { description, tensors, file: None };
         let publication = ask(&self.node.registries().publish, publish, PUBLISH_MAX).await;
         let Published { version, .. } = publication.context("publication of the bench's model")?;
         Ok(version)

@@ -1,10 +1,13 @@
-//! A tensor as the protocol means it, and its numbers as a model takes them.
+//! A tensor as the Open Inference Protocol means it, and its numbers as a model takes them.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
-use gradmesh_actors::messages::Values;
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
-use super::Datatype;
+use crate::datatype::Datatype;
+use crate::messages::Values;
 
 /// Bytes before each element of a BYTES tensor: its length, little-endian.
 const PREFIX: usize = size_of::<u32>();
@@ -16,16 +19,26 @@ const RANK_MAX: usize = 32;
 ///
 /// Invariant: `bytes` has what the protocol's binary form of `shape` and `datatype` says, to the
 /// last byte: numbers little-endian without padding, BOOL as 0 or 1, BYTES each behind its length.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::service) struct Tensor {
+///
+/// In a message its bytes are a body, and it is whole once [`Tensor::with_bytes`] has put them in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tensor {
     datatype: Datatype,
     shape: Vec<usize>,
+    #[serde(skip)]
     bytes: Bytes,
 }
 
+/// A tensor that a model takes or answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedTensor {
+    pub name: String,
+    pub tensor: Tensor,
+}
+
 /// The bytes are not those of such a tensor, or not those of numbers.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(in crate::service) enum TensorError {
+#[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+pub enum TensorError {
     #[error("datatype {name:?} is none of {}", Datatype::ALL.map(Datatype::name).join(", "))]
     Datatype { name: String },
     #[error("a shape of {rank} dimensions; {RANK_MAX} are the most")]
@@ -51,11 +64,7 @@ pub(in crate::service) enum TensorError {
 impl Tensor {
     /// # Errors
     /// `bytes` are not those of a tensor of this datatype and shape.
-    pub(in crate::service) fn new(
-        datatype: Datatype,
-        shape: Vec<usize>,
-        bytes: Bytes,
-    ) -> Result<Self, TensorError> {
+    pub fn new(datatype: Datatype, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
         if shape.len() > RANK_MAX {
             return Err(TensorError::Rank { rank: shape.len() });
         }
@@ -79,15 +88,19 @@ impl Tensor {
         Ok(Self { datatype, shape, bytes })
     }
 
+    /// This datatype and shape with other bytes.
+    ///
+    /// # Errors
+    /// They are not those of such a tensor.
+    pub fn with_bytes(self, bytes: Bytes) -> Result<Self, TensorError> {
+        Self::new(self.datatype, self.shape, bytes)
+    }
+
     /// An FP32 tensor over values that stay where they are. Shape `[rows, width]`.
     ///
     /// # Errors
     /// `values` are not `rows` times `width`.
-    pub(in crate::service) fn of_values(
-        values: Values,
-        rows: usize,
-        width: usize,
-    ) -> Result<Self, TensorError> {
+    pub fn of_values(values: Values, rows: usize, width: usize) -> Result<Self, TensorError> {
         struct Shared(Values);
         impl AsRef<[u8]> for Shared {
             fn as_ref(&self) -> &[u8] {
@@ -98,7 +111,7 @@ impl Tensor {
     }
 
     /// A BYTES tensor of these strings, which are as many as `shape` says.
-    pub(in crate::service) fn of_strings<'a>(
+    pub fn of_strings<'a>(
         shape: Vec<usize>,
         strings: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, TensorError> {
@@ -109,21 +122,21 @@ impl Tensor {
         Self::new(Datatype::Bytes, shape, bytes.into())
     }
 
-    pub(in crate::service) fn datatype(&self) -> Datatype {
+    pub fn datatype(&self) -> Datatype {
         self.datatype
     }
 
-    pub(in crate::service) fn shape(&self) -> &[usize] {
+    pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// The protocol's binary form.
-    pub(in crate::service) fn bytes(&self) -> &Bytes {
+    pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
     /// The elements of a BYTES tensor; none of another one.
-    pub(in crate::service) fn strings(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn strings(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest: &[u8] = if self.datatype == Datatype::Bytes { &self.bytes } else { &[] };
         std::iter::from_fn(move || {
             let (string, behind) = split_string(rest).ok()?;
@@ -132,12 +145,24 @@ impl Tensor {
         })
     }
 
+    /// The values of an FP32 tensor; none of another one. Copied only where they don't lie as a `f32`
+    /// has to.
+    pub fn f32s(&self) -> Cow<'_, [f32]> {
+        if self.datatype != Datatype::Fp32 {
+            return Cow::Borrowed(&[]);
+        }
+        match bytemuck::try_cast_slice(&self.bytes) {
+            Ok(values) if cfg!(target_endian = "little") => Cow::Borrowed(values),
+            _ => Cow::Owned(read(&self.bytes, f32::from_le_bytes)),
+        }
+    }
+
     /// The numbers of whichever datatype, rounded to the nearest `f32`. Infinite and NaN stay what
     /// they are.
     ///
     /// # Errors
     /// A finite FP64 value is beyond the range of FP32, or the tensor holds no numbers.
-    pub(in crate::service) fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
+    pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
         let bytes = &*self.bytes;
         Ok(match self.datatype {
             Datatype::Bool | Datatype::Uint8 => read(bytes, |[byte]| f32::from(byte)),
@@ -166,12 +191,12 @@ impl Tensor {
 }
 
 /// Elements of a shape; `None` beyond `usize`.
-pub(in crate::service) fn elements(shape: &[usize]) -> Option<usize> {
+pub fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
 }
 
 /// Appends an element of a BYTES tensor.
-pub(in crate::service) fn put_string(bytes: &mut Vec<u8>, string: &[u8]) {
+pub fn put_string(bytes: &mut Vec<u8>, string: &[u8]) {
     // Longer than 4 GiB is no string of a body, whose limit is far below.
     let len = u32::try_from(string.len()).unwrap_or(u32::MAX);
     bytes.extend(len.to_le_bytes());

@@ -1,15 +1,15 @@
-//! The datatypes of the protocol.
+//! What elements of tensors are, under the names of the Open Inference Protocol.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::TensorError;
+use crate::tensor::TensorError;
 
 /// What an element of a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::service) enum Datatype {
+pub enum Datatype {
     Bool,
     Uint8,
     Uint16,
@@ -28,7 +28,7 @@ pub(in crate::service) enum Datatype {
 }
 
 impl Datatype {
-    pub(in crate::service) const ALL: [Self; 14] = [
+    pub const ALL: [Self; 14] = [
         Self::Bool,
         Self::Uint8,
         Self::Uint16,
@@ -45,7 +45,7 @@ impl Datatype {
         Self::Bytes,
     ];
 
-    pub(in crate::service) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Bool => "BOOL",
             Self::Uint8 => "UINT8",
@@ -65,7 +65,7 @@ impl Datatype {
     }
 
     /// Bytes of an element; `None` where each one says it itself.
-    pub(in crate::service) fn size(self) -> Option<usize> {
+    pub fn size(self) -> Option<usize> {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
             Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => Some(2),
@@ -94,5 +94,12 @@ impl fmt::Display for Datatype {
 impl Serialize for Datatype {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Datatype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
     }
 }

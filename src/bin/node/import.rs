@@ -1,0 +1,97 @@
+//! `node models import`: publishes a model that was not trained here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use gradmesh::node::{NodeContext, OperatingSystem, kinds};
+use gradmesh::store::read_safetensors;
+use gradmesh_actors::dataset::Scaling;
+use gradmesh_actors::messages::PublishModel;
+use gradmesh_actors::model::ModelDescription;
+use gradmesh_actors::new_version::NewVersion;
+use gradmesh_actors::version::VersionDescription;
+
+/// A model goes to the registry in one frame, of which this is the largest.
+const FILE_BYTES_MAX: u64 = 255 << 20;
+/// The description of a version in its folder of the registry.
+const DESCRIPTION: &str = "description.json";
+
+/// What the registry is asked to publish: a file whose ending says its kind, or a folder that holds a
+/// version of another registry.
+///
+/// The same file twice is one version: its digest stands for the run.
+pub(crate) fn import(path: &Path, model: String) -> anyhow::Result<PublishModel> {
+    if path.is_dir() {
+        return version(path, model);
+    }
+    let name = path.display();
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let kind = ending.to_ascii_lowercase();
+    let file = Bytes::from(read(path)?);
+    let (settings, digest) = (serde_json::Value::Null, blake3::hash(&file).to_hex().to_string());
+    let architecture = ModelDescription { kind, settings };
+    let loaded = kinds().load(&architecture, &file).with_context(|| name.to_string())?;
+    let description = NewVersion {
+        model,
+        architecture,
+        tensors: Vec::new(),
+        features: 0,
+        outputs: 0,
+        classes: None,
+        scaling: Scaling::None,
+        job: serde_json::json!({ "imported": path.file_name().and_then(|name| name.to_str()) }),
+        job_digest: String::new(),
+        data_digest: String::new(),
+        run: format!("import-{digest}"),
+        digest,
+        steps: 0,
+        epochs: 0,
+        metrics: BTreeMap::new(),
+        created_unix_ms: now_ms(),
+        signature: Some(loaded.signature().clone()),
+    };
+    Ok(PublishModel { description, tensors: Vec::new(), file: Some(file) })
+}
+
+/// A folder `models/<model>/<version>` of a registry, or a copy of one.
+fn version(folder: &Path, model: String) -> anyhow::Result<PublishModel> {
+    let path = folder.join(DESCRIPTION);
+    let json = fs::read(&path).with_context(|| format!("{} is no version", folder.display()))?;
+    let described: VersionDescription =
+        serde_json::from_slice(&json).with_context(|| path.display().to_string())?;
+    let artifact = described.artifact.clone();
+    // What a stranger's description names must not lead out of the folder.
+    let inside = Path::new(&artifact.file).file_name().is_some_and(|name| name == &*artifact.file);
+    if !inside {
+        bail!("{}: artifact {:?} is no file of this folder", path.display(), artifact.file);
+    }
+    let path = folder.join(&artifact.file);
+    let file = read(&path)?;
+    let digest = blake3::hash(&file).to_hex();
+    if digest.as_str() != artifact.blake3 {
+        bail!("{}: BLAKE3 is {digest}, {} was described", path.display(), artifact.blake3);
+    }
+    let new = NewVersion { model, ..NewVersion::from(described) };
+    if new.signature.is_some() {
+        return Ok(PublishModel { description: new, tensors: Vec::new(), file: Some(file.into()) });
+    }
+    let read = read_safetensors(&file).with_context(|| path.display().to_string())?;
+    let tensors = read.tensors.into_iter().map(|tensor| tensor.values).collect();
+    Ok(PublishModel { description: new, tensors, file: None })
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let name = path.display();
+    let bytes = fs::metadata(path).with_context(|| name.to_string())?.len();
+    if bytes > FILE_BYTES_MAX {
+        bail!("{name} has {bytes} bytes; a model of at most {FILE_BYTES_MAX} can be imported");
+    }
+    fs::read(path).with_context(|| name.to_string())
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(OperatingSystem.unix_time().as_millis()).unwrap_or(u64::MAX)
+}
