@@ -87,7 +87,7 @@ fn flags_that_messages_name_exist() {
     };
     let commands = [
         "run", "train", "up", "simulate", "chaos", "demo", "check", "status", "drain", "models",
-        "predict",
+        "predict", "bench",
     ];
     let help: String = commands.iter().map(|command| node(&[command, "--help"])).collect();
     // Hidden: only `up` gives it. And those of the command that repeats a failed test.

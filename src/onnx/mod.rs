@@ -14,7 +14,8 @@ use gradmesh_actors::tensor::Tensor;
 use gradmesh_actors::tensor_model::{Port, Signature, TensorModel};
 use std::sync::Arc;
 use tract_onnx::prelude::{
-    Framework, InferenceModelExt, IntoTValue, TDim, TypedFact, TypedRunnableModel, tvec,
+    Framework, InferenceModelExt, IntoRunnable, IntoTValue, TDim, TypedFact, TypedRunnableModel,
+    tvec,
 };
 
 /// The kind, and the ending of such files.

@@ -1,7 +1,9 @@
-//! ONNX models: two small ones, which `make_models.py` has made together with what onnxruntime answers,
-//! and magika's where `GRADMESH_MAGIKA` names a folder with it (`tests/clients/run` fetches it).
+//! ONNX models: two small ones, which `make_models.py` has made together with what onnxruntime answers. A
+//! real one: `tests/clients/run`.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail with it")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use gradmesh::onnx::OnnxModel;
@@ -107,6 +109,7 @@ fn an_input_that_the_model_has_no_answer_to_is_an_error() {
     let ids = tensor(Datatype::Int64, &[1, 2], &serde_json::json!([0, 99]));
     let weights = tensor(Datatype::Fp32, &[1, 3], &serde_json::json!([1, 2, 3]));
     // The table has four rows.
-    let answer = std::panic::catch_unwind(|| model.run(vec![ids, weights]));
+    let run = AssertUnwindSafe(|| model.run(vec![ids, weights]));
+    let answer = catch_unwind(run);
     assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
 }

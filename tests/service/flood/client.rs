@@ -58,6 +58,12 @@ impl Connection {
         }
     }
 
+    /// Whether there is an answer already.
+    pub(super) fn is_answered(&mut self) -> bool {
+        let _ = self.stream.try_read_buf(&mut self.read);
+        self.take_answer().is_some()
+    }
+
     pub(super) async fn ask(&mut self, request: &[u8]) -> Answer {
         self.send(request).await;
         self.answer().await
