@@ -61,6 +61,8 @@
 //! trains a model that gradmesh doesn't know, `own_data` trains on rows of no file, `three_nodes`
 //! kills a process.
 
+#[cfg(feature = "transformers")]
+pub mod bert;
 pub mod config;
 pub mod curve;
 pub mod data;

@@ -52,7 +52,7 @@ const VALUES_IN_MESSAGES: [&str; 16] = [
 ];
 
 /// Layer of each module of the root crate. `router` and `peer` are both sides of a connection.
-const NODE_LAYERS: [(&str, u8); 17] = [
+const NODE_LAYERS: [(&str, u8); 18] = [
     ("wire", 4),
     ("transport", 4),
     ("peer", 5),
@@ -61,6 +61,7 @@ const NODE_LAYERS: [(&str, u8); 17] = [
     ("store", 5),
     ("data", 5),
     ("metrics", 5),
+    ("bert", 5),
     ("onnx", 5),
     ("config", 6),
     ("node", 6),

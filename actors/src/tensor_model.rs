@@ -23,8 +23,18 @@ pub trait TensorModel: Send + Sync + fmt::Debug {
     /// Outputs in the order of the signature; so are the inputs, which fit it.
     ///
     /// # Errors
-    /// The model's own words: it has no answer to these inputs.
-    fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, String>;
+    /// It has no answer to these inputs.
+    fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// A model has no answer, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// Whoever asked is to blame, and can ask for something else.
+    #[error("{cause}")]
+    Input { cause: String },
+    #[error("{cause}")]
+    Failed { cause: String },
 }
 
 /// What a model takes and answers.

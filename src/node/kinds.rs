@@ -2,12 +2,17 @@
 
 use gradmesh_actors::model::ModelKinds;
 
-/// Those that it trains, and those that it serves once they were imported: `onnx`, with the feature
-/// of that name.
+/// Those that it trains, and those that it serves once they were imported: `onnx` and `bert`,
+/// with the features `onnx` and `transformers`.
 pub fn kinds() -> ModelKinds {
-    #[cfg_attr(not(feature = "onnx"), expect(unused_mut, reason = "nothing is added"))]
+    #[cfg_attr(
+        not(any(feature = "onnx", feature = "transformers")),
+        expect(unused_mut, reason = "nothing is added")
+    )]
     let mut kinds = ModelKinds::builtin();
     #[cfg(feature = "onnx")]
     crate::onnx::register(&mut kinds);
+    #[cfg(feature = "transformers")]
+    crate::bert::register(&mut kinds);
     kinds
 }

@@ -11,12 +11,15 @@ mod unfold;
 use bytes::Bytes;
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::tensor::Tensor;
-use gradmesh_actors::tensor_model::{Port, Signature, TensorModel};
+use gradmesh_actors::tensor_model::{Port, RunError, Signature, TensorModel};
 use std::sync::Arc;
 use tract_onnx::prelude::{
-    Framework, InferenceModelExt, IntoRunnable, IntoTValue, TDim, TypedFact, TypedRunnableModel,
-    tvec,
+    Framework, InferenceModelExt, IntoRunnable, IntoTValue, TDim, TractError, TypedFact,
+    TypedRunnableModel, tvec,
 };
+
+/// Characters of an error of `tract`.
+const CAUSE_MAX: usize = 400;
 
 /// The kind, and the ending of such files.
 pub const KIND: &str = "onnx";
@@ -50,9 +53,13 @@ pub fn register(kinds: &mut ModelKinds) {
 }
 
 /// Says at which step `tract` refused.
-fn at(step: &'static str) -> impl Fn(tract_onnx::prelude::TractError) -> OnnxError {
-    // Its causes in one line.
-    move |error| OnnxError::Tract { step, cause: format!("{error:#}").replace('\n', " ") }
+fn at(step: &'static str) -> impl Fn(TractError) -> OnnxError {
+    move |error| OnnxError::Tract { step, cause: told(&error) }
+}
+
+/// The causes of an error in one line, which may hold whole tensors.
+fn told(error: &TractError) -> String {
+    format!("{error:#}").replace('\n', " ").chars().take(CAUSE_MAX).collect()
 }
 
 impl OnnxModel {
@@ -95,12 +102,13 @@ impl TensorModel for OnnxModel {
         &self.signature
     }
 
-    fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, String> {
+    fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+        let failed = |cause: String| RunError::Failed { cause };
         let mut values = tvec![];
         for input in &inputs {
-            values.push(tensors::to_tract(input)?.into_tvalue());
+            values.push(tensors::to_tract(input).map_err(failed)?.into_tvalue());
         }
-        let outputs = self.plan.run(values).map_err(|error| format!("{error:#}"))?;
-        outputs.iter().map(|output| tensors::from_tract(output)).collect()
+        let outputs = self.plan.run(values).map_err(|error| failed(told(&error)))?;
+        outputs.iter().map(|output| tensors::from_tract(output).map_err(failed)).collect()
     }
 }

@@ -20,6 +20,7 @@
 //! | `GET /metrics` | counters and the run's state, for Prometheus |
 //! | `GET /metrics/triton` | the counters of `/v2/models/stats` under Triton's names |
 //! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
+//! | `/v1/embeddings`, `/v1/models[/{m}]` | text embeddings, as clients of OpenAI ask for them |
 //! | `/api/2.0/mlflow/…` | the registry, as MLflow's clients speak to one |
 //!
 //! `{v}` is a number, `latest` (which is also meant where there is none), or an alias. Whatever
@@ -30,6 +31,7 @@ mod api_error;
 mod grpc;
 mod mlflow;
 mod oip;
+mod openai;
 mod request_id;
 mod request_metrics;
 mod rest;
@@ -244,13 +246,14 @@ impl ServiceState {
     }
 }
 
-/// Mounts `/v2`, `/api/2.0/mlflow`, `/metrics` and `/gradmesh` in an application of the caller's own.
+/// Mounts `/v2`, `/v1`, `/api/2.0/mlflow`, `/metrics` and `/gradmesh` in an application of the caller's own.
 ///
 /// Called on each of its threads, as actix-web does.
 pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
     let state = state.on_this_thread();
     cfg.service(rest::scope(state.clone()))
         .service(mlflow::scope(state.clone()))
+        .service(openai::scope(state.clone()))
         .service(rest::metrics_page(state.clone()))
         .service(rest::triton_metrics_page(state.clone()))
         .service(status::scope(state));

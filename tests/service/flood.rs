@@ -58,7 +58,7 @@ fn start() -> (Server, Gate) {
 }
 
 fn run(talk: impl Future<Output = ()>) {
-    let talk = async { tokio::time::timeout(2 * WAIT_MAX, talk).await.expect("it ends") };
+    let talk = async { tokio::time::timeout(2 * WAIT_MAX, talk).await.unwrap() };
     actix_rt::System::new().block_on(talk);
 }
 
@@ -93,7 +93,7 @@ async fn busy(server: &Server, gate: &Gate) -> Connection {
     let mut caller = Connection::open(server.address).await;
     caller.send(&gated(HELD)).await;
     let reached = tokio::time::timeout(WAIT_MAX, came.wait_for(|came| *came > before));
-    reached.await.expect("it reaches the model").unwrap();
+    reached.await.unwrap().unwrap();
     caller
 }
 

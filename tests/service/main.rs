@@ -9,6 +9,7 @@ mod flood;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod mlflow;
+mod openai;
 mod read_only;
 mod repository;
 mod statistics;
@@ -394,7 +395,7 @@ fn each_path_that_can_be_read_is_in_the_document_and_answers() {
         assert!(item["get"]["responses"]["200"]["content"].get(content).is_some(), "{path}");
         asked += 1;
     }
-    assert_eq!(asked, 22);
+    assert_eq!(asked, 24);
 }
 
 #[test]

@@ -400,6 +400,7 @@ pub(crate) fn kinds() -> ModelKinds {
         Ok(Arc::new(Toy { outputs }))
     });
     crate::tensors::register(&mut kinds);
+    crate::openai::register(&mut kinds);
     kinds
 }
 

@@ -8,7 +8,7 @@ use super::ServedModel;
 use crate::messages::{Predict, PredictError, Prediction, Run};
 use crate::model::ModelKinds;
 use crate::tensor::{NamedTensor, Tensor};
-use crate::tensor_model::TensorModel;
+use crate::tensor_model::{RunError, TensorModel};
 use crate::version::VersionDescription;
 
 /// The model in the file of a version.
@@ -50,7 +50,10 @@ impl ServedModel {
         inputs: Vec<Tensor>,
     ) -> Result<Vec<Tensor>, PredictError> {
         let outputs = self.guarded(|| model.run(inputs))?;
-        let outputs = outputs.map_err(|cause| self.failed(cause))?;
+        let outputs = outputs.map_err(|error| match error {
+            RunError::Input { cause } => self.refused(cause),
+            RunError::Failed { cause } => self.failed(cause),
+        })?;
         model
             .signature()
             .check_outputs(&outputs)

@@ -19,18 +19,16 @@ const FILE_BYTES_MAX: u64 = 255 << 20;
 /// The description of a version in its folder of the registry.
 const DESCRIPTION: &str = "description.json";
 
-/// What the registry is asked to publish: a file whose ending says its kind, or a folder that holds a
-/// version of another registry.
+/// What the registry is asked to publish: a file whose ending says its kind, a folder with a text-embedding
+/// model as Hugging Face has it, or one with a version of another registry.
 ///
 /// The same file twice is one version: its digest stands for the run.
 pub(crate) fn import(path: &Path, model: String) -> anyhow::Result<PublishModel> {
-    if path.is_dir() {
+    if path.join(DESCRIPTION).exists() {
         return version(path, model);
     }
     let name = path.display();
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let kind = ending.to_ascii_lowercase();
-    let file = Bytes::from(read(path)?);
+    let (kind, file) = if path.is_dir() { folder(path)? } else { file(path)? };
     let (settings, digest) = (serde_json::Value::Null, blake3::hash(&file).to_hex().to_string());
     let architecture = ModelDescription { kind, settings };
     let loaded = kinds().load(&architecture, &file).with_context(|| name.to_string())?;
@@ -54,6 +52,32 @@ pub(crate) fn import(path: &Path, model: String) -> anyhow::Result<PublishModel>
         signature: Some(loaded.signature().clone()),
     };
     Ok(PublishModel { description, tensors: Vec::new(), file: Some(file) })
+}
+
+/// A file, whose ending says its kind.
+fn file(path: &Path) -> anyhow::Result<(String, Bytes)> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    Ok((ending.to_ascii_lowercase(), read(path)?.into()))
+}
+
+/// The folder of a text-embedding model, as one file.
+#[cfg(feature = "transformers")]
+fn folder(path: &Path) -> anyhow::Result<(String, Bytes)> {
+    use gradmesh::bert::{KIND, pack};
+    let file = pack(path).with_context(|| path.display().to_string())?;
+    let bytes = file.len() as u64;
+    if bytes > FILE_BYTES_MAX {
+        bail!("{} has {bytes} bytes; at most {FILE_BYTES_MAX} can be imported", path.display());
+    }
+    Ok((KIND.to_owned(), file.into()))
+}
+
+#[cfg(not(feature = "transformers"))]
+fn folder(path: &Path) -> anyhow::Result<(String, Bytes)> {
+    bail!(
+        "{} is a folder without {DESCRIPTION}; to read text-embedding models build with --features transformers",
+        path.display()
+    )
 }
 
 /// A folder `models/<model>/<version>` of a registry, or a copy of one.

@@ -31,9 +31,7 @@ pub(super) async fn infer(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let request_id = request_id(header("traceparent"), header("x-request-id"));
-    let mut inference = Inference::begin(&state, request_id);
+    let mut inference = Inference::begin(&state, named(&request));
     let answer = answer(&state, &mut inference, &request, payload).await;
     let response = match answer {
         Ok(Written { body, json_length: None }) => {
@@ -49,6 +47,12 @@ pub(super) async fn infer(
     response
 }
 
+/// What its sender calls it.
+pub(in crate::service) fn named(request: &HttpRequest) -> String {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    request_id(header("traceparent"), header("x-request-id"))
+}
+
 async fn answer(
     state: &ServiceState,
     inference: &mut Inference<'_>,
@@ -58,7 +62,7 @@ async fn answer(
     let (model, version) = (model_of(request), version_of(request)?);
     let json_length = json_length(request)?;
     let Body { bytes, places: _places } = read_body(state, request, payload).await?;
-    // The body goes as soon as it is read; its place stays, for the numbers that came of it.
+    // Its place stays as long as its tensors, raw or read, wait for the model.
     let read = move || read_request(&bytes, json_length);
     inference.answer(model, version, read, |response, form| write_response(&response, &form)).await
 }

@@ -6,7 +6,7 @@ use utoipa::openapi::{OpenApi, RefOr, Required};
 use utoipa::{IntoResponses, OpenApi as _, ToSchema};
 
 use super::{infer, repository, routes};
-use crate::service::{mlflow, status};
+use crate::service::{mlflow, openai, status};
 
 /// What each refusal says.
 #[derive(Debug, ToSchema)]
@@ -89,6 +89,9 @@ pub(in crate::service) enum ControlRefusals {
         routes::metrics,
         routes::triton_page,
         status::status,
+        openai::embed,
+        openai::list,
+        openai::retrieve,
         mlflow::create_model,
         mlflow::get_model,
         mlflow::search_models,
@@ -173,7 +176,7 @@ mod tests {
     fn the_document_has_each_path_of_a_model_for_its_versions_too() {
         let document = serde_json::to_value(document()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 40, "{:?}", paths.keys());
+        assert_eq!(paths.len(), 43, "{:?}", paths.keys());
         for below in ["", "/ready", "/config", "/stats", "/infer"] {
             let path = format!("/v2/models/{{model}}/versions/{{version}}{below}");
             let item = paths.get(&path).unwrap_or_else(|| panic!("{path}"));
@@ -194,6 +197,6 @@ mod tests {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 42);
+        assert_eq!(ids.len(), 45);
     }
 }
