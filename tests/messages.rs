@@ -90,10 +90,10 @@ fn flags_that_messages_name_exist() {
         "predict", "bench",
     ];
     let help: String = commands.iter().map(|command| node(&[command, "--help"])).collect();
-    // Hidden: only `up` gives it. And those of the command that repeats a failed test.
+    // Hidden: only `up` gives it. Those of the command that repeats a failed test, and one of cargo's.
     let known: BTreeSet<&str> = help
         .split(|c: char| !c.is_ascii_lowercase() && c != '-')
-        .chain(["--until-stdin-ends", "--exact", "--nocapture"])
+        .chain(["--until-stdin-ends", "--exact", "--nocapture", "--features"])
         .collect();
     let mut seen = 0;
     for (path, word) in words(|c| c.is_ascii_lowercase() || c == '-') {
