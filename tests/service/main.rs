@@ -49,6 +49,7 @@ fn the_root_names_what_can_be_asked() {
     let paths = [
         "/v2",
         "/v2/models",
+        "/v1/models",
         "/metrics",
         "/metrics/triton",
         "/gradmesh/status",

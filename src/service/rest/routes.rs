@@ -58,7 +58,7 @@ async fn paths() -> HttpResponse {
         "name": oip::NAME,
         "version": env!("CARGO_PKG_VERSION"),
         "paths": [
-            "/v2", "/v2/models", "/metrics", "/metrics/triton", STATUS_PATH, DOCUMENT_PATH, PAGE_PATH,
+            "/v2", "/v2/models", "/v1/models", "/metrics", "/metrics/triton", STATUS_PATH, DOCUMENT_PATH, PAGE_PATH,
         ],
     }))
 }
