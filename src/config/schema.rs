@@ -28,9 +28,7 @@ pub enum Fallback {
 }
 
 use Fallback::{Default, Required, Unset};
-use Kind::{
-    Address, Choice, Choices, Column, Integer, Integers, Name, Number, Path, Switch, Table,
-};
+use Kind::*;
 
 /// What TOML's whole numbers can say; more would be refused by the file and taken by `--set`.
 const SEED_MAX: u64 = i64::MAX as u64;
@@ -308,10 +306,9 @@ pub(super) const KEYS: &[Key] = &[
         Default("gradmesh-data/registry"),
         "folder of the published versions, relative to this file",
     ),
-    // So many versions in one log are read for seconds.
     key(
         "registry.keep",
-        Integer { min: 0, max: 1_000_000 },
+        Integer { min: 0, max: 1_000_000 }, // a log of more is read for seconds
         Default("0"),
         "newest versions of a model that are kept, beside those that an alias or a route names, 0 keeps all",
     ),

@@ -8,11 +8,13 @@ mod sizes;
 mod tensors;
 mod unfold;
 
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::tensor::Tensor;
 use gradmesh_actors::tensor_model::{Port, RunError, Signature, TensorModel};
-use std::sync::Arc;
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, IntoTValue, TDim, TractError, TypedFact,
     TypedRunnableModel, tvec,
@@ -39,6 +41,8 @@ pub enum OnnxError {
     Tract { step: &'static str, cause: String },
     #[error("{port:?} has datatype {datatype}, which the Open Inference Protocol does not have")]
     Datatype { port: String, datatype: String },
+    #[error("the file contradicts itself: its reader failed at it")]
+    Panicked,
     /// A few bytes of a file can ask for terabytes.
     #[error("node {node:?} makes a tensor of shape {shape}, of more than {max} bytes")]
     Size { node: String, shape: String, max: i64 },
@@ -69,6 +73,11 @@ impl OnnxModel {
     /// The bytes are no model, use an operator that `tract` has not, or take and answer what the
     /// protocol can't say.
     pub fn read(file: &Bytes) -> Result<Self, OnnxError> {
+        // `tract` panics at some files that are damaged or hostile.
+        catch_unwind(|| Self::plan(file)).unwrap_or(Err(OnnxError::Panicked))
+    }
+
+    fn plan(file: &Bytes) -> Result<Self, OnnxError> {
         let onnx = tract_onnx::onnx();
         let proto = onnx.proto_model_for_read(&mut &file[..]);
         let mut proto = proto.map_err(at("the file is no ONNX model"))?;

@@ -98,6 +98,11 @@ fn inputs_and_outputs_of_several_datatypes_keep_their_order() {
 fn what_is_no_model_is_refused_with_a_reason() {
     let refused = |bytes: Vec<u8>| OnnxModel::read(&bytes.into()).unwrap_err().to_string();
     assert!(refused(b"not a model at all".to_vec()).starts_with("the file is no ONNX model: "));
+    // An output that no node makes, at which the reader itself panics.
+    let named = LINEAR.windows(5).rposition(|name| name == b"probs").unwrap();
+    let mut dangling = LINEAR.to_vec();
+    dangling[named] = b'q';
+    assert!(!refused(dangling).is_empty());
     for cut in [0, 1, 40, LINEAR.len() - 1] {
         assert!(!refused(LINEAR[..cut].to_vec()).is_empty(), "{cut}");
     }
