@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::error::{OpenAiError, OpenAiRefusals};
 use crate::service::api_error::ApiError;
 use crate::service::oip::{InferRequest, InferResponse, Inference, RequestedOutput, Turn};
-use crate::service::rest::{named, read_json};
+use crate::service::rest::{Body, named, parse_object, read_body};
 use crate::service::{ServiceState, oip};
 
 /// Fields that are not listed are ignored.
@@ -102,7 +102,10 @@ async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let asked: EmbeddingRequest = read_json(state, request, payload).await?;
+    // Its place stays as long as its texts wait for the model.
+    let Body { bytes, places: _places } = read_body(state, request, payload).await?;
+    let asked: EmbeddingRequest = parse_object(&bytes)?;
+    drop(bytes);
     let texts = match asked.input {
         Input::Text(text) => vec![text],
         Input::Texts(texts) => texts,

@@ -11,14 +11,14 @@ use crate::service::{BODY_LIMIT, PLACE, ServiceState};
 
 /// A body, and its place among those of all requests.
 #[derive(Debug)]
-pub(super) struct Body<'a> {
-    pub(super) bytes: web::Bytes,
-    pub(super) places: SemaphorePermit<'a>,
+pub(in crate::service) struct Body<'a> {
+    pub(in crate::service) bytes: web::Bytes,
+    pub(in crate::service) places: SemaphorePermit<'a>,
 }
 
 /// The body, unpacked where it is compressed. Its content type is not looked at: some clients send
 /// none.
-pub(super) async fn read_body<'a>(
+pub(in crate::service) async fn read_body<'a>(
     state: &'a ServiceState,
     request: &HttpRequest,
     payload: web::Payload,
@@ -59,7 +59,7 @@ pub(in crate::service) async fn read_json<T: DeserializeOwned>(
     parse_object(&read_body(state, request, payload).await?.bytes)
 }
 
-pub(super) fn parse_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(in crate::service) fn parse_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => Err(ApiError::bad("the body is empty")),
         Some(b'{') => serde_json::from_slice(body)
