@@ -60,6 +60,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     system.block_on(async move {
         match command {
             Command::Run { name, fresh, until_stdin_ends } => {
+                if until_stdin_ends {
+                    run::continue_without_parent();
+                }
                 let ends = run::ended(until_stdin_ends);
                 run::serve(config, name, fresh, args.json, ends).await
             }

@@ -109,6 +109,15 @@ fn checkpoints(config: &Config) -> anyhow::Result<CheckpointStore> {
     Ok(CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep))
 }
 
+/// Asks for a SIGCONT when the process that started this one has gone. Kernels continue a process group
+/// that becomes an orphan only where all threads of a process have stopped by then.
+pub(crate) fn continue_without_parent() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGCONT) {
+        tracing::debug!(%error, "whoever stops this process has to continue it");
+    }
+}
+
 /// The end of standard input where that is watched; never elsewhere.
 #[expect(clippy::disallowed_methods, reason = "a read of standard input can't be called off")]
 pub(crate) async fn ended(watched: bool) {

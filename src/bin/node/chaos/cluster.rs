@@ -348,8 +348,8 @@ pub(crate) fn stores_in(config: &Config, folder: &Path) -> Config {
 }
 
 /// A process that ends with this one, however that ends: its standard input then closes. One that
-/// is stopped reads nothing, but its process group is an orphan then, and kernels continue those
-/// after a SIGHUP. In a group of its own it also hears no Ctrl-C that is meant for this process.
+/// is stopped reads nothing, but kernels continue it then, for it has asked for that
+/// (`run::continue_without_parent`). In a process group of its own it hears no Ctrl-C that is meant for this process.
 pub(crate) fn command(config: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("path of this program")?);
     command.arg("--config").arg(config).arg("--log").arg("info");
