@@ -8,6 +8,7 @@ mod edit;
 mod entry;
 mod error;
 mod filter;
+mod parts;
 mod records;
 
 pub use edit::{Edit, Outcome};
@@ -22,16 +23,19 @@ use crate::route::Route;
 use crate::version::{VersionDescription, VersionRef, check_alias, check_model_name};
 use edit::{Linked, Noted};
 use error::some;
+use parts::Parts;
 
 /// All models, their versions and aliases.
 ///
 /// Invariants: the numbers of a model's versions rise from 1 in the order of their publication and
 /// none is given twice (one is left out only where its folder held another run's model); an alias
-/// names a version that was not deleted, and so does a route, whose versions can be served; a run has
+/// names a version that was not deleted, and so do a route, whose versions can be served, and a version that
+/// is made of others; a run has
 /// at most one version of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     models: BTreeMap<String, Versions>,
+    parts: Parts,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,6 +113,7 @@ impl Catalog {
         self.check(entry)?;
         match entry {
             LogEntry::Published { description } => {
+                self.parts.add(description);
                 let versions = self.models.entry(description.model.clone()).or_default();
                 versions.created(description.created_unix_ms);
                 versions.last = description.version;
@@ -126,7 +131,9 @@ impl Catalog {
             }
             LogEntry::Deleted { model, version } => {
                 let versions = self.models.entry(model.clone()).or_default();
-                versions.live.remove(version);
+                if let Some(gone) = versions.live.remove(version) {
+                    self.parts.remove(&gone);
+                }
                 versions.linked.remove(version);
                 versions.versions_noted.remove(version);
             }
@@ -170,6 +177,7 @@ impl Catalog {
             LogEntry::Deleted { model, version } => {
                 let versions = self.model(model)?;
                 self.known_number(versions, model, *version)?;
+                self.parts.check_unused(model, *version)?;
                 versions.not_routed(model, &VersionRef::Number(*version))?;
                 if versions.live.len() == 1 && versions.live.contains_key(version) {
                     versions.not_routed(model, &VersionRef::Latest)?;
@@ -237,6 +245,7 @@ impl Catalog {
         new.check()?;
         let Some(&version) = self.models.get(&new.model).and_then(|known| known.runs.get(&new.run))
         else {
+            self.check_parts(&new.model, &new.made_of)?;
             return Ok(Publication::New(self.next_version(&new.model)));
         };
         let (model, run) = (new.model.clone(), new.run.clone());
@@ -265,7 +274,8 @@ impl Catalog {
         })
     }
 
-    /// Versions beyond the newest `keep` of a model that no alias and no route names, oldest first.
+    /// Versions beyond the newest `keep` of a model that no alias, no route and no other version names, oldest
+    /// first.
     pub fn expired(&self, model: &str, keep: usize) -> Vec<u64> {
         let Some(versions) = self.models.get(model) else { return Vec::new() };
         let older = versions.live.len().saturating_sub(keep);
@@ -321,6 +331,7 @@ impl Catalog {
             let (model, got) = (model.clone(), description.version);
             return Err(CatalogError::OutOfOrder { model, expected, got });
         }
+        self.check_parts(model, &description.made_of)?;
         match self.models.get(model).and_then(|versions| versions.runs.get(&description.run)) {
             None => Ok(()),
             Some(&version) => Err(CatalogError::RunTaken {

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Scaling;
 use crate::model::ModelDescription;
+use crate::pipeline::{DEPTH_MAX, STEPS_MAX};
 use crate::tensor_model::{PORTS_MAX, Signature};
-use crate::version::{Artifact, TensorShape, VersionDescription};
+use crate::version::{Artifact, Member, TensorShape, VersionDescription};
 
 /// A trained model before the registry numbers it. The fields are those of [`VersionDescription`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,7 @@ pub struct NewVersion {
     pub metrics: BTreeMap<String, f64>,
     pub created_unix_ms: u64,
     pub signature: Option<Signature>,
+    pub made_of: Vec<Member>,
 }
 
 /// A new version contradicts itself, or holds a value that can't be served.
@@ -42,6 +44,10 @@ pub enum NewVersionError {
         "the file of {model}, a {kind:?}, has {bytes} bytes and {ports} inputs or outputs; it needs a byte, a kind of letters and digits, and at most {PORTS_MAX} of each"
     )]
     File { model: String, kind: String, bytes: usize, ports: usize },
+    #[error(
+        "{model} is made of {members} versions, {depth} pipelines deep; at most {STEPS_MAX} and {DEPTH_MAX} are possible"
+    )]
+    MadeOf { model: String, members: usize, depth: usize },
     #[error("tensor {name:?} of {model} has a shape beyond memory")]
     Shape { model: String, name: String },
 }
@@ -67,6 +73,7 @@ impl From<VersionDescription> for NewVersion {
             metrics: of.metrics,
             created_unix_ms: of.created_unix_ms,
             signature: of.signature,
+            made_of: of.made_of,
         }
     }
 }
@@ -95,6 +102,7 @@ impl NewVersion {
             created_unix_ms: self.created_unix_ms,
             artifact,
             signature: self.signature,
+            made_of: self.made_of,
         }
     }
 
@@ -120,6 +128,11 @@ impl NewVersion {
                     self.divisor("a deviation of the scaling", value)?;
                 }
             }
+        }
+        let (members, depth) = (self.made_of.len(), self.made_of.iter().map(|member| member.depth));
+        let depth = depth.max().map_or(0, |depth| depth.saturating_add(1));
+        if members > STEPS_MAX || depth > DEPTH_MAX {
+            return Err(NewVersionError::MadeOf { model: self.model.clone(), members, depth });
         }
         self.count("number of outputs", self.classes.unwrap_or(self.outputs), self.outputs)
     }
@@ -218,6 +231,7 @@ pub(crate) mod tests {
             metrics: BTreeMap::from([("loss".into(), 0.5)]),
             created_unix_ms: 1,
             signature: None,
+            made_of: Vec::new(),
         }
     }
 

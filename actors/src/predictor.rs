@@ -5,6 +5,7 @@
 //! `request_queue.rs`, what a name means in `predictor/names.rs`, which models are in memory in
 //! `shelf.rs`; how a version answers is `serving.rs`.
 
+mod loading;
 mod names;
 mod routes;
 mod runners;
@@ -33,7 +34,7 @@ use crate::in_memory::Models;
 use crate::log_seen::LogFeed;
 use crate::messages::{
     FetchModel, FindError, FindModel, FindRoute, LoadModel, ModelLoaded, ModelUnloaded, Predict,
-    PredictError, Prediction, Ran, Resolved, UnloadModel, ask,
+    PredictError, Prediction, Ran, Resolved, UnloadModel,
 };
 use crate::model::ModelKinds;
 use crate::offer::Offer;
@@ -45,9 +46,6 @@ use crate::version::VersionRef;
 /// Messages that wait for the actor to look at them. It puts them in a queue at once, which has
 /// limits of its own.
 const MAILBOX: usize = 1024;
-
-/// The longest wait for the tensors of a version: a gigabyte over a slow link.
-const FETCH_LIMIT: Duration = Duration::from_secs(120);
 
 /// The version that is asked for, if it can answer.
 type Ready = Result<(Arc<ServedModel>, Resolved), PredictError>;
@@ -414,16 +412,6 @@ impl Shared {
         let versions = self.models.unload(&model);
         info!(model, versions, "model unloaded");
         Ok(ModelUnloaded { versions })
-    }
-
-    /// The version, loaded if it is not in memory.
-    async fn get(&self, model: &str, meaning: Meaning) -> Result<Arc<ServedModel>, PredictError> {
-        let load = async || {
-            let (model, version) = (model.to_owned(), VersionRef::Number(meaning.version));
-            let fetched = ask(&self.fetch, FetchModel { model, version }, FETCH_LIMIT).await?;
-            self.runners.build(&self.kinds, fetched).await
-        };
-        self.models.get(model, meaning.version, meaning.bytes, load).await
     }
 }
 

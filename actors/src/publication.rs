@@ -49,6 +49,7 @@ pub(crate) fn describe(
         metrics: metrics(&manifest.ledger.finished),
         created_unix_ms,
         signature: None,
+        made_of: Vec::new(),
     };
     let values = values.ok_or("the last checkpoint is shorter than the model")?;
     Ok(PublishModel { description, tensors: values, file: None })

@@ -35,7 +35,7 @@ impl Handler<BuildModel> for Runner {
     type Result = Result<ServedModel, PredictError>;
 
     fn handle(&mut self, build: BuildModel, _ctx: &mut Self::Context) -> Self::Result {
-        let served = ServedModel::new(&build.kinds, build.fetched)?;
+        let served = ServedModel::new(&build.kinds, build.fetched, build.members)?;
         served.try_out();
         // The first run has found nothing in the caches.
         let start = Instant::now();

@@ -1,5 +1,6 @@
 //! A version that is ready to answer: the model, and the checks around it.
 
+mod pipeline;
 mod rows;
 mod tensors;
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use crate::messages::{FetchedModel, Predict, PredictError, Prediction, Resolved, Run};
 use crate::model::ModelKinds;
+use crate::pipeline::PIPELINE;
 use crate::tensor::NamedTensor;
 use crate::tensor_model::TensorModel;
 use crate::version::VersionDescription;
+pub use pipeline::signature_of;
 use rows::RowModel;
 
 /// One published version in memory.
@@ -26,6 +29,8 @@ pub struct ServedModel {
     /// Nanoseconds of the shortest of the last runs: what a run takes however few rows it has.
     least_ns: AtomicU64,
     panicked: AtomicBool,
+    /// What it is made of.
+    members: Vec<Arc<ServedModel>>,
 }
 
 /// What answers.
@@ -38,15 +43,22 @@ enum Answering {
 }
 
 impl ServedModel {
-    /// Makes a version ready.
+    /// Makes a version ready. `members`: what it is made of, in the order in which it says so.
     ///
     /// # Errors
     /// [`PredictError::Load`]: the kind is not known, its factory refuses the settings or the file, or
     /// panics, or the model takes or answers something else than the version says.
-    pub fn new(kinds: &ModelKinds, fetched: FetchedModel) -> Result<Self, PredictError> {
+    pub fn new(
+        kinds: &ModelKinds,
+        fetched: FetchedModel,
+        members: Vec<Arc<Self>>,
+    ) -> Result<Self, PredictError> {
         let FetchedModel { description, tensors, file } = fetched;
         let build = || match file {
             None => RowModel::build(kinds, &description, &tensors).map(Answering::Rows),
+            Some(file) if description.architecture.kind == PIPELINE => {
+                pipeline::load(&description, &file, &members).map(Answering::Tensors)
+            }
             Some(file) => tensors::load(kinds, &description, &file).map(Answering::Tensors),
         };
         let built = catch_unwind(AssertUnwindSafe(build));
@@ -62,6 +74,7 @@ impl ServedModel {
             row_ns: AtomicU64::new(0),
             least_ns: AtomicU64::new(0),
             panicked: AtomicBool::new(false),
+            members,
         })
     }
 
@@ -69,9 +82,15 @@ impl ServedModel {
         self.description.version
     }
 
-    /// Whether the model has ever panicked.
+    /// Digest of the state that it was published from.
+    pub fn digest(&self) -> &str {
+        &self.description.digest
+    }
+
+    /// Whether the model, or one that it is made of, has ever panicked.
     pub fn has_panicked(&self) -> bool {
         self.panicked.load(Ordering::Relaxed)
+            || self.members.iter().any(|member| member.has_panicked())
     }
 
     /// A run over zeros, whatever the model says to that: what it makes ready for its first run is
@@ -227,6 +246,7 @@ pub(crate) mod tests {
         ServedModel::new(
             &toy_kinds(),
             FetchedModel { description, tensors: vec![vec![1.0, 10.0].into()], file: None },
+            Vec::new(),
         )
     }
 

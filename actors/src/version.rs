@@ -50,6 +50,47 @@ pub struct VersionDescription {
     /// takes is not rows of features.
     #[serde(default)]
     pub signature: Option<Signature>,
+    /// Of a pipeline: the versions whose models it runs, in the order of its steps. They can't be deleted
+    /// while it is there.
+    #[serde(default)]
+    pub made_of: Vec<Member>,
+}
+
+/// A version that another one is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub model: String,
+    pub version: u64,
+    /// [`VersionDescription::digest`] of it.
+    pub digest: String,
+    /// [`VersionDescription::memory_bytes`] of it.
+    pub bytes: u64,
+    /// [`VersionDescription::depth`] of it.
+    pub depth: usize,
+}
+
+impl VersionDescription {
+    /// What it takes in memory: its stored tensors or file, and all that it is made of.
+    pub fn memory_bytes(&self) -> u64 {
+        let members = self.made_of.iter().map(|member| member.bytes);
+        members.fold(self.artifact.bytes, u64::saturating_add)
+    }
+
+    /// Pipelines within pipelines: 0 for a model, 1 for one that is made of models.
+    pub fn depth(&self) -> usize {
+        self.made_of.iter().map(|member| member.depth.saturating_add(1)).max().unwrap_or(0)
+    }
+
+    /// This version as a part of another one.
+    pub fn as_member(&self) -> Member {
+        Member {
+            model: self.model.clone(),
+            version: self.version,
+            digest: self.digest.clone(),
+            bytes: self.memory_bytes(),
+            depth: self.depth(),
+        }
+    }
 }
 
 /// A tensor as it is stored: always `f32`, row-major.

@@ -435,6 +435,7 @@ fn publication(model: &str, run: &str, outputs: usize, weight: f32) -> PublishMo
         metrics: [("loss".to_owned(), 0.5)].into(),
         created_unix_ms: 1,
         signature: None,
+        made_of: Vec::new(),
     };
     PublishModel { description, tensors: vec![vec![weight].into()], file: None }
 }

@@ -85,6 +85,7 @@ fn imported(file: &'static [u8], run: &str) -> PublishModel {
         features: 0,
         outputs: 0,
         signature: Some(signature()),
+        made_of: Vec::new(),
         ..sum
     };
     PublishModel { description, tensors: Vec::new(), file: Some(Bytes::from_static(file)) }

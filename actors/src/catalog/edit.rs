@@ -144,6 +144,7 @@ impl Catalog {
                 if self.model(model)?.route.is_some() {
                     return Err(CatalogError::HasRoute { model: model.clone() });
                 }
+                self.parts.check_all_unused(model)?;
                 Ok(Outcome::Change(None))
             }
         }
@@ -180,6 +181,7 @@ impl Catalog {
                 noted.notes = std::mem::take(&mut noted.notes).tagged(key, value.as_deref());
             }
             Edit::DeleteModel { .. } => {
+                known.live.values().for_each(|gone| self.parts.remove(gone));
                 let (last, runs) = (known.last, std::mem::take(&mut known.runs));
                 *known = Versions { last, runs, deleted: true, ..Versions::default() };
             }

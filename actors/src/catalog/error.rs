@@ -30,6 +30,14 @@ pub enum CatalogError {
     InUse { model: String, version: u64, alias: String },
     #[error("version {version} of {model} is in its route; change the route first")]
     Routed { model: String, version: VersionRef },
+    #[error(
+        "version {version} of {model} is a part of version {whole_version} of {whole}; delete that first"
+    )]
+    Part { model: String, version: u64, whole: String, whole_version: u64 },
+    #[error(
+        "{model} is made of version {version} of {part} with state {digest}; that version has {published} here"
+    )]
+    OtherPart { model: String, part: String, version: u64, published: String, digest: String },
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error("run {run} was published as version {version} of {model}, which was deleted")]

@@ -310,3 +310,52 @@ fn a_page_ends_where_its_texts_would_be_too_many_and_the_next_one_goes_on() {
     }
     assert_eq!((pages, found), (3, 100));
 }
+
+/// A version of `whole` that is made of version 1 of `m`.
+fn made_of_m(catalog: &Catalog) -> LogEntry {
+    let mut new = new_version("whole", "run");
+    let part = catalog.find("m", &VersionRef::Number(1)).unwrap();
+    new.made_of = vec![part.as_member()];
+    LogEntry::Published { description: new.numbered(1, artifact()) }
+}
+
+#[test]
+fn what_another_version_is_made_of_stays_as_long_as_that_one() {
+    let mut catalog = catalog(&[published("a", 1), published("b", 2), published("c", 3)]);
+    catalog.apply(&made_of_m(&catalog)).unwrap();
+    let used = "version 1 of m is a part of version 1 of whole; delete that first";
+    assert_eq!(catalog.apply(&deleted(1)).unwrap_err().to_string(), used);
+    let all = LogEntry::Edited { edit: Edit::DeleteModel { model: "m".into() }, at_unix_ms: 1 };
+    assert_eq!(catalog.apply(&all).unwrap_err().to_string(), used);
+    assert_eq!(catalog.expired("m", 1), [2]);
+    catalog.apply(&LogEntry::Deleted { model: "whole".into(), version: 1 }).unwrap();
+    assert_eq!(catalog.expired("m", 1), [1, 2]);
+    assert_eq!(catalog.apply(&deleted(1)), Ok(()));
+    assert_eq!(catalog.apply(&all), Ok(()));
+}
+
+#[test]
+fn a_model_that_goes_with_all_versions_gives_its_parts_free() {
+    let mut catalog = catalog(&[published("a", 1), published("b", 2)]);
+    catalog.apply(&made_of_m(&catalog)).unwrap();
+    let whole = Edit::DeleteModel { model: "whole".into() };
+    catalog.apply(&LogEntry::Edited { edit: whole, at_unix_ms: 1 }).unwrap();
+    assert_eq!(catalog.apply(&deleted(1)), Ok(()));
+}
+
+#[test]
+fn parts_that_are_not_there_or_are_others_are_refused() {
+    let one = catalog(&[published("a", 1)]);
+    let LogEntry::Published { description } = made_of_m(&one) else { unreachable!() };
+    let mut new = NewVersion::from(description.clone());
+    assert_eq!(one.publication(&new), Ok(Publication::New(1)));
+    assert!(matches!(Catalog::default().publication(&new), Err(CatalogError::NoModel { .. })));
+    new.made_of[0].digest = "other".into();
+    let refused = one.publication(&new).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "whole is made of version 1 of m with state other; that version has state here"
+    );
+    let entry = LogEntry::Published { description: new.numbered(1, artifact()) };
+    assert!(matches!(one.check(&entry), Err(CatalogError::OtherPart { .. })));
+}

@@ -30,4 +30,6 @@ pub struct Ran {
 pub struct BuildModel {
     pub kinds: ModelKinds,
     pub fetched: FetchedModel,
+    /// What the version is made of.
+    pub members: Vec<Arc<ServedModel>>,
 }

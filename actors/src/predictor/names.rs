@@ -27,7 +27,7 @@ pub(super) type Name = (String, VersionRef);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meaning {
     pub(super) version: u64,
-    /// Of its stored tensors: what it takes in memory.
+    /// What it takes in memory.
     pub(super) bytes: u64,
 }
 
@@ -105,7 +105,7 @@ impl Names {
         match ask(&self.find, find, FIND_LIMIT).await {
             Ok(found) => {
                 self.back();
-                let meaning = Meaning { version: found.version, bytes: found.artifact.bytes };
+                let meaning = Meaning { version: found.version, bytes: found.memory_bytes() };
                 let mut known = self.known.borrow_mut();
                 known.insert(name.clone(), (meaning, log));
                 // Its number means it too, should the registry be away when that is asked for.

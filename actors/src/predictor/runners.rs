@@ -73,10 +73,11 @@ impl Runners {
         &self,
         kinds: &ModelKinds,
         fetched: FetchedModel,
+        members: Vec<Arc<ServedModel>>,
     ) -> Result<ServedModel, PredictError> {
         let place = if self.are_there() { self.place().await } else { None };
-        let Some(place) = place else { return ServedModel::new(kinds, fetched) };
-        let build = BuildModel { kinds: kinds.clone(), fetched };
+        let Some(place) = place else { return ServedModel::new(kinds, fetched, members) };
+        let build = BuildModel { kinds: kinds.clone(), fetched, members };
         let built = self.all[place.index].build.send(build).await;
         built.unwrap_or_else(|_| Err(LinkError::Closed.into()))
     }

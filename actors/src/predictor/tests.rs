@@ -445,7 +445,7 @@ impl Handler<BuildModel> for Timed {
     type Result = Result<ServedModel, PredictError>;
 
     fn handle(&mut self, build: BuildModel, _: &mut Self::Context) -> Self::Result {
-        ServedModel::new(&build.kinds, build.fetched)
+        ServedModel::new(&build.kinds, build.fetched, build.members)
     }
 }
 

@@ -3,35 +3,90 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use actix::Recipient;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use gradmesh::node::{NodeContext, OperatingSystem, kinds};
 use gradmesh::store::read_safetensors;
 use gradmesh_actors::dataset::Scaling;
-use gradmesh_actors::messages::PublishModel;
+use gradmesh_actors::messages::{FindModel, PublishModel, ask};
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::new_version::NewVersion;
-use gradmesh_actors::version::VersionDescription;
+use gradmesh_actors::pipeline::{PIPELINE, PipelineSpec, Plan};
+use gradmesh_actors::serving::signature_of;
+use gradmesh_actors::tensor_model::Signature;
+use gradmesh_actors::version::{Member, VersionDescription};
 
 /// A model goes to the registry in one frame, of which this is the largest.
 const FILE_BYTES_MAX: u64 = 255 << 20;
+/// The longest wait for the description of a pipeline's member.
+const FIND_LIMIT: Duration = Duration::from_secs(30);
 /// The description of a version in its folder of the registry.
 const DESCRIPTION: &str = "description.json";
 
-/// What the registry is asked to publish: a file whose ending says its kind, a folder with a text-embedding
+/// What the registry is asked to publish: a pipeline in TOML, of versions that `find` knows, any other file,
+/// whose ending says its kind, a folder with a text-embedding
 /// model as Hugging Face has it, or one with a version of another registry.
 ///
 /// The same file twice is one version: its digest stands for the run.
-pub(crate) fn import(path: &Path, model: String) -> anyhow::Result<PublishModel> {
+pub(crate) async fn import(
+    path: &Path,
+    model: String,
+    find: &Recipient<FindModel>,
+) -> anyhow::Result<PublishModel> {
     if path.join(DESCRIPTION).exists() {
         return version(path, model);
     }
     let name = path.display();
+    if path.extension().is_some_and(|ending| ending == "toml") {
+        return pipeline(path, model, find).await.with_context(|| name.to_string());
+    }
     let (kind, file) = if path.is_dir() { folder(path)? } else { file(path)? };
-    let (settings, digest) = (serde_json::Value::Null, blake3::hash(&file).to_hex().to_string());
-    let architecture = ModelDescription { kind, settings };
+    let architecture = ModelDescription { kind, settings: serde_json::Value::Null };
     let loaded = kinds().load(&architecture, &file).with_context(|| name.to_string())?;
+    let (signature, digest) = (loaded.signature().clone(), blake3::hash(&file).to_hex());
+    let digest = digest.to_string();
+    Ok(imported(path, model, architecture, signature, Vec::new(), file, digest))
+}
+
+/// A pipeline, each of whose members is the version that its name means now.
+async fn pipeline(
+    path: &Path,
+    model: String,
+    find: &Recipient<FindModel>,
+) -> anyhow::Result<PublishModel> {
+    let text = String::from_utf8(read(path)?).context("it is not UTF-8")?;
+    let spec: PipelineSpec = toml::from_str(&text)?;
+    let (mut members, mut signatures) = (Vec::new(), Vec::new());
+    for (member, version) in spec.members() {
+        let wanted = FindModel { model: member.to_owned(), version: version.clone() };
+        let found = ask(find, wanted, FIND_LIMIT).await?;
+        signatures.push(signature_of(&found));
+        members.push(found.as_member());
+    }
+    let spec = spec.pinned(members.iter().map(|member| member.version));
+    let plan = Plan::new(&spec, &signatures)?;
+    let file = serde_json::to_vec_pretty(&spec)?;
+    // What its members are is in no file of its own.
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&file).update(&serde_json::to_vec(&members)?);
+    let digest = hasher.finalize().to_hex().to_string();
+    let architecture =
+        ModelDescription { kind: PIPELINE.to_owned(), settings: serde_json::Value::Null };
+    Ok(imported(path, model, architecture, plan.signature, members, file.into(), digest))
+}
+
+fn imported(
+    path: &Path,
+    model: String,
+    architecture: ModelDescription,
+    signature: Signature,
+    made_of: Vec<Member>,
+    file: Bytes,
+    digest: String,
+) -> PublishModel {
     let description = NewVersion {
         model,
         architecture,
@@ -49,9 +104,10 @@ pub(crate) fn import(path: &Path, model: String) -> anyhow::Result<PublishModel>
         epochs: 0,
         metrics: BTreeMap::new(),
         created_unix_ms: now_ms(),
-        signature: Some(loaded.signature().clone()),
+        signature: Some(signature),
+        made_of,
     };
-    Ok(PublishModel { description, tensors: Vec::new(), file: Some(file) })
+    PublishModel { description, tensors: Vec::new(), file: Some(file) }
 }
 
 /// A file, whose ending says its kind.

@@ -118,8 +118,8 @@ pub(crate) async fn models(
             }
         }
         ModelsCommand::Import { path, model } => {
-            let published =
-                ask(&links.publish, import(&path, model.clone())?, IMPORT_LIMIT).await?;
+            let publish = import(&path, model.clone(), &links.find).await?;
+            let published = ask(&links.publish, publish, IMPORT_LIMIT).await?;
             let version = published.version;
             if json {
                 let already = published.already;

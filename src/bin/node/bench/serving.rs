@@ -138,6 +138,7 @@ impl Served {
             metrics: Default::default(),
             created_unix_ms: 0,
             signature: None,
+            made_of: Vec::new(),
         };
         let mut rest = &values[..];
         let mut tensors = Vec::new();

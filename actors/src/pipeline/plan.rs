@@ -1,0 +1,361 @@
+//! A pipeline whose tensors have been checked: which step takes and makes which.
+
+use std::collections::BTreeMap;
+
+use super::fusion::Fusion;
+use super::spec::{PipelineSpec, Step};
+use super::{FUSED_MAX, STEPS_MAX};
+use crate::datatype::Datatype;
+use crate::hashing::BUCKETS_MAX;
+use crate::tensor_model::{PORTS_MAX, Port, Signature};
+
+/// Steps over places of tensors. The inputs have the first ones, in the order of the signature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub signature: Signature,
+    /// Places that there are.
+    pub places: usize,
+    pub steps: Vec<Planned>,
+    /// Places of the outputs, in the order of the signature.
+    pub outputs: Vec<usize>,
+}
+
+/// A step and the name under which errors tell of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub name: String,
+    pub operation: Operation,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// The member of this index. Names are those of its own tensors.
+    Model {
+        member: usize,
+        inputs: Vec<(String, usize)>,
+        outputs: Vec<(String, usize)>,
+    },
+    HashText {
+        of: usize,
+        buckets: usize,
+        to: usize,
+    },
+    Fuse {
+        how: Fusion,
+        of: Vec<usize>,
+        to: usize,
+    },
+}
+
+/// A pipeline makes no sense.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PipelineError {
+    #[error("it has {got} steps, 1 to {STEPS_MAX} are possible")]
+    Steps { got: usize },
+    #[error("it has {inputs} inputs and {outputs} outputs, 1 to {PORTS_MAX} of each are possible")]
+    Ports { inputs: usize, outputs: usize },
+    #[error("{step}: {name:?} is made by {maker} already; give one of them another name")]
+    Twice { step: String, name: String, maker: String },
+    #[error("{step} takes {name:?}, which {maker} makes later; put that step before it")]
+    Later { step: String, name: String, maker: String },
+    #[error("output {name:?} is made by no step")]
+    Nobody { name: String },
+    #[error("output {name:?} is there twice")]
+    OutputTwice { name: String },
+    #[error("{step} has no {what} {name:?}; it has {known}")]
+    NoPort { step: String, what: &'static str, name: String, known: String },
+    #[error("{step}: its input {port} is given no tensor; add it to `inputs`")]
+    Unset { step: String, port: String },
+    #[error("{step}: {given} does not fit {taken}")]
+    Unfit { step: String, given: String, taken: String },
+    #[error("{step}: {got} tensors are fused, 1 to {FUSED_MAX} are possible")]
+    Fused { step: String, got: usize },
+    #[error(
+        "{step}: `weights` has {got} numbers for {expected} tensors; leave it out, or give each one"
+    )]
+    Weights { step: String, expected: usize, got: usize },
+    #[error("{step}: weight {weight} is not a finite number above 0")]
+    Weight { step: String, weight: f64 },
+    #[error("{step}: `buckets` is {got}, 1 to {BUCKETS_MAX} are possible")]
+    Buckets { step: String, got: usize },
+    #[error("{step}: no signature of this model is known")]
+    NoSignature { step: String },
+}
+
+/// What is known of the tensors while steps are looked at.
+struct Tensors<'a> {
+    /// Which step makes each tensor that is made.
+    makers: BTreeMap<&'a str, usize>,
+    names: Vec<String>,
+    places: BTreeMap<String, usize>,
+    ports: Vec<Port>,
+    /// Places that are inputs, in the order in which they are first taken.
+    inputs: Vec<usize>,
+}
+
+impl Plan {
+    /// `signatures`: of the members, in the order of [`PipelineSpec::members`].
+    ///
+    /// # Errors
+    /// What does not fit, with the step.
+    pub fn new(spec: &PipelineSpec, signatures: &[Signature]) -> Result<Self, PipelineError> {
+        let got = spec.steps.len();
+        if !(1..=STEPS_MAX).contains(&got) {
+            return Err(PipelineError::Steps { got });
+        }
+        let mut tensors = Tensors::of(&spec.steps)?;
+        let mut signatures = signatures.iter().enumerate();
+        let mut steps = Vec::with_capacity(got);
+        for (at, step) in spec.steps.iter().enumerate() {
+            let operation = match step {
+                Step::Model { inputs, outputs, .. } => {
+                    let member = signatures.next();
+                    let name = || tensors.names[at].clone();
+                    let member =
+                        member.ok_or_else(|| PipelineError::NoSignature { step: name() })?;
+                    tensors.model(at, member, inputs, outputs)?
+                }
+                Step::HashText { of, buckets, r#as } => {
+                    tensors.hash_text(at, of, *buckets, r#as)?
+                }
+                Step::Concatenate { of, r#as } => {
+                    tensors.fuse(at, of, Fusion::Concatenate, &[], r#as)?
+                }
+                Step::Average { of, weights, r#as } => {
+                    tensors.fuse(at, of, Fusion::Average(Vec::new()), weights, r#as)?
+                }
+                Step::Vote { of, weights, r#as } => {
+                    tensors.fuse(at, of, Fusion::Vote(Vec::new()), weights, r#as)?
+                }
+            };
+            steps.push(Planned { name: tensors.names[at].clone(), operation });
+        }
+        tensors.planned(spec, steps)
+    }
+}
+
+impl<'a> Tensors<'a> {
+    fn of(steps: &'a [Step]) -> Result<Self, PipelineError> {
+        let names: Vec<String> =
+            steps.iter().enumerate().map(|(at, step)| told(at, step)).collect();
+        let mut makers = BTreeMap::new();
+        for (at, step) in steps.iter().enumerate() {
+            for name in made(step) {
+                if let Some(maker) = makers.insert(name, at) {
+                    let (step, maker) = (names[at].clone(), names[maker].clone());
+                    return Err(PipelineError::Twice { step, name: name.to_owned(), maker });
+                }
+            }
+        }
+        let (places, ports, inputs) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Ok(Self { makers, names, places, ports, inputs })
+    }
+
+    fn model(
+        &mut self,
+        at: usize,
+        (member, signature): (usize, &Signature),
+        inputs: &BTreeMap<String, String>,
+        outputs: &BTreeMap<String, String>,
+    ) -> Result<Operation, PipelineError> {
+        let known = |ports: &[Port]| {
+            ports.iter().map(|port| format!("{:?}", port.name)).collect::<Vec<_>>().join(", ")
+        };
+        for (what, ports, names) in
+            [("input", &signature.inputs, inputs), ("output", &signature.outputs, outputs)]
+        {
+            let strange = names.keys().find(|name| !ports.iter().any(|port| port.name == **name));
+            if let Some(name) = strange {
+                let (step, name, known) = (self.names[at].clone(), name.clone(), known(ports));
+                return Err(PipelineError::NoPort { step, what, name, known });
+            }
+        }
+        let mut taken = Vec::new();
+        for port in &signature.inputs {
+            let Some(name) = inputs.get(&port.name) else {
+                let (step, port) = (self.names[at].clone(), port.to_string());
+                return Err(PipelineError::Unset { step, port });
+            };
+            taken.push((port.name.clone(), self.take(at, name, port)?));
+        }
+        let mut made = Vec::new();
+        for port in &signature.outputs {
+            if let Some(name) = outputs.get(&port.name) {
+                made.push((port.name.clone(), self.make(name, port.datatype, port.shape.clone())));
+            }
+        }
+        Ok(Operation::Model { member, inputs: taken, outputs: made })
+    }
+
+    fn hash_text(
+        &mut self,
+        at: usize,
+        of: &str,
+        buckets: usize,
+        name: &str,
+    ) -> Result<Operation, PipelineError> {
+        if !(1..=BUCKETS_MAX).contains(&buckets) {
+            let step = self.names[at].clone();
+            return Err(PipelineError::Buckets { step, got: buckets });
+        }
+        let texts = Port { name: of.to_owned(), datatype: Datatype::Bytes, shape: vec![None] };
+        let of = self.take(at, of, &texts)?;
+        let to = self.make(name, Datatype::Fp32, vec![None, Some(buckets)]);
+        Ok(Operation::HashText { of, buckets, to })
+    }
+
+    fn fuse(
+        &mut self,
+        at: usize,
+        of: &[String],
+        how: Fusion,
+        weights: &[f64],
+        name: &str,
+    ) -> Result<Operation, PipelineError> {
+        let step = || self.names[at].clone();
+        let got = of.len();
+        if !(1..=FUSED_MAX).contains(&got) {
+            return Err(PipelineError::Fused { step: step(), got });
+        }
+        if !weights.is_empty() && weights.len() != got {
+            let (expected, got) = (got, weights.len());
+            return Err(PipelineError::Weights { step: step(), expected, got });
+        }
+        let fits = |weight: &f64| weight.is_finite() && *weight > 0.0;
+        if let Some(&weight) = weights.iter().find(|weight| !fits(weight)) {
+            return Err(PipelineError::Weight { step: step(), weight });
+        }
+        let all = if weights.is_empty() { vec![1.0; got] } else { weights.to_vec() };
+        let (how, same_width) = match how {
+            Fusion::Concatenate => (Fusion::Concatenate, false),
+            Fusion::Average(_) => (Fusion::Average(all), true),
+            Fusion::Vote(_) => (Fusion::Vote(all), true),
+        };
+        let mut width = if same_width { None } else { Some(0) };
+        let mut places = Vec::with_capacity(got);
+        for name in of {
+            let shape = vec![None, if same_width { width } else { None }];
+            let rows = Port { name: name.clone(), datatype: Datatype::Fp32, shape };
+            let place = self.take(at, name, &rows)?;
+            let columns = self.ports[place].shape[1];
+            width = if same_width { width.or(columns) } else { added(width, columns) };
+            places.push(place);
+        }
+        let to = self.make(name, Datatype::Fp32, vec![None, width]);
+        Ok(Operation::Fuse { how, of: places, to })
+    }
+
+    /// The place of a tensor that a step takes as `port`. Whatever no step makes is an input, which then is
+    /// whatever all who take it need.
+    fn take(&mut self, at: usize, name: &str, port: &Port) -> Result<usize, PipelineError> {
+        let step = || self.names[at].clone();
+        if let Some(&place) = self.places.get(name) {
+            let given = self.ports[place].clone();
+            let shape =
+                (given.datatype == port.datatype).then(|| common(&given.shape, &port.shape));
+            let Some(shape) = shape.flatten() else {
+                let (given, taken) = (given.to_string(), port.to_string());
+                return Err(PipelineError::Unfit { step: step(), given, taken });
+            };
+            if self.inputs.contains(&place) {
+                self.ports[place].shape = shape;
+            }
+            return Ok(place);
+        }
+        if let Some(&maker) = self.makers.get(name) {
+            let (name, maker) = (name.to_owned(), self.names[maker].clone());
+            return Err(PipelineError::Later { step: step(), name, maker });
+        }
+        let place = self.make(name, port.datatype, port.shape.clone());
+        self.inputs.push(place);
+        Ok(place)
+    }
+
+    fn make(&mut self, name: &str, datatype: Datatype, shape: Vec<Option<usize>>) -> usize {
+        let place = self.ports.len();
+        self.ports.push(Port { name: name.to_owned(), datatype, shape });
+        self.places.insert(name.to_owned(), place);
+        place
+    }
+
+    /// The plan, in which the inputs come first.
+    fn planned(self, spec: &PipelineSpec, steps: Vec<Planned>) -> Result<Plan, PipelineError> {
+        let mut outputs = Vec::new();
+        for name in &spec.outputs {
+            let made = self.makers.contains_key(name.as_str()).then(|| self.places[name]);
+            let place = made.ok_or_else(|| PipelineError::Nobody { name: name.clone() })?;
+            if outputs.contains(&place) {
+                return Err(PipelineError::OutputTwice { name: name.clone() });
+            }
+            outputs.push(place);
+        }
+        let (taken, answered) = (self.inputs.len(), outputs.len());
+        if !(1..=PORTS_MAX).contains(&taken) || !(1..=PORTS_MAX).contains(&answered) {
+            return Err(PipelineError::Ports { inputs: taken, outputs: answered });
+        }
+        let others = (0..self.ports.len()).filter(|place| !self.inputs.contains(place));
+        let order: Vec<usize> = self.inputs.iter().copied().chain(others).collect();
+        let mut moved = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(to, &from)| moved[from] = to);
+        let ports = |places: &[usize]| places.iter().map(|&at| self.ports[at].clone()).collect();
+        let signature = Signature { inputs: ports(&self.inputs), outputs: ports(&outputs) };
+        let outputs = outputs.into_iter().map(|place| moved[place]).collect();
+        let steps = steps.into_iter().map(|step| step.moved(&moved)).collect();
+        Ok(Plan { signature, places: order.len(), steps, outputs })
+    }
+}
+
+impl Planned {
+    fn moved(mut self, moved: &[usize]) -> Self {
+        match &mut self.operation {
+            Operation::Model { inputs, outputs, .. } => {
+                inputs.iter_mut().chain(outputs).for_each(|(_, place)| *place = moved[*place]);
+            }
+            Operation::HashText { of, to, .. } => (*of, *to) = (moved[*of], moved[*to]),
+            Operation::Fuse { of, to, .. } => {
+                of.iter_mut().for_each(|place| *place = moved[*place]);
+                *to = moved[*to];
+            }
+        }
+        self
+    }
+}
+
+/// A step as errors name it.
+fn told(at: usize, step: &Step) -> String {
+    let at = at + 1;
+    match step {
+        Step::Model { model, .. } => format!("step {at} ({model})"),
+        Step::HashText { .. } => format!("step {at} (hash-text)"),
+        Step::Concatenate { .. } => format!("step {at} (concatenate)"),
+        Step::Average { .. } => format!("step {at} (average)"),
+        Step::Vote { .. } => format!("step {at} (vote)"),
+    }
+}
+
+/// Tensors that a step makes.
+fn made(step: &Step) -> Vec<&str> {
+    match step {
+        Step::Model { outputs, .. } => outputs.values().map(String::as_str).collect(),
+        Step::HashText { r#as, .. }
+        | Step::Concatenate { r#as, .. }
+        | Step::Average { r#as, .. }
+        | Step::Vote { r#as, .. } => vec![r#as],
+    }
+}
+
+/// A shape that fits both; `None` where there is none.
+fn common(a: &[Option<usize>], b: &[Option<usize>]) -> Option<Vec<Option<usize>>> {
+    let dim = |(&a, &b): (&Option<usize>, &Option<usize>)| match (a, b) {
+        (Some(a), Some(b)) => (a == b).then_some(Some(a)),
+        (known, None) | (None, known) => Some(known),
+    };
+    (a.len() == b.len()).then(|| std::iter::zip(a, b).map(dim).collect())?
+}
+
+fn added(a: Option<usize>, b: Option<usize>) -> Option<usize> {
+    a?.checked_add(b?)
+}
+
+#[cfg(test)]
+mod tests;
