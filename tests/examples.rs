@@ -58,6 +58,21 @@ fn a_model_of_ones_own_learns_and_serves_what_it_learnt() {
 }
 
 #[test]
+fn a_pipeline_of_pictures_and_texts_is_right_more_often_than_its_best_branch() {
+    let lines = lines("two_modalities", &[]);
+    let [image, text, published, served] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(published, "pipeline.toml is version 1 of emoji now");
+    // The branches say through the service what they said to the workers that evaluated them.
+    let rows = number(served, "right of ");
+    for (trained, by) in [(image, "picture "), (text, "words ")] {
+        let accuracy = number(trained, "test accuracy ");
+        let right = number(served, by);
+        assert!((100.0 * right / rows - accuracy).abs() < 0.01, "{trained}, {served}");
+    }
+    assert!(number(served, "both ") > number(served, "words "), "{served}");
+}
+
+#[test]
 fn a_data_set_of_ones_own_is_trained_on() {
     let lines = lines("own_data", &[]);
     let [trained] = &lines[..] else { panic!("{lines:?}") };

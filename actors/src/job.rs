@@ -81,6 +81,10 @@ pub struct DataSpec {
     pub target: String,
     /// CSV only: whether the first line names the columns.
     pub header: bool,
+    /// CSV only: a column of texts, whose words are hashed into inputs behind those of the other columns.
+    pub text: Option<String>,
+    /// How many inputs that makes, at least 1.
+    pub text_buckets: usize,
     pub scale: ScaleSpec,
     /// Divisor for `scale = "divide"`.
     pub divide_by: f32,

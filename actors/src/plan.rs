@@ -184,6 +184,8 @@ pub(crate) mod tests {
                 test_fraction: 0.2,
                 target: "-1".into(),
                 header: false,
+                text: None,
+                text_buckets: 2048,
                 scale: ScaleSpec::None,
                 divide_by: 255.0,
             },

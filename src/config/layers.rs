@@ -7,7 +7,8 @@ use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::error::Problem;
 use super::kind::free_value;
-use super::schema::{Fallback, KEYS, Place, nearest_path, place};
+use super::lookup::{Place, nearest_path, place};
+use super::schema::{Fallback, KEYS};
 
 /// The environment's variables are named `GRADMESH__JOB__BATCH_SIZE`.
 const ENV_PREFIX: &str = "GRADMESH__";

@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod kind;
 mod layers;
+mod lookup;
 mod nodes;
 mod schema;
 

@@ -1,6 +1,7 @@
-//! CSV: a row a line, all columns numbers, one of them the target.
+//! CSV: a row a line, all columns numbers but one of texts, where there is one; one of them is the target.
 
 use csv_core::ReadRecordResult;
+use gradmesh_actors::hashing::hash_text;
 
 use super::error::{DataError, DataFile, MAX_CLASS, Place};
 use super::rows::{MAX_FEATURES, RowReader, Target};
@@ -22,6 +23,8 @@ pub(super) struct CsvLayout {
     pub(super) header: bool,
     /// A name of the header; else a number from 0, or from -1 backwards.
     pub(super) target: String,
+    /// A column of texts, named as the target is, and the inputs that its words are hashed into.
+    pub(super) text: Option<(String, usize)>,
     /// Targets are classes, not values.
     pub(super) classes: bool,
 }
@@ -40,7 +43,14 @@ pub(super) struct CsvReader {
     /// 2 to [`MAX_FEATURES`] + 1.
     columns: usize,
     target: usize,
+    text: Option<TextColumn>,
     classes: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TextColumn {
+    column: usize,
+    buckets: usize,
 }
 
 /// The fields of a line, one after the other without separators.
@@ -65,6 +75,7 @@ impl CsvReader {
             names: Vec::new(),
             columns: 0,
             target: 0,
+            text: None,
             classes: layout.classes,
         };
         if !reader.read_record()? {
@@ -80,13 +91,27 @@ impl CsvReader {
             reader.expect_commas(reader.record.field(0))?;
             return Err(DataError::NoInputs { file: reader.source.name });
         }
-        reader.target = reader.find_target(&layout.target)?;
+        reader.target = reader.find("job.data.target", &layout.target)?;
+        if let Some((text, buckets)) = &layout.text {
+            let column = reader.find("job.data.text", text)?;
+            if column == reader.target {
+                let (file, column) = (reader.source.name.clone(), reader.column_name(column));
+                return Err(DataError::TextIsTarget { file, column });
+            }
+            // As wide as other rows may be.
+            if reader.columns + buckets > MAX_FEATURES {
+                let (file, limit) = (reader.source.name.clone(), MAX_FEATURES);
+                return Err(DataError::TooWide { file, limit });
+            }
+            reader.text = Some(TextColumn { column, buckets: *buckets });
+        }
         Ok(reader)
     }
 
-    fn find_target(&self, target: &str) -> Result<usize, DataError> {
-        let mut named = (0..self.names.len()).filter(|&column| self.names[column] == target);
-        match (named.next(), named.next(), target.parse::<i64>()) {
+    /// The column that a key names.
+    fn find(&self, key: &'static str, wanted: &str) -> Result<usize, DataError> {
+        let mut named = (0..self.names.len()).filter(|&column| self.names[column] == wanted);
+        match (named.next(), named.next(), wanted.parse::<i64>()) {
             (Some(column), None, _) => return Ok(column),
             (None, _, Ok(number)) => {
                 let from_start = if number < 0 { number + self.columns as i64 } else { number };
@@ -103,8 +128,8 @@ impl CsvReader {
             let more = if self.columns > QUOTED_COLUMNS { ", ..." } else { "" };
             columns = format!("{columns} ({}{more})", shown.join(", "));
         }
-        let (file, target) = (self.source.name.clone(), format!("{target:?}"));
-        Err(DataError::NoTarget { file, target, columns })
+        let (file, column) = (self.source.name.clone(), format!("{wanted:?}"));
+        Err(DataError::NoColumn { file, column, columns, key })
     }
 
     /// Goes on to the next row; false after the last.
@@ -233,7 +258,7 @@ impl CsvReader {
 
 impl RowReader for CsvReader {
     fn features(&self) -> usize {
-        self.columns - 1
+        self.columns - 1 + self.text.map_or(0, |text| text.buckets - 1)
     }
 
     fn names(&self) -> Vec<&str> {
@@ -245,8 +270,17 @@ impl RowReader for CsvReader {
         if !self.advance()? {
             return Ok(None);
         }
-        for column in (0..self.columns).filter(|&column| column != self.target) {
-            inputs.push(self.read_number(column)?);
+        let text = self.text.map(|text| text.column);
+        for column in 0..self.columns {
+            if column != self.target && Some(column) != text {
+                inputs.push(self.read_number(column)?);
+            }
+        }
+        if let Some(TextColumn { column, buckets }) = self.text {
+            let text = String::from_utf8_lossy(self.record.field(column));
+            let start = inputs.len();
+            inputs.resize(start + buckets, 0.0);
+            hash_text(&text, &mut inputs[start..]);
         }
         self.read_target().map(Some)
     }

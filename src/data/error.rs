@@ -86,9 +86,13 @@ pub enum DataError {
     NoInputs { file: DataFile },
 
     #[error(
-        "{file}: no one column is {target}, there are {columns}; change job.data.target or job.data.header"
+        "{file}: no one column is {column}, there are {columns}; change {key} or job.data.header"
     )]
-    NoTarget { file: DataFile, target: String, columns: String },
+    NoColumn { file: DataFile, column: String, columns: String, key: &'static str },
+    #[error(
+        "{file}: column {column} is the target and can't be the text; change job.data.text or job.data.target"
+    )]
+    TextIsTarget { file: DataFile, column: String },
     #[error("{file}: line {line} has {got} columns, expected {expected}; correct the file named by {}", .file.key)]
     RaggedRow { file: DataFile, line: u64, expected: usize, got: usize },
     #[error("{file}: line {line} is longer than {limit} bytes (an open quote?); correct the file named by {}", .file.key)]

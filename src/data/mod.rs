@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gradmesh_actors::dataset::Dataset;
+use gradmesh_actors::hashing::BUCKETS_MAX;
 use gradmesh_actors::job::{DataSpec, Loss, ScaleSpec};
 
 pub use error::{DataError, DataFile, Place};
@@ -55,6 +56,13 @@ fn check(spec: &DataSpec) -> Result<(), DataError> {
             expected: "a part of the rows, 0 or more and less than 1",
             got: spec.test_fraction.to_string(),
             key: "job.data.test_fraction",
+        });
+    }
+    if !(1..=BUCKETS_MAX).contains(&spec.text_buckets) {
+        return Err(DataError::Setting {
+            expected: "1 to 4194304 inputs",
+            got: spec.text_buckets.to_string(),
+            key: "job.data.text_buckets",
         });
     }
     let divides = spec.scale == ScaleSpec::Divide;

@@ -89,6 +89,10 @@ impl Table {
         keys: (&'static str, &'static str),
     ) -> Result<Self, DataError> {
         match (spec.format, labels) {
+            (DataFormat::Idx, _) if spec.text.is_some() => {
+                let reason = "IDX has no texts; set job.data.format to csv";
+                Err(DataError::KeyUseless { key: "job.data.text", reason })
+            }
             (DataFormat::Idx, Some(labels)) => Ok(Self::Idx {
                 inputs: FoundFile::find(folder, inputs, keys.0)?,
                 labels: FoundFile::find(folder, labels, keys.1)?,
@@ -102,6 +106,7 @@ impl Table {
                 layout: CsvLayout {
                     header: spec.header,
                     target: spec.target.clone(),
+                    text: spec.text.clone().map(|text| (text, spec.text_buckets)),
                     classes: loss == Loss::Softmax,
                 },
             }),

@@ -30,6 +30,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("job.data.test_fraction", &["1", "-0.1", "0.999999999999", "nan", "'0.2'"]),
     ("job.data.target", &["true", "1.5", "''"]),
     ("job.data.header", &["0", "'false'"]),
+    ("job.data.text", &["true", "1.5"]),
+    ("job.data.text_buckets", &["0", "4194305", "'2048'"]),
     ("job.data.scale", &["255", "'minmax'"]),
     ("job.data.divide_by", &["0", "-1", "1e10", "1e-60", "inf", "'255'"]),
     ("job.optimizer.kind", &["1", "'adagrad'"]),

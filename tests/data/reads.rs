@@ -255,3 +255,33 @@ fn inputs(dataset: &dyn Dataset, split: Split) -> Vec<f32> {
     let rows = if split == Split::Train { shape.train_rows } else { shape.test_rows };
     dataset.load(split, 0..rows).unwrap().inputs.column(0).to_vec()
 }
+
+#[test]
+fn a_column_of_texts_becomes_hashed_words_behind_the_numbers() {
+    let folder = Folder::new();
+    folder
+        .write("rows.csv", b"name,size,class\n\"Red, heart\",2,0\nblue car,3,1\nHEART (red),4,0\n");
+    let text = Some("name".to_owned());
+    let spec = DataSpec { header: true, text, text_buckets: 64, ..csv("rows.csv") };
+    let data = open(&spec, Loss::Softmax, 1, folder.path()).unwrap();
+    assert_eq!(data.shape().features, 65);
+    let rows = data.load(Split::Train, 0..3).unwrap().inputs;
+    assert_eq!(rows.column(0).to_vec(), [2.0, 3.0, 4.0]);
+    let mut words = vec![0.0; 64];
+    gradmesh_actors::hashing::hash_text("red heart", &mut words);
+    assert_eq!(rows.row(0).to_vec()[1..], words);
+    assert_eq!(rows.row(2).to_vec()[1..], words);
+    assert_ne!(rows.row(1).to_vec()[1..], words);
+}
+
+#[test]
+fn a_text_that_is_the_target_or_no_column_is_refused_with_its_key() {
+    let folder = Folder::new();
+    folder.write("rows.csv", b"red,0\nblue,1\n");
+    let refused = |text: &str| {
+        let spec = DataSpec { text: Some(text.into()), ..csv("rows.csv") };
+        open(&spec, Loss::Softmax, 1, folder.path()).unwrap_err().to_string()
+    };
+    assert!(refused("1").contains("is the target and can't be the text; change job.data.text"));
+    assert!(refused("5").ends_with("change job.data.text or job.data.header"), "{}", refused("5"));
+}

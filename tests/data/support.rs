@@ -33,6 +33,8 @@ pub(crate) fn csv(train: &str) -> DataSpec {
         test_fraction: 0.0,
         target: "-1".to_owned(),
         header: false,
+        text: None,
+        text_buckets: 2048,
         scale: ScaleSpec::None,
         divide_by: 1.0,
     }

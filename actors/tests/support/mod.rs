@@ -66,7 +66,7 @@ pub(crate) fn job() -> JobSpec {
         "model": {"name": "toy", "kind": "linear", "hidden": [], "activation": "relu",
                   "loss": "squared"},
         "data": {"format": "csv", "train": "toy.csv", "train_labels": null, "test": null,
-                 "test_labels": null, "test_fraction": 0.0, "target": "-1", "header": false,
+                 "test_labels": null, "test_fraction": 0.0, "target": "-1", "header": false, "text": null, "text_buckets": 2048,
                  "scale": "none", "divide_by": 1.0},
         "optimizer": {"kind": "sgd", "learning_rate": 1.0, "momentum": 0.0, "beta1": 0.9,
                       "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0,

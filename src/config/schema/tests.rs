@@ -1,3 +1,4 @@
+use super::super::lookup::{Place, SHORTHANDS, place, tables};
 use super::*;
 
 #[test]
