@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 mod edit;
 mod entry;
 mod error;
+mod events;
 mod filter;
 mod parts;
 mod records;
@@ -14,6 +15,8 @@ mod records;
 pub use edit::{Edit, Outcome};
 pub use entry::LogEntry;
 pub use error::CatalogError;
+pub(crate) use events::RecentEvents;
+pub use events::{EVENTS_PAGE_MAX, Event, Events};
 pub use filter::FilterError;
 pub use records::{ModelRecord, Origin, PAGE_MAX, Page, Search, VersionRecord};
 

@@ -266,7 +266,14 @@ impl Shared {
     async fn records(&self, of: RecordsOf) -> Result<Records, FindError> {
         let page =
             |page: Page<_>| Records { models: page.found, next: page.next, ..Records::default() };
+        if let RecordsOf::Events { after, limit } = of {
+            self.refresh().await;
+            let events = self.log.events(after, limit).await?;
+            return Ok(Records { events, ..Records::default() });
+        }
         self.look(|known| match &of {
+            // Answered above: they are no part of the catalog.
+            RecordsOf::Events { .. } => Ok(Records::default()),
             RecordsOf::Model { model } => {
                 let models = vec![known.model_record(model)?];
                 Ok(Records { models, ..Records::default() })

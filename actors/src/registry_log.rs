@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, OnceCell, watch};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::catalog::{Catalog, LogEntry};
+use crate::catalog::{Catalog, Events, LogEntry, RecentEvents};
 use crate::log_seen::LogSeen;
 use crate::messages::{
     AppendEntry, Appended, ReadLog, RegistryStoreError, RegistryStoreLink, Sealed, ask_store,
@@ -37,6 +37,7 @@ struct Folded {
     catalog: Catalog,
     last: u64,
     head: Option<String>,
+    events: RecentEvents,
 }
 
 /// The place in the log at which a question was answered.
@@ -64,7 +65,16 @@ impl RegistryLog {
         self.read_at(question).await.map(|(answer, _)| answer)
     }
 
-    /// The same with the place of which the answer is true.
+    /// At most `limit` events behind `after`; without it the newest.
+    pub(crate) async fn events(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Events, RegistryStoreError> {
+        Ok(self.folded().await?.borrow().events.read(after, limit))
+    }
+
+    /// Asks the catalog, and says of which place the answer is true.
     pub(crate) async fn read_at<R>(
         &self,
         question: impl FnOnce(&Catalog) -> R,
@@ -184,6 +194,7 @@ impl Folded {
             number,
             cause: cause.to_string(),
         })?;
+        self.events.push(number, &entry, &seal);
         self.last = number;
         self.head = Some(seal);
         Ok(())

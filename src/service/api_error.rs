@@ -26,6 +26,8 @@ pub(super) enum ErrorKind {
     /// The request itself is wrong; sending it again won't help.
     Invalid,
     NotFound,
+    /// It was there, and is not kept any more.
+    Gone,
     /// This server has it and gives it to nobody, as it is configured.
     Forbidden,
     /// The path has these methods, and the request's is none of them.
@@ -53,6 +55,7 @@ impl ErrorKind {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Gone => StatusCode::GONE,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,

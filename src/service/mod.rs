@@ -19,6 +19,7 @@
 //! | `POST /v2/repository/models/{m}/load`, `/unload` | serves a model or doesn't, in this process |
 //! | `GET /metrics` | counters and the run's state, for Prometheus |
 //! | `GET /metrics/triton` | the counters of `/v2/models/stats` under Triton's names |
+//! | `GET /gradmesh/registry/events` | what happens in the registry, as a feed |
 //! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
 //! | `/v1/embeddings`, `/v1/models[/{m}]` | text embeddings, as clients of OpenAI ask for them |
 //! | `/api/2.0/mlflow/…` | the registry, as MLflow's clients speak to one |
@@ -27,6 +28,7 @@
 //! goes wrong is answered with `{"error": "…"}`.
 
 mod api_error;
+mod events;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod mlflow;

@@ -32,6 +32,7 @@ pub(super) fn scope(state: ServiceState) -> Scope {
     web::scope("/gradmesh")
         .app_data(web::Data::new(state))
         .service(readable("/status", status))
+        .service(readable("/registry/events", super::events::events))
         .configure(rest::documents)
         .default_service(web::to(no_such_path))
 }

@@ -5,6 +5,7 @@
 
 mod arbitrary;
 mod binary;
+mod events;
 mod flood;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -53,6 +54,7 @@ fn the_root_names_what_can_be_asked() {
         "/metrics",
         "/metrics/triton",
         "/gradmesh/status",
+        "/gradmesh/registry/events",
         "/gradmesh/openapi.json",
         "/gradmesh/try",
     ];
@@ -396,7 +398,7 @@ fn each_path_that_can_be_read_is_in_the_document_and_answers() {
         assert!(item["get"]["responses"]["200"]["content"].get(content).is_some(), "{path}");
         asked += 1;
     }
-    assert_eq!(asked, 24);
+    assert_eq!(asked, 25);
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub enum Outcome {
 }
 
 impl Edit {
-    fn model(&self) -> &str {
+    pub(super) fn model(&self) -> &str {
         match self {
             Self::RegisterModel { model, .. }
             | Self::LinkVersion { model, .. }

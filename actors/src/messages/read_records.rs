@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{ModelRecord, Search, VersionRecord};
+use crate::catalog::{Events, ModelRecord, Search, VersionRecord};
 use crate::messages::{FindError, WireMessage, WirePart};
 use crate::version::VersionRef;
 
@@ -16,19 +16,31 @@ pub struct ReadRecords {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordsOf {
-    Model { model: String },
-    Version { model: String, version: VersionRef },
+    Model {
+        model: String,
+    },
+    Version {
+        model: String,
+        version: VersionRef,
+    },
     Models(Search),
     Versions(Search),
+    /// What happened behind the event `after`, without it the newest; at most `limit`, and at most
+    /// [`EVENTS_PAGE_MAX`](crate::catalog::EVENTS_PAGE_MAX).
+    Events {
+        after: Option<u64>,
+        limit: usize,
+    },
 }
 
-/// Models for a question for models, versions for one for versions.
+/// Models for a question for models, versions for one for versions, events for one for events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Records {
     pub models: Vec<ModelRecord>,
     pub versions: Vec<VersionRecord>,
     /// [`Search::from`] of the next page, where there is one.
     pub next: Option<usize>,
+    pub events: Events,
 }
 
 impl WirePart for ReadRecords {}

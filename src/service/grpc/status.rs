@@ -10,7 +10,7 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let code = match error.kind {
             ErrorKind::Invalid => Code::InvalidArgument,
-            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::NotFound | ErrorKind::Gone => Code::NotFound,
             ErrorKind::Forbidden => Code::PermissionDenied,
             ErrorKind::Method(_) | ErrorKind::Encoding | ErrorKind::Unsupported => {
                 Code::Unimplemented

@@ -83,7 +83,7 @@ impl From<ApiError> for MlflowError {
             ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Encoding | ErrorKind::Slow => {
                 "INVALID_PARAMETER_VALUE"
             }
-            ErrorKind::NotFound => "RESOURCE_DOES_NOT_EXIST",
+            ErrorKind::NotFound | ErrorKind::Gone => "RESOURCE_DOES_NOT_EXIST",
             ErrorKind::Forbidden => "PERMISSION_DENIED",
             ErrorKind::Method(_) => "ENDPOINT_NOT_FOUND",
             ErrorKind::Unsupported => "NOT_IMPLEMENTED",

@@ -6,7 +6,7 @@ use utoipa::openapi::{OpenApi, RefOr, Required};
 use utoipa::{IntoResponses, OpenApi as _, ToSchema};
 
 use super::{infer, repository, routes};
-use crate::service::{mlflow, openai, status};
+use crate::service::{events, mlflow, openai, status};
 
 /// What each refusal says.
 #[derive(Debug, ToSchema)]
@@ -89,6 +89,7 @@ pub(in crate::service) enum ControlRefusals {
         routes::metrics,
         routes::triton_page,
         status::status,
+        events::events,
         openai::embed,
         openai::list,
         openai::retrieve,
@@ -176,7 +177,7 @@ mod tests {
     fn the_document_has_each_path_of_a_model_for_its_versions_too() {
         let document = serde_json::to_value(document()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 43, "{:?}", paths.keys());
+        assert_eq!(paths.len(), 44, "{:?}", paths.keys());
         for below in ["", "/ready", "/config", "/stats", "/infer"] {
             let path = format!("/v2/models/{{model}}/versions/{{version}}{below}");
             let item = paths.get(&path).unwrap_or_else(|| panic!("{path}"));
@@ -197,6 +198,6 @@ mod tests {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 45);
+        assert_eq!(ids.len(), 46);
     }
 }

@@ -10,6 +10,7 @@ use super::documents::{DOCUMENT_PATH, PAGE_PATH};
 use super::openapi::Refusals;
 use super::{infer, repository};
 use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::events::EVENTS_PATH;
 use crate::service::oip::model::{ModelConfig, ModelMetadata};
 use crate::service::status::STATUS_PATH;
 use crate::service::{ServiceState, oip, triton_metrics};
@@ -58,7 +59,8 @@ async fn paths() -> HttpResponse {
         "name": oip::NAME,
         "version": env!("CARGO_PKG_VERSION"),
         "paths": [
-            "/v2", "/v2/models", "/v1/models", "/metrics", "/metrics/triton", STATUS_PATH, DOCUMENT_PATH, PAGE_PATH,
+            "/v2", "/v2/models", "/v1/models", "/metrics", "/metrics/triton", STATUS_PATH, EVENTS_PATH,
+            DOCUMENT_PATH, PAGE_PATH,
         ],
     }))
 }
