@@ -225,6 +225,10 @@ impl<'a> Tensors<'a> {
         if let Some(&weight) = weights.iter().find(|weight| !fits(weight)) {
             return Err(PipelineError::Weight { step: step(), weight });
         }
+        let sum: f64 = weights.iter().sum();
+        if !sum.is_finite() {
+            return Err(PipelineError::Weight { step: step(), weight: sum });
+        }
         let all = if weights.is_empty() { vec![1.0; got] } else { weights.to_vec() };
         let (how, same_width) = match how {
             Fusion::Concatenate => (Fusion::Concatenate, false),

@@ -112,6 +112,7 @@ fn weights_are_one_for_each_and_above_zero() {
     };
     assert!(weights("[1]").contains("`weights` has 1 numbers for 2 tensors"));
     assert!(weights("[1, 0]").contains("weight 0 is not a finite number above 0"));
+    assert!(weights("[1e308, 1e308]").contains("weight inf is not a finite number above 0"));
     let buckets = HASH.replace("8", "0");
     assert!(refused(&of(&[&buckets], r#"["words"]"#)).contains("`buckets` is 0"));
 }
