@@ -105,6 +105,10 @@ fn vote<'a>(
 }
 
 fn check_len(rows: usize, columns: usize) -> Result<(), RunError> {
+    // A tensor without columns has no bytes, however many rows it says it has, and each would be walked.
+    if columns == 0 {
+        return Err(refused("rows without columns can't be fused".to_owned()));
+    }
     if rows.checked_mul(columns).is_none_or(|values| values > VALUES_MAX) {
         return Err(refused(format!(
             "{rows} rows of {columns} values are more than {VALUES_MAX}; send fewer rows"
@@ -163,6 +167,16 @@ mod tests {
         let wide = rows(4, &[0.0; 8]);
         assert!(fuse(&Fusion::Average(vec![1.0; 2]), &[&two, &wide]).is_err());
         assert!(fuse(&Fusion::Concatenate, &[&two, &wide]).is_ok());
+    }
+
+    #[test]
+    fn rows_without_columns_are_refused_however_many_they_are() {
+        let empty = Tensor::new(Datatype::Fp32, vec![1_000_000_000_000_000, 0], Vec::new().into());
+        let empty = empty.unwrap();
+        for how in [Fusion::Concatenate, Fusion::Average(vec![1.0]), Fusion::Vote(vec![1.0])] {
+            let refused = fuse(&how, &[&empty]).unwrap_err().to_string();
+            assert_eq!(refused, "rows without columns can't be fused");
+        }
     }
 
     #[test]
