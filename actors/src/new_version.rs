@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Scaling;
 use crate::model::ModelDescription;
-use crate::pipeline::{DEPTH_MAX, STEPS_MAX};
+use crate::pipeline::{DEPTH_MAX, RUNS_MAX, STEPS_MAX};
 use crate::tensor_model::{PORTS_MAX, Signature};
 use crate::version::{Artifact, Member, TensorShape, VersionDescription};
 
@@ -45,9 +45,9 @@ pub enum NewVersionError {
     )]
     File { model: String, kind: String, bytes: usize, ports: usize },
     #[error(
-        "{model} is made of {members} versions, {depth} pipelines deep; at most {STEPS_MAX} and {DEPTH_MAX} are possible"
+        "{model} is made of {members} versions (at most {STEPS_MAX}), {depth} pipelines deep (at most {DEPTH_MAX}), and a request runs {runs} of them in all (at most {RUNS_MAX}); use fewer steps, or no pipelines within it"
     )]
-    MadeOf { model: String, members: usize, depth: usize },
+    MadeOf { model: String, members: usize, depth: usize, runs: usize },
     #[error("tensor {name:?} of {model} has a shape beyond memory")]
     Shape { model: String, name: String },
 }
@@ -131,8 +131,10 @@ impl NewVersion {
         }
         let (members, depth) = (self.made_of.len(), self.made_of.iter().map(|member| member.depth));
         let depth = depth.max().map_or(0, |depth| depth.saturating_add(1));
-        if members > STEPS_MAX || depth > DEPTH_MAX {
-            return Err(NewVersionError::MadeOf { model: self.model.clone(), members, depth });
+        let runs = self.made_of.iter().map(|member| member.runs).fold(0, usize::saturating_add);
+        if members > STEPS_MAX || depth > DEPTH_MAX || runs > RUNS_MAX {
+            let model = self.model.clone();
+            return Err(NewVersionError::MadeOf { model, members, depth, runs });
         }
         self.count("number of outputs", self.classes.unwrap_or(self.outputs), self.outputs)
     }
@@ -259,6 +261,28 @@ pub(crate) mod tests {
             new.check(),
             Err(NewVersionError::Inconsistent { expected: 2, got: 1, .. })
         ));
+    }
+
+    #[test]
+    fn what_is_made_of_the_same_version_twice_has_it_in_memory_once_and_runs_it_twice() {
+        let part = new_version("part", "run").numbered(1, artifact());
+        let mut whole = new_version("whole", "run");
+        whole.made_of = vec![part.as_member(), part.as_member()];
+        let whole = whole.numbered(1, artifact());
+        assert_eq!((part.memory_bytes(), whole.memory_bytes()), (8, 16));
+        assert_eq!((part.runs(), whole.runs(), whole.depth()), (1, 3, 1));
+    }
+
+    #[test]
+    fn a_version_that_runs_too_many_others_is_refused_with_the_numbers() {
+        let mut part = new_version("part", "run").numbered(1, artifact()).as_member();
+        part.runs = RUNS_MAX / 2;
+        let mut whole = new_version("whole", "run");
+        whole.made_of = vec![part.clone(), part.clone()];
+        assert_eq!(whole.check(), Ok(()));
+        whole.made_of.push(part);
+        let refused = whole.check().unwrap_err().to_string();
+        assert!(refused.contains("a request runs 1536 of them in all (at most 1024)"), "{refused}");
     }
 
     #[test]

@@ -14,5 +14,8 @@ pub const PIPELINE: &str = "pipeline";
 pub const STEPS_MAX: usize = 64;
 /// Tensors that are fused at once.
 pub const FUSED_MAX: usize = 64;
+/// Members that a request runs in all, those of pipelines within pipelines counted each time: 64 steps of
+/// 64 steps, four deep, would be sixteen million.
+pub const RUNS_MAX: usize = 1024;
 /// Pipelines within pipelines.
 pub const DEPTH_MAX: usize = 4;

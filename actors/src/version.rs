@@ -67,13 +67,22 @@ pub struct Member {
     pub bytes: u64,
     /// [`VersionDescription::depth`] of it.
     pub depth: usize,
+    /// [`VersionDescription::runs`] of it.
+    pub runs: usize,
 }
 
 impl VersionDescription {
-    /// What it takes in memory: its stored tensors or file, and all that it is made of.
+    /// What it takes in memory: its stored tensors or file, and all that it is made of. A version that
+    /// several of its steps run is there once.
     pub fn memory_bytes(&self) -> u64 {
-        let members = self.made_of.iter().map(|member| member.bytes);
-        members.fold(self.artifact.bytes, u64::saturating_add)
+        let members = self.made_of.iter().map(|of| ((&of.model, of.version), of.bytes));
+        let distinct: BTreeMap<_, u64> = members.collect();
+        distinct.into_values().fold(self.artifact.bytes, u64::saturating_add)
+    }
+
+    /// Models and pipelines that one request runs: itself, and all that it is made of.
+    pub fn runs(&self) -> usize {
+        self.made_of.iter().map(|member| member.runs).fold(1, usize::saturating_add)
     }
 
     /// Pipelines within pipelines: 0 for a model, 1 for one that is made of models.
@@ -89,6 +98,7 @@ impl VersionDescription {
             digest: self.digest.clone(),
             bytes: self.memory_bytes(),
             depth: self.depth(),
+            runs: self.runs(),
         }
     }
 }

@@ -98,10 +98,13 @@ impl CsvReader {
                 let (file, column) = (reader.source.name.clone(), reader.column_name(column));
                 return Err(DataError::TextIsTarget { file, column });
             }
-            // As wide as other rows may be.
-            if reader.columns + buckets > MAX_FEATURES {
-                let (file, limit) = (reader.source.name.clone(), MAX_FEATURES);
-                return Err(DataError::TooWide { file, limit });
+            // As wide as other rows may be. Two columns are no inputs: the target and the text itself.
+            if reader.columns - 2 + buckets > MAX_FEATURES {
+                return Err(DataError::Setting {
+                    expected: "4194304 or fewer together with the other columns",
+                    got: buckets.to_string(),
+                    key: "job.data.text_buckets",
+                });
             }
             reader.text = Some(TextColumn { column, buckets: *buckets });
         }
@@ -219,6 +222,15 @@ impl CsvReader {
         }
     }
 
+    /// Whoever is served by it later has to send UTF-8 too.
+    fn read_text(&self, column: usize) -> Result<&str, DataError> {
+        std::str::from_utf8(self.record.field(column)).map_err(|_| DataError::NotText {
+            file: self.source.name.clone(),
+            line: self.record.line,
+            column: self.column_name(column),
+        })
+    }
+
     /// Tables of other programs have other separators, and then several columns look like one.
     fn expect_commas(&self, field: &[u8]) -> Result<(), DataError> {
         let separators = [(b';', "semicolons"), (b'\t', "tabs")];
@@ -277,10 +289,10 @@ impl RowReader for CsvReader {
             }
         }
         if let Some(TextColumn { column, buckets }) = self.text {
-            let text = String::from_utf8_lossy(self.record.field(column));
+            let text = self.read_text(column)?;
             let start = inputs.len();
             inputs.resize(start + buckets, 0.0);
-            hash_text(&text, &mut inputs[start..]);
+            hash_text(text, &mut inputs[start..]);
         }
         self.read_target().map(Some)
     }

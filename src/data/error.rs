@@ -99,6 +99,8 @@ pub enum DataError {
     RowTooLong { file: DataFile, line: u64, limit: usize },
     #[error("{file}: line {line}, column {column}: {text:?} is not a number; correct it, set job.data.header, or change {}", .file.key)]
     NotANumber { file: DataFile, line: u64, column: String, text: String },
+    #[error("{file}: line {line}, column {column}: the text is not UTF-8; convert the file named by {}", .file.key)]
+    NotText { file: DataFile, line: u64, column: String },
     #[error("{file}: {place}, column {column}: the value is not finite; correct the file named by {}", .file.key)]
     NotFinite { file: DataFile, place: Place, column: String },
     #[error("{file}: line {line}, column {column}: {text:?} is no class (0 to {max}); correct it, or set job.model.loss = \"squared\"", max = MAX_CLASS)]

@@ -285,3 +285,27 @@ fn a_text_that_is_the_target_or_no_column_is_refused_with_its_key() {
     assert!(refused("1").contains("is the target and can't be the text; change job.data.text"));
     assert!(refused("5").ends_with("change job.data.text or job.data.header"), "{}", refused("5"));
 }
+
+#[test]
+fn a_text_in_another_encoding_is_refused_with_its_line() {
+    let folder = Folder::new();
+    folder.write("rows.csv", b"red,0\ncaf\xe9,1\n");
+    let spec = DataSpec { text: Some("0".into()), ..csv("rows.csv") };
+    let refused = open(&spec, Loss::Softmax, 1, folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("line 2, column 0 (from 0): the text is not UTF-8"), "{refused}");
+}
+
+#[test]
+fn texts_may_have_as_many_inputs_as_other_rows_and_no_more() {
+    let folder = Folder::new();
+    folder.write("rows.csv", b"red,0\n");
+    folder.write("wider.csv", b"red,1,0\n");
+    let open = |file: &str| {
+        let text = Some("0".to_owned());
+        let spec = DataSpec { text, text_buckets: 4_194_304, ..csv(file) };
+        open(&spec, Loss::Squared, 1, folder.path())
+    };
+    assert_eq!(open("rows.csv").unwrap().shape().features, 4_194_304);
+    let refused = open("wider.csv").unwrap_err().to_string();
+    assert!(refused.contains("job.data.text_buckets"), "{refused}");
+}

@@ -22,7 +22,7 @@ pub enum Fusion {
 /// Fuses tensors of shape `[rows, columns]`. Sums are taken in f64, in the order of the tensors.
 ///
 /// # Errors
-/// They don't have as many rows, or not as many columns where that is needed, or there would be too many
+/// A value is not finite; they don't have as many rows, or not as many columns where that is needed, or there would be too many
 /// values.
 pub fn fuse(how: &Fusion, tensors: &[&Tensor]) -> Result<Tensor, RunError> {
     let mut parts = Vec::with_capacity(tensors.len());
@@ -31,6 +31,13 @@ pub fn fuse(how: &Fusion, tensors: &[&Tensor]) -> Result<Tensor, RunError> {
             return Err(refused(format!("shape {:?} is not [rows, columns]", tensor.shape())));
         };
         parts.push((rows, columns, tensor.f32s()));
+    }
+    for (_, columns, values) in &parts {
+        // Nobody means one: it would win a vote by its place, and is no number in JSON.
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let (row, column, value) = (index / columns, index % columns, values[index]);
+            return Err(refused(format!("column {column} of row {row} is {value}")));
+        }
     }
     let Some(&(rows, columns, _)) = parts.first() else {
         return Err(refused("there is nothing to fuse".to_owned()));
@@ -80,11 +87,13 @@ fn average<'a>(
     columns: usize,
 ) -> impl Iterator<Item = f32> {
     let mut sums = vec![0.0f64; columns];
-    for (row, weight) in rows.zip(weights) {
-        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += weight * f64::from(value));
-    }
+    // Their parts of the whole first: a large weight times a value would be infinite.
     let all: f64 = weights.iter().sum();
-    sums.into_iter().map(move |sum| (sum / all) as f32)
+    for (row, weight) in rows.zip(weights) {
+        let part = weight / all;
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += part * f64::from(value));
+    }
+    sums.into_iter().map(|sum| sum as f32)
 }
 
 fn vote<'a>(
@@ -150,6 +159,7 @@ mod tests {
     fn an_average_follows_its_weights() {
         let both = [rows(2, &[0.0, 1.0]), rows(2, &[1.0, 0.0])];
         assert_eq!(fused(&Fusion::Average(vec![1.0, 3.0]), &both), [0.75, 0.25]);
+        assert_eq!(fused(&Fusion::Average(vec![1e308]), &[rows(1, &[10.0])]), [10.0]);
     }
 
     #[test]
@@ -167,6 +177,16 @@ mod tests {
         let wide = rows(4, &[0.0; 8]);
         assert!(fuse(&Fusion::Average(vec![1.0; 2]), &[&two, &wide]).is_err());
         assert!(fuse(&Fusion::Concatenate, &[&two, &wide]).is_ok());
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_takes_no_part() {
+        for (at, bad) in [(0, f32::NAN), (1, f32::INFINITY)] {
+            let mut row = [1.0, 2.0];
+            row[at] = bad;
+            let refused = fuse(&Fusion::Vote(vec![1.0]), &[&rows(2, &row)]).unwrap_err();
+            assert_eq!(refused.to_string(), format!("column {at} of row 0 is {bad}"));
+        }
     }
 
     #[test]

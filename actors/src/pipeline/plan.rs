@@ -1,6 +1,6 @@
 //! A pipeline whose tensors have been checked: which step takes and makes which.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fusion::Fusion;
 use super::spec::{PipelineSpec, Step};
@@ -8,6 +8,9 @@ use super::{FUSED_MAX, STEPS_MAX};
 use crate::datatype::Datatype;
 use crate::hashing::BUCKETS_MAX;
 use crate::tensor_model::{PORTS_MAX, Port, Signature};
+
+/// Bytes of a tensor's name: far more than anybody reads.
+const NAME_MAX: usize = 256;
 
 /// Steps over places of tensors. The inputs have the first ones, in the order of the signature.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,8 @@ pub struct Plan {
 pub struct Planned {
     pub name: String,
     pub operation: Operation,
+    /// Places that nobody needs after it.
+    pub frees: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +59,8 @@ pub enum PipelineError {
     Steps { got: usize },
     #[error("it has {inputs} inputs and {outputs} outputs, 1 to {PORTS_MAX} of each are possible")]
     Ports { inputs: usize, outputs: usize },
+    #[error("{step}: a tensor is called {name:.80?}; a name has 1 to {NAME_MAX} bytes")]
+    Name { step: String, name: String },
     #[error("{step}: {name:?} is made by {maker} already; give one of them another name")]
     Twice { step: String, name: String, maker: String },
     #[error("{step} takes {name:?}, which {maker} makes later; put that step before it")]
@@ -91,6 +98,8 @@ struct Tensors<'a> {
     ports: Vec<Port>,
     /// Places that are inputs, in the order in which they are first taken.
     inputs: Vec<usize>,
+    /// What is known of inputs before a step takes them.
+    known: BTreeMap<String, Port>,
 }
 
 impl Plan {
@@ -103,9 +112,28 @@ impl Plan {
         if !(1..=STEPS_MAX).contains(&got) {
             return Err(PipelineError::Steps { got });
         }
-        let mut tensors = Tensors::of(&spec.steps)?;
+        let mut known = BTreeMap::new();
+        // What a later step says of an input holds for the earlier ones too. Each pass fixes a length that
+        // was open, so there are no more of them than inputs have lengths.
+        loop {
+            let plan = Self::pass(spec, signatures, known.clone())?;
+            let inputs = plan.signature.inputs.iter().map(|port| (port.name.clone(), port.clone()));
+            let inputs: BTreeMap<String, Port> = inputs.collect();
+            if inputs == known {
+                return Ok(plan);
+            }
+            known = inputs;
+        }
+    }
+
+    fn pass(
+        spec: &PipelineSpec,
+        signatures: &[Signature],
+        known: BTreeMap<String, Port>,
+    ) -> Result<Self, PipelineError> {
+        let mut tensors = Tensors::of(&spec.steps, known)?;
         let mut signatures = signatures.iter().enumerate();
-        let mut steps = Vec::with_capacity(got);
+        let mut steps = Vec::with_capacity(spec.steps.len());
         for (at, step) in spec.steps.iter().enumerate() {
             let operation = match step {
                 Step::Model { inputs, outputs, .. } => {
@@ -119,27 +147,33 @@ impl Plan {
                     tensors.hash_text(at, of, *buckets, r#as)?
                 }
                 Step::Concatenate { of, r#as } => {
-                    tensors.fuse(at, of, Fusion::Concatenate, &[], r#as)?
+                    tensors.fuse(at, of, |_| Fusion::Concatenate, &[], r#as)?
                 }
                 Step::Average { of, weights, r#as } => {
-                    tensors.fuse(at, of, Fusion::Average(Vec::new()), weights, r#as)?
+                    tensors.fuse(at, of, Fusion::Average, weights, r#as)?
                 }
                 Step::Vote { of, weights, r#as } => {
-                    tensors.fuse(at, of, Fusion::Vote(Vec::new()), weights, r#as)?
+                    tensors.fuse(at, of, Fusion::Vote, weights, r#as)?
                 }
             };
-            steps.push(Planned { name: tensors.names[at].clone(), operation });
+            steps.push(Planned { name: tensors.names[at].clone(), operation, frees: Vec::new() });
         }
         tensors.planned(spec, steps)
     }
 }
 
 impl<'a> Tensors<'a> {
-    fn of(steps: &'a [Step]) -> Result<Self, PipelineError> {
+    fn of(steps: &'a [Step], known: BTreeMap<String, Port>) -> Result<Self, PipelineError> {
         let names: Vec<String> =
             steps.iter().enumerate().map(|(at, step)| told(at, step)).collect();
         let mut makers = BTreeMap::new();
         for (at, step) in steps.iter().enumerate() {
+            for name in taken(step).into_iter().chain(made(step)) {
+                if name.is_empty() || name.len() > NAME_MAX {
+                    let (step, name) = (names[at].clone(), name.to_owned());
+                    return Err(PipelineError::Name { step, name });
+                }
+            }
             for name in made(step) {
                 if let Some(maker) = makers.insert(name, at) {
                     let (step, maker) = (names[at].clone(), names[maker].clone());
@@ -148,7 +182,7 @@ impl<'a> Tensors<'a> {
             }
         }
         let (places, ports, inputs) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Ok(Self { makers, names, places, ports, inputs })
+        Ok(Self { makers, names, places, ports, inputs, known })
     }
 
     fn model(
@@ -208,7 +242,7 @@ impl<'a> Tensors<'a> {
         &mut self,
         at: usize,
         of: &[String],
-        how: Fusion,
+        how: impl FnOnce(Vec<f64>) -> Fusion,
         weights: &[f64],
         name: &str,
     ) -> Result<Operation, PipelineError> {
@@ -230,20 +264,19 @@ impl<'a> Tensors<'a> {
             return Err(PipelineError::Weight { step: step(), weight: sum });
         }
         let all = if weights.is_empty() { vec![1.0; got] } else { weights.to_vec() };
-        let (how, same_width) = match how {
-            Fusion::Concatenate => (Fusion::Concatenate, false),
-            Fusion::Average(_) => (Fusion::Average(all), true),
-            Fusion::Vote(_) => (Fusion::Vote(all), true),
-        };
+        let how = how(all);
+        let same_width = how != Fusion::Concatenate;
         let mut width = if same_width { None } else { Some(0) };
         let mut places = Vec::with_capacity(got);
         for name in of {
-            let shape = vec![None, if same_width { width } else { None }];
-            let rows = Port { name: name.clone(), datatype: Datatype::Fp32, shape };
-            let place = self.take(at, name, &rows)?;
+            let place = self.take(at, name, &rows(name, width.filter(|_| same_width)))?;
             let columns = self.ports[place].shape[1];
             width = if same_width { width.or(columns) } else { added(width, columns) };
             places.push(place);
+        }
+        // Those whose width was not known yet are as wide as the others.
+        for name in of.iter().filter(|_| same_width) {
+            self.take(at, name, &rows(name, width))?;
         }
         let to = self.make(name, Datatype::Fp32, vec![None, width]);
         Ok(Operation::Fuse { how, of: places, to })
@@ -270,9 +303,11 @@ impl<'a> Tensors<'a> {
             let (name, maker) = (name.to_owned(), self.names[maker].clone());
             return Err(PipelineError::Later { step: step(), name, maker });
         }
-        let place = self.make(name, port.datatype, port.shape.clone());
+        let known = self.known.remove(name).unwrap_or_else(|| port.clone());
+        let place = self.make(name, known.datatype, known.shape);
         self.inputs.push(place);
-        Ok(place)
+        // It may be known to be something else than this step takes.
+        self.take(at, name, port)
     }
 
     fn make(&mut self, name: &str, datatype: Datatype, shape: Vec<Option<usize>>) -> usize {
@@ -305,11 +340,34 @@ impl<'a> Tensors<'a> {
         let signature = Signature { inputs: ports(&self.inputs), outputs: ports(&outputs) };
         let outputs = outputs.into_iter().map(|place| moved[place]).collect();
         let steps = steps.into_iter().map(|step| step.moved(&moved)).collect();
-        Ok(Plan { signature, places: order.len(), steps, outputs })
+        let mut plan = Plan { signature, places: order.len(), steps, outputs };
+        plan.free();
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    /// Says after which step each tensor is not needed any more.
+    fn free(&mut self) {
+        let mut needed: BTreeSet<usize> = self.outputs.iter().copied().collect();
+        for step in self.steps.iter_mut().rev() {
+            step.frees = step.places().into_iter().filter(|place| needed.insert(*place)).collect();
+        }
     }
 }
 
 impl Planned {
+    /// Of all tensors that it takes and makes.
+    fn places(&self) -> Vec<usize> {
+        match &self.operation {
+            Operation::Model { inputs, outputs, .. } => {
+                inputs.iter().chain(outputs).map(|(_, place)| *place).collect()
+            }
+            Operation::HashText { of, to, .. } => vec![*of, *to],
+            Operation::Fuse { of, to, .. } => of.iter().chain([to]).copied().collect(),
+        }
+    }
+
     fn moved(mut self, moved: &[usize]) -> Self {
         match &mut self.operation {
             Operation::Model { inputs, outputs, .. } => {
@@ -337,6 +395,17 @@ fn told(at: usize, step: &Step) -> String {
     }
 }
 
+/// Tensors that a step takes.
+fn taken(step: &Step) -> Vec<&str> {
+    match step {
+        Step::Model { inputs, .. } => inputs.values().map(String::as_str).collect(),
+        Step::HashText { of, .. } => vec![of],
+        Step::Concatenate { of, .. } | Step::Average { of, .. } | Step::Vote { of, .. } => {
+            of.iter().map(String::as_str).collect()
+        }
+    }
+}
+
 /// Tensors that a step makes.
 fn made(step: &Step) -> Vec<&str> {
     match step {
@@ -346,6 +415,10 @@ fn made(step: &Step) -> Vec<&str> {
         | Step::Average { r#as, .. }
         | Step::Vote { r#as, .. } => vec![r#as],
     }
+}
+
+fn rows(name: &str, width: Option<usize>) -> Port {
+    Port { name: name.to_owned(), datatype: Datatype::Fp32, shape: vec![None, width] }
 }
 
 /// A shape that fits both; `None` where there is none.

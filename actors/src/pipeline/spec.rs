@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::version::VersionRef;
 
@@ -23,7 +23,7 @@ pub enum Step {
     /// A version of the registry. Published, it is named by its number, whatever it was named by before.
     Model {
         model: String,
-        #[serde(default = "latest")]
+        #[serde(default = "latest", deserialize_with = "number_or_name")]
         version: VersionRef,
         /// Tensor of the pipeline for each input of the model.
         inputs: BTreeMap<String, String>,
@@ -55,6 +55,20 @@ pub enum Step {
 
 fn latest() -> VersionRef {
     VersionRef::Latest
+}
+
+/// `version = 3` is what people write who mean version 3.
+fn number_or_name<'de, D: Deserializer<'de>>(from: D) -> Result<VersionRef, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "`version` is a number, an alias or latest")]
+    enum Written {
+        Number(u64),
+        Name(VersionRef),
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::Number(number) => VersionRef::Number(number),
+        Written::Name(version) => version,
+    })
 }
 
 impl PipelineSpec {

@@ -12,6 +12,10 @@ use crate::tensor::{NamedTensor, Tensor};
 use crate::tensor_model::{Port, RunError, Signature, TensorModel};
 use crate::version::{VersionDescription, VersionRef};
 
+/// Bytes of tensors that the steps of one request hold at a time: what they are made of is a body of some
+/// megabytes, and a few steps that make much of little would else take gigabytes.
+const HELD_MAX: usize = 256 << 20;
+
 /// Runs its steps one after the other. Each member answers as it does alone, so the bits are those that it
 /// gives to whoever asks it for itself.
 #[derive(Debug)]
@@ -66,6 +70,7 @@ impl TensorModel for Pipeline {
     }
 
     fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
+        let given = inputs.len();
         let mut places: Vec<Option<Tensor>> = inputs.into_iter().map(Some).collect();
         places.resize(self.plan.places, None);
         for step in &self.plan.steps {
@@ -76,6 +81,9 @@ impl TensorModel for Pipeline {
                     RunError::Failed { cause: format!("{name}: {cause}") }
                 }
             })?;
+            let held = places[given..].iter().flatten().map(|tensor| tensor.bytes().len());
+            check_held(name, held.sum())?;
+            step.frees.iter().for_each(|&place| places[place] = None);
         }
         self.plan.outputs.iter().map(|&place| taken(&places, place).cloned()).collect()
     }
@@ -129,6 +137,16 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+fn check_held(step: &str, bytes: usize) -> Result<(), RunError> {
+    if bytes <= HELD_MAX {
+        return Ok(());
+    }
+    let cause = format!(
+        "{step}: tensors of {bytes} bytes at a time are more than {HELD_MAX}; send fewer rows"
+    );
+    Err(RunError::Input { cause })
 }
 
 /// A plan takes nothing that was not made before.

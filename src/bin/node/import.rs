@@ -58,7 +58,7 @@ async fn pipeline(
     find: &Recipient<FindModel>,
 ) -> anyhow::Result<PublishModel> {
     let text = String::from_utf8(read(path)?).context("it is not UTF-8")?;
-    let spec: PipelineSpec = toml::from_str(&text)?;
+    let spec = steps(&text)?;
     let (mut members, mut signatures) = (Vec::new(), Vec::new());
     for (member, version) in spec.members() {
         let wanted = FindModel { model: member.to_owned(), version: version.clone() };
@@ -76,6 +76,22 @@ async fn pipeline(
     let architecture =
         ModelDescription { kind: PIPELINE.to_owned(), settings: serde_json::Value::Null };
     Ok(imported(path, model, architecture, plan.signature, members, file.into(), digest))
+}
+
+/// Each step is read for itself: serde would say of any error that it is in the first one.
+fn steps(text: &str) -> anyhow::Result<PipelineSpec> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        outputs: Vec<String>,
+        steps: Vec<toml::Table>,
+    }
+    let Written { outputs, steps } = toml::from_str(text)?;
+    let read = |(at, step): (usize, toml::Table)| {
+        step.try_into().with_context(|| format!("step {}", at + 1))
+    };
+    let steps = steps.into_iter().enumerate().map(read).collect::<Result<_, _>>()?;
+    Ok(PipelineSpec { outputs, steps })
 }
 
 fn imported(

@@ -119,7 +119,8 @@ pub(crate) async fn models(
         }
         ModelsCommand::Import { path, model } => {
             let publish = import(&path, model.clone(), &links.find).await?;
-            let published = ask(&links.publish, publish, IMPORT_LIMIT).await?;
+            let published = ask(&links.publish, publish, IMPORT_LIMIT).await;
+            let published = published.with_context(|| path.display().to_string())?;
             let version = published.version;
             if json {
                 let already = published.already;

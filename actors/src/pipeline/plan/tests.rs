@@ -48,7 +48,10 @@ fn what_no_step_makes_is_an_input_and_comes_first() {
     assert_eq!(plan.signature, expected);
     assert_eq!(plan.places, 6);
     let text = Operation::HashText { of: 1, buckets: 8, to: 3 };
-    assert_eq!(plan.steps[1], Planned { name: "step 2 (hash-text)".into(), operation: text });
+    let step = Planned { name: "step 2 (hash-text)".into(), operation: text, frees: vec![1] };
+    assert_eq!(plan.steps[1], step);
+    // The words are needed by the text's model alone, its answer by the caller too.
+    assert_eq!((&plan.steps[2].frees[..], &plan.steps[3].frees[..]), (&[3][..], &[2][..]));
     let how = Fusion::Average(vec![1.0, 1.0]);
     assert_eq!(plan.steps[3].operation, Operation::Fuse { how, of: vec![2, 4], to: 5 });
     assert_eq!(plan.outputs, [5, 4]);
@@ -62,6 +65,34 @@ fn an_input_that_two_steps_take_is_what_both_need() {
     let spec = of(&[first, second], r#"["same", "y"]"#);
     let plan = Plan::new(&spec, &[classifier(4, 3)]).unwrap();
     assert_eq!(plan.signature.inputs, [port("x", Datatype::Fp32, &[None, Some(4)])]);
+}
+
+#[test]
+fn what_a_later_step_says_of_an_input_holds_for_the_earlier_ones_too() {
+    let average =
+        |of: &str, name: &str| format!(r#"{{"kind": "average", "of": {of}, "as": "{name}"}}"#);
+    let (first, last) = (average(r#"["x", "y"]"#, "z"), average(r#"["w", "z"]"#, "o"));
+    let model = |input: &str, output: &str| {
+        format!(
+            r#"{{"kind": "model", "model": "m", "inputs": {{"input": "{input}"}}, "outputs": {{"output": "{output}"}}}}"#
+        )
+    };
+    let steps = [first.as_str(), &model("y", "w")];
+    let plan = Plan::new(&of(&steps, r#"["z", "w"]"#), &[classifier(4, 3)]).unwrap();
+    let widths: Vec<_> = plan.signature.inputs.iter().map(|port| port.shape[1]).collect();
+    assert_eq!(widths, [Some(4), Some(4)]);
+    assert_eq!(plan.signature.outputs[0].shape, [None, Some(4)]);
+    // Then `z` is four wide and `w` three.
+    let steps = [first.as_str(), &model("y", "w"), &last];
+    let refused = refused(&of(&steps, r#"["o"]"#));
+    assert!(refused.starts_with("step 3 (average): \"z\" FP32 [any, 4] does not fit"), "{refused}");
+}
+
+#[test]
+fn a_tensor_has_a_name() {
+    let nameless = HASH.replace("words", "");
+    let refused = refused(&of(&[&nameless], r#"[""]"#));
+    assert!(refused.contains("step 1 (hash-text): a tensor is called \"\""), "{refused}");
 }
 
 #[test]
@@ -122,6 +153,20 @@ fn keys_that_no_step_has_are_refused() {
     let unknown = r#"{"outputs": [], "steps": [{"kind": "vote", "off": [], "as": "x"}]}"#;
     let refused = serde_json::from_str::<PipelineSpec>(unknown).unwrap_err().to_string();
     assert!(refused.contains("off"), "{refused}");
+}
+
+#[test]
+fn a_version_is_a_number_an_alias_or_latest() {
+    let named = |version: &str| {
+        let step = IMAGE.replace(r#""production""#, version);
+        serde_json::from_str::<PipelineSpec>(&format!(r#"{{"outputs": [], "steps": [{step}]}}"#))
+    };
+    for (written, meant) in [("3", "3"), (r#""3""#, "3"), (r#""best""#, "best")] {
+        let spec = named(written).unwrap();
+        assert_eq!(spec.members().next().unwrap().1.to_string(), meant);
+    }
+    let refused = named("-1").unwrap_err().to_string();
+    assert!(refused.contains("`version` is a number, an alias or latest"), "{refused}");
 }
 
 #[test]

@@ -78,6 +78,31 @@ fn a_member_that_refuses_or_fails_is_named_with_its_step() {
 }
 
 #[test]
+fn what_the_steps_of_a_request_hold_is_bounded() {
+    assert_eq!(check_held("step 1", HELD_MAX), Ok(()));
+    let refused = check_held("step 1", HELD_MAX + 1).unwrap_err().to_string();
+    assert!(refused.ends_with("send fewer rows"), "{refused}");
+    // 40 x 8 MiB: more than may be held at a time, and never held at a time.
+    let step = |at: usize| {
+        format!(r#"{{"kind": "hash-text", "of": "text", "buckets": 1024, "as": "w{at}"}}"#)
+    };
+    let steps = |outputs: &str| {
+        let steps: Vec<String> = (0..40).map(step).collect();
+        let text = format!(r#"{{"outputs": {outputs}, "steps": [{}]}}"#, steps.join(", "));
+        let spec: PipelineSpec = serde_json::from_str(&text).unwrap();
+        Pipeline { plan: Plan::new(&spec, &[]).unwrap(), members: Vec::new() }
+    };
+    let texts = || {
+        let texts = vec![&b"a"[..]; 2048];
+        vec![Tensor::of_strings(vec![2048], texts).unwrap()]
+    };
+    assert_eq!(steps(r#"["w0"]"#).run(texts()).unwrap().len(), 1);
+    let all: Vec<String> = (0..40).map(|at| format!("w{at}")).collect();
+    let all = serde_json::to_string(&all).unwrap();
+    assert!(matches!(steps(&all).run(texts()), Err(RunError::Input { .. })));
+}
+
+#[test]
 fn a_pipeline_of_other_members_or_another_signature_is_not_loaded() {
     let other = vec![toy("a", 1, [1.0, 0.0]), toy("b", 3, [0.0, 1.0])];
     let refused = pipeline(&other, |_| {}).unwrap_err().to_string();
