@@ -254,8 +254,10 @@ pub(crate) enum ModelsCommand {
         #[arg(long, value_name = "VERSION", requires = "splits")]
         shadow: Option<String>,
     },
-    /// Publishes a model that was not trained here: an ONNX file (`.onnx`), a folder with a
-    /// text-embedding model (`config.json`, `tokenizer.json`, `model.safetensors`), or one with a version of another registry (`description.json` and its file).
+    /// Publishes a model that was not trained here: an ONNX file (`.onnx`), a pipeline of published models
+    /// (`.toml`, as `examples/emoji/pipeline.toml`), a folder with a text-embedding model (`config.json`,
+    /// `tokenizer.json`, `model.safetensors`), or one with a version of another registry
+    /// (`description.json` and its file).
     Import {
         path: PathBuf,
         /// What it is called here.

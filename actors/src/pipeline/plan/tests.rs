@@ -1,4 +1,5 @@
 use super::*;
+use crate::datatype::Datatype;
 
 fn port(name: &str, datatype: Datatype, shape: &[Option<usize>]) -> Port {
     Port { name: name.into(), datatype, shape: shape.to_vec() }
