@@ -1,5 +1,6 @@
 //! A predictor beside a registry that does what it is told.
 
+mod pipelines;
 mod routes;
 
 use actix::Addr;
