@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use gradmesh_actors::messages::{FindModel, ListModels, ask};
+use gradmesh_actors::serving::signature_of;
 use gradmesh_actors::tensor_model::{Port, Signature};
 use gradmesh_actors::version::{VersionDescription, VersionRef, check_model_name};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{CLASS, Datatype, INPUT, NAME, OUTPUT};
+use super::{CLASS, Datatype, NAME};
 use crate::service::api_error::{ApiError, ErrorKind};
 use crate::service::{FIND_LIMIT, ServiceState};
 
@@ -170,16 +171,15 @@ pub(in crate::service) async fn metadata(
     })
 }
 
-/// Inputs and outputs of a version.
+/// Inputs and outputs of a version; of a classifier that was trained here the class too, which the service
+/// finds in the probabilities.
 fn ports(description: &VersionDescription) -> (Vec<Port>, Vec<Port>) {
-    if let Some(Signature { inputs, outputs }) = &description.signature {
-        return (inputs.clone(), outputs.clone());
+    let Signature { inputs, mut outputs } = signature_of(description);
+    if description.signature.is_none() && description.classes.is_some() {
+        let (name, datatype) = (CLASS.to_owned(), Datatype::Int64);
+        outputs.push(Port { name, datatype, shape: vec![None] });
     }
-    let port = |name: &str, datatype, shape| Port { name: name.to_owned(), datatype, shape };
-    let values = |name, width| port(name, Datatype::Fp32, vec![None, Some(width)]);
-    let class = description.classes.map(|_| port(CLASS, Datatype::Int64, vec![None]));
-    let outputs = [Some(values(OUTPUT, description.outputs)), class];
-    (vec![values(INPUT, description.features)], outputs.into_iter().flatten().collect())
+    (inputs, outputs)
 }
 
 /// Lengths as the protocol writes them.
