@@ -61,6 +61,9 @@ pub struct Candidacy {
     /// Its place among the candidates; they wait for those before them.
     place: u32,
     seen: Option<Seen>,
+    /// The newest term that may be of this candidate: it has tried to begin it, or found it under its name
+    /// when it first looked. A newer one under its name is of another process that lives.
+    own: Option<Term>,
     lead: Option<Lead>,
     /// When somebody last found the leader's process gone.
     suspected: Option<Duration>,
@@ -94,8 +97,8 @@ impl Candidacy {
     pub fn new(name: impl Into<String>, timing: LeaseTiming, place: u32) -> Self {
         let place = place.min(PLACES_MAX);
         let name = name.into();
-        let (seen, lead, suspected, gave_way) = (None, None, None, None);
-        Self { name, timing, place, seen, lead, suspected, gave_way }
+        let (seen, own, lead, suspected, gave_way) = (None, None, None, None, None);
+        Self { name, timing, place, seen, own, lead, suspected, gave_way }
     }
 
     /// The store has answered at `now` what it was asked for at `asked_at`.
@@ -106,7 +109,8 @@ impl Candidacy {
         self.see(observed, now);
         let Some(Seen { newest, .. }) = &self.seen else { return Next::Wait };
         let Some((view, term, leader)) = newest.clone() else {
-            return self.stand(View(0), Term(0), asked_at).unwrap_or(Next::Wait);
+            let stand = self.stand(View(0), Term(0), asked_at);
+            return self.tries(stand).unwrap_or(Next::Wait);
         };
         if self.lead.is_some_and(|lead| lead.term != term) {
             self.lead = None;
@@ -117,11 +121,25 @@ impl Candidacy {
         if leader != self.name {
             self.gave_way = None;
         }
-        match self.stand(view, term, asked_at) {
+        let stand = self.stand(view, term, asked_at);
+        match self.tries(stand) {
             Some(stand) => stand,
-            None if leader == self.name => Next::Wait,
+            None if self.is_own(&leader, term) => Next::Wait,
             None => Next::Follow { leader, term },
         }
+    }
+
+    /// Whether a term is of this candidate, or of a life before this one.
+    fn is_own(&self, leader: &str, term: Term) -> bool {
+        leader == self.name && self.own.is_some_and(|own| term <= own)
+    }
+
+    /// Remembers what it is about to try: whether that succeeds may never be heard of.
+    fn tries(&mut self, next: Option<Next>) -> Option<Next> {
+        if let Some(Next::Stand { term, .. }) = &next {
+            self.own = self.own.max(Some(*term));
+        }
+        next
     }
 
     /// Somebody has found that there is no process at the leader's address. It is not believed
@@ -136,6 +154,7 @@ impl Candidacy {
         if self.knows_more_than(entry.view) {
             return;
         }
+        self.own = self.own.max(Some(entry.term));
         let same = self.lead.filter(|lead| lead.term == entry.term);
         // A view that was on its way when the term was given up.
         if self.gave_way.is_some_and(|(given_up, _)| given_up == entry.term) {
@@ -200,6 +219,11 @@ impl Candidacy {
             // An answer that was overtaken: the log never gets shorter.
             return;
         }
+        if let (None, Some((_, term, leader))) = (&self.seen, &newest)
+            && *leader == self.name
+        {
+            self.own = self.own.max(Some(*term));
+        }
         let same = self.seen.as_ref().filter(|seen| seen.newest == newest);
         let leads = |beat: &Beat| {
             newest.as_ref().is_some_and(|(_, term, who)| beat.term == *term && beat.leader == *who)
@@ -240,7 +264,7 @@ impl Candidacy {
         let turn = self.timing.renew_every / 4 * self.place;
         match &seen.newest {
             // A process that was started again: nobody else waits less.
-            Some((_, _, leader)) if *leader == self.name => Duration::ZERO,
+            Some((_, term, leader)) if self.is_own(leader, *term) => Duration::ZERO,
             Some(_) if seen.gone => turn,
             Some(_) if self.suspected.is_some_and(|at| at >= seen.since) => {
                 self.timing.renew_every + turn

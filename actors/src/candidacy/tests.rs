@@ -128,6 +128,31 @@ fn a_leader_that_was_started_again_takes_its_own_lease_over_at_once() {
 }
 
 #[test]
+fn a_process_of_the_same_name_that_began_later_is_followed_and_not_fought() {
+    let mut old = candidacy("a", 0);
+    assert_eq!(look(&mut old, &Observed { newest: None, beat: None }, ms(0)), stand(1, 1));
+    old.won(&entry(1, 1, "a"), ms(0));
+    // The one that was started beside it takes its lease over at once, as one that was started again would.
+    let mut new = candidacy("a", 0);
+    assert_eq!(look(&mut new, &seen(entry(1, 1, "a"), Some(3)), ms(100)), stand(2, 2));
+    new.won(&entry(2, 2, "a"), ms(100));
+    for at in [200, 1100, 2000] {
+        let beats = seen(entry(2, 2, "a"), Some(at));
+        assert_eq!(look(&mut old, &beats, ms(at)), follow("a", 2));
+        assert_eq!(look(&mut new, &beats, ms(at)), Next::Lead { term: Term(2) });
+    }
+    let gone = seen(entry(2, 2, "a"), None);
+    assert_eq!(look(&mut old, &gone, ms(2100)), stand(3, 3));
+}
+
+#[test]
+fn a_term_whose_append_was_never_answered_is_ones_own() {
+    let mut a = candidacy("a", 0);
+    assert_eq!(look(&mut a, &Observed { newest: None, beat: None }, ms(0)), stand(1, 1));
+    assert_eq!(look(&mut a, &seen(entry(1, 1, "a"), None), ms(10)), stand(2, 2));
+}
+
+#[test]
 fn who_could_not_look_for_a_lease_counts_the_silence_from_now() {
     let mut b = candidacy("b", 0);
     look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(0));
