@@ -131,8 +131,21 @@ pub fn is_whole(parts: &[SavedPart], len: usize, residual_slots: Option<u32>) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::plan::tests::{job, offer};
+
+    /// Without parts.
+    pub(crate) fn manifest(version: u64) -> Manifest {
+        Manifest {
+            version: Version(version),
+            run: "run".into(),
+            job_digest: job().digest(),
+            offer: offer(job()),
+            parts: Vec::new(),
+            ledger: Ledger::default(),
+        }
+    }
 
     fn part(content: PartContent) -> SavedPart {
         SavedPart { content, path: String::new(), bytes: 0, digest: String::new() }

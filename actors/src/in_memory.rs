@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use crate::messages::PredictError;
 use crate::serving::ServedModel;
 use crate::shelf::{Key, Room, Shelf};
+
+/// What a running training has made of its model, ready to answer; beside the budget of [`Models`].
+pub type Followed = watch::Receiver<Option<Arc<ServedModel>>>;
 
 /// All of them within a budget; clones share it.
 #[derive(Clone, Debug)]

@@ -8,7 +8,6 @@
 mod loading;
 mod names;
 mod routes;
-mod runners;
 mod waiting;
 
 use std::cell::RefCell;
@@ -26,11 +25,9 @@ use tracing::{debug, info, warn};
 
 use names::{Meaning, Name, Names};
 use routes::Routes;
-use runners::Place;
-pub use runners::{RunnerLink, Runners};
 use waiting::{Answers, Asked, Queued, Reply, WaitingRequests};
 
-use crate::in_memory::Models;
+use crate::in_memory::{Followed, Models};
 use crate::log_seen::LogFeed;
 use crate::messages::{
     FetchModel, FindError, FindModel, FindRoute, LoadModel, ModelLoaded, ModelUnloaded, Predict,
@@ -39,6 +36,7 @@ use crate::messages::{
 use crate::model::ModelKinds;
 use crate::offer::Offer;
 use crate::request_queue::{Batching, Taken};
+use crate::runners::{Place, Runners};
 use crate::serving::ServedModel;
 use crate::shadows::Shadows;
 use crate::version::VersionRef;
@@ -68,6 +66,7 @@ struct Shared {
     names: Rc<Names>,
     fetch: Recipient<FetchModel>,
     models: Models,
+    followed: Option<Followed>,
     runners: Runners,
     shadows: Shadows,
     routes: Routes,
@@ -91,6 +90,8 @@ pub struct PredictorParts {
     pub log: Option<LogFeed>,
     /// Shared by the predictors of a process, as the next one.
     pub models: Models,
+    /// The state of a running training, which is the newest version of its model while it is there.
+    pub followed: Option<Followed>,
     pub runners: Runners,
     pub shadows: Shadows,
     /// Who says how a model's requests are split. Without it none are.
@@ -115,6 +116,7 @@ impl PredictorParts {
             fetch,
             log: None,
             models: Models::new(BUDGET),
+            followed: None,
             runners: Runners::new(Vec::new()),
             shadows: Shadows::default(),
             find_route: None,
@@ -126,15 +128,17 @@ impl PredictorParts {
 
 impl Predictor {
     pub fn new(parts: PredictorParts) -> Self {
-        let PredictorParts { kinds, offer, find, fetch, log, models, runners, shadows, .. } = parts;
+        let PredictorParts { kinds, offer, find, fetch, log, models, followed, runners, .. } =
+            parts;
         let shared = Shared {
             kinds,
             offer,
             names: Rc::new(Names::new(find, log.clone(), parts.away.clone())),
             fetch,
             models,
+            followed,
             runners,
-            shadows,
+            shadows: parts.shadows,
             routes: Routes::new(parts.find_route, log, parts.away),
             batching: parts.batching,
             waiting: RefCell::default(),
@@ -297,6 +301,12 @@ impl Shared {
 
     /// The version that a name means now, in memory. No runner is kept waiting while it is loaded.
     async fn ready(&self, name: &Name, place: &mut Option<Place>) -> Ready {
+        if let Some(served) = self.followed(name) {
+            return match self.offer.borrow().has(&name.0) {
+                true => Ok((served, Resolved::Now)),
+                false => Err(PredictError::Unloaded { model: name.0.clone() }),
+            };
+        }
         let (meaning, resolved) = self.resolve(name).await?;
         // Not before: nothing of a model that is unloaded meanwhile may get into memory.
         if !self.offer.borrow().has(&name.0) {
@@ -312,6 +322,12 @@ impl Shared {
             return Err(PredictError::Unloaded { model: name.0.clone() });
         }
         Ok((served, resolved))
+    }
+
+    /// The state of a running training, where the name means that.
+    fn followed(&self, name: &Name) -> Option<Arc<ServedModel>> {
+        let followed = self.followed.as_ref().filter(|_| name.1 == VersionRef::Latest)?;
+        followed.borrow().clone().filter(|served| served.model() == name.0)
     }
 
     async fn resolve(&self, name: &Name) -> Result<(Meaning, Resolved), PredictError> {
@@ -391,6 +407,10 @@ impl Shared {
     /// Offers a model whose newest version can be loaded, if nobody unloads it meanwhile.
     async fn offer_again(&self, model: String) -> Result<ModelLoaded, PredictError> {
         let name = (model, VersionRef::Latest);
+        if let Some(served) = self.followed(&name) {
+            self.offer.send_modify(|offer| offer.load(&name.0));
+            return Ok(ModelLoaded { version: served.version() });
+        }
         let (meaning, _) = self.resolve(&name).await?;
         let (model, version) = (name.0, meaning.version);
         let unloaded_by = self.offer.borrow().unloaded_by(&model);
@@ -406,7 +426,9 @@ impl Shared {
 
     async fn unload(&self, model: String) -> Result<ModelUnloaded, PredictError> {
         let name = (model, VersionRef::Latest);
-        self.resolve(&name).await?;
+        if self.followed(&name).is_none() {
+            self.resolve(&name).await?;
+        }
         let model = name.0;
         self.offer.send_modify(|offer| offer.unload(&model));
         let versions = self.models.unload(&model);

@@ -65,7 +65,7 @@ impl ServedModel {
         let built = built.unwrap_or_else(|panic| Err(panic_text(panic.as_ref())));
         let model = built.map_err(|cause| PredictError::Load {
             model: description.model.clone(),
-            version: description.version,
+            version: description.served(),
             cause,
         })?;
         Ok(Self {
@@ -76,6 +76,14 @@ impl ServedModel {
             panicked: AtomicBool::new(false),
             members,
         })
+    }
+
+    pub fn model(&self) -> &str {
+        &self.description.model
+    }
+
+    pub fn description(&self) -> &VersionDescription {
+        &self.description
     }
 
     pub fn version(&self) -> u64 {
@@ -152,7 +160,7 @@ impl ServedModel {
     fn prediction(&self, rows: usize, run: Run, outputs: Vec<NamedTensor>) -> Prediction {
         Prediction {
             model: self.description.model.clone(),
-            version: self.description.version,
+            version: self.description.served(),
             digest: self.description.digest.clone(),
             classes: self.description.classes,
             rows,
@@ -176,7 +184,7 @@ impl ServedModel {
     }
 
     fn failed(&self, cause: String) -> PredictError {
-        let (model, version) = (self.description.model.clone(), self.description.version);
+        let (model, version) = (self.description.model.clone(), self.description.served());
         PredictError::Model { model, version, cause }
     }
 }
@@ -198,6 +206,7 @@ pub(crate) mod tests {
     use crate::model::{Batch, Model, ModelDescription, Score};
     use crate::new_version::NewVersion;
     use crate::new_version::tests::{artifact, new_version};
+    use crate::version::ServedVersion::Published;
     use crate::version::VersionRef;
 
     /// Multiplies by its weights and sums up. It panics at 13 and answers NaN at 14.
@@ -270,7 +279,7 @@ pub(crate) mod tests {
             new.scaling = Scaling::Standard { mean: vec![1.0, 0.0], deviation: vec![2.0, 1.0] };
         });
         let answer = one(&scaled.unwrap(), rows(2, &[3.0, 4.0, 1.0, 0.5])).unwrap();
-        assert_eq!((answer.version, answer.rows, answer.values().1), (3, 2, 1));
+        assert_eq!((answer.version, answer.rows, answer.values().1), (Published(3), 2, 1));
         assert_eq!(*answer.values().0, [41.0, 5.0]);
     }
 

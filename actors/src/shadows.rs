@@ -129,12 +129,13 @@ mod tests {
     use super::*;
     use crate::messages::{OUTPUT, Resolved, Run};
     use crate::tensor::{NamedTensor, Tensor};
+    use crate::version::ServedVersion;
 
     fn prediction(outputs: usize, values: &[f32]) -> Result<Prediction, PredictError> {
         let rows = values.len() / outputs;
         Ok(Prediction {
             model: "m".into(),
-            version: 1,
+            version: ServedVersion::Published(1),
             digest: String::new(),
             classes: None,
             rows,

@@ -19,7 +19,8 @@ pub const NAME_MAX: usize = 64;
 pub struct VersionDescription {
     /// Letters, digits, `-`, `_`, `.`; at most [`NAME_MAX`].
     pub model: String,
-    /// The first version of a model is 1.
+    /// The first version of a model is 1. 0: it is in no registry, but what a training that still runs had
+    /// made after so many `steps`.
     pub version: u64,
     pub architecture: ModelDescription,
     /// In the order in which they lie in the flat space.
@@ -71,7 +72,42 @@ pub struct Member {
     pub runs: usize,
 }
 
+/// What answers: a version of the registry, or the state of a training that still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServedVersion {
+    Published(u64),
+    /// After so many steps.
+    Step(u64),
+}
+
+impl ServedVersion {
+    /// 0 for all states of running trainings: whoever counts by version counts them together.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::Published(number) => number,
+            Self::Step(_) => 0,
+        }
+    }
+}
+
+impl fmt::Display for ServedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Published(number) => write!(f, "{number}"),
+            Self::Step(step) => write!(f, "step-{step}"),
+        }
+    }
+}
+
 impl VersionDescription {
+    /// What an answer of it is named by.
+    pub fn served(&self) -> ServedVersion {
+        match self.version {
+            0 => ServedVersion::Step(self.steps),
+            number => ServedVersion::Published(number),
+        }
+    }
+
     /// What it takes in memory: its stored tensors or file, and all that it is made of. A version that
     /// several of its steps run is there once.
     pub fn memory_bytes(&self) -> u64 {

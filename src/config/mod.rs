@@ -121,8 +121,19 @@ pub struct ServiceConfig {
     pub queue: usize,
     /// Threads for runs of models that take long.
     pub instances: usize,
+    pub follow: Follow,
     /// Of all models in memory; a megabyte has 2²⁰ bytes.
     pub memory_mb: u64,
+}
+
+/// What answers a request that names no version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Follow {
+    /// The newest version of the registry.
+    Published,
+    /// The newest checkpoint of the cluster's job while it runs.
+    Job,
 }
 
 impl ServiceConfig {

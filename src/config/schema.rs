@@ -372,6 +372,12 @@ pub(super) const KEYS: &[Key] = &[
         Default("1"),
         "threads for models that take longer than a millisecond, others run where requests are read",
     ),
+    key(
+        "service.follow",
+        Choice(&["published", "job"]),
+        Default("published"),
+        "what the newest version of a model is: the one that was published last, or the newest checkpoint of the job while it runs",
+    ),
     // A petabyte is beyond all machines.
     key(
         "service.memory_mb",

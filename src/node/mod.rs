@@ -24,6 +24,7 @@ use actix::Recipient;
 use actix_rt::Arbiter;
 use gradmesh_actors::dataset::Dataset;
 use gradmesh_actors::ids::Incarnation;
+use gradmesh_actors::in_memory::Followed;
 use gradmesh_actors::messages::{
     DeleteVersion, Drain, EditRegistry, FetchModel, FindModel, GetStatus, ListModels, LoadModel,
     Predict, ReadRecords, RemoveAlias, SetAlias, UnloadModel,
@@ -91,6 +92,8 @@ pub struct Serving {
     pub delete: Recipient<DeleteVersion>,
     pub edit: Recipient<EditRegistry>,
     pub records: Recipient<ReadRecords>,
+    /// What the running training has made; none where the service follows none.
+    pub followed: Option<Followed>,
     /// The run's coordinators; none where this process trains nothing.
     pub status: Vec<Recipient<GetStatus>>,
     /// `cluster.name`.
@@ -111,6 +114,7 @@ impl Serving {
             list: self.list.clone(),
         };
         ServiceState::new(actors, self.metrics.clone(), limits)
+            .with_followed(self.followed.clone())
             .with_status(self.cluster.clone(), self.status.clone())
             .with_predictors(self.predictors.clone())
             .with_registry(self.registry(), false)

@@ -2,6 +2,7 @@
 
 mod coordinating;
 mod links;
+mod serving;
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -11,16 +12,11 @@ use std::time::Duration;
 use actix::{Actor, Addr, Recipient};
 use gradmesh_actors::coordinator::Coordinator;
 use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId};
-use gradmesh_actors::in_memory::Models;
-use gradmesh_actors::log_seen::LogFeed;
 use gradmesh_actors::messages::{self, Member, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
-use gradmesh_actors::offer::Offer;
 use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::plan::{JobOffer, JobPlan};
-use gradmesh_actors::predictor::{Predictor, PredictorParts, RunnerLink, Runners};
-use gradmesh_actors::runner::Runner;
 use gradmesh_actors::training::TrainingStatus;
 use gradmesh_actors::worker::{Task, Worker};
 use tokio::sync::watch;
@@ -36,13 +32,13 @@ use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation,
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
-use crate::service::PredictorFactory;
 use crate::store::coordination::CoordinationStore;
 use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 use coordinating::{Coordination, Start, coordinate};
 use links::{near, route_copy, server_links, take_callers, worker_links};
+use serving::serving;
 
 /// Mailboxes of everyone, here or elsewhere.
 struct Cast {
@@ -331,69 +327,6 @@ fn pulse(
     for coordinator in cast.all_coordinators() {
         spawn_local(pulse.clone().run(coordinator));
     }
-}
-
-async fn serving(
-    builder: &NodeBuilder,
-    cast: &Cast,
-    threads: &mut Threads,
-    metrics: Metrics,
-    supervision: Supervision,
-    log: Option<LogFeed>,
-) -> Result<Serving, NodeError> {
-    let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, edit, records, .. } =
-        cast.registry.clone();
-    let config = &builder.config.service;
-    // Outlive each predictor: what was unloaded stays unloaded when one fails.
-    let (offers, offer) = watch::channel(Offer::default());
-    let mut parts = PredictorParts::new(builder.kinds.clone(), offers, find.clone(), fetch.clone());
-    parts.log = log;
-    parts.models = Models::new(config.memory());
-    parts.batching = config.batching();
-    parts.runners = runners(config.instances, threads, supervision).await?;
-    parts.find_route = Some(cast.registry.find_route.clone());
-    metrics.watch_models(parts.models.clone(), parts.shadows.clone());
-    let placed: Placed<Predictor> = place(&threads.own()).await?;
-    let predictor = placed.address.clone();
-    let own = parts.clone();
-    placed.run("predictor".into(), supervision, move || Predictor::new(own.clone())).await?;
-    Ok(Serving {
-        predict: predictor.clone().recipient(),
-        predictors: PredictorFactory::new(move || {
-            Predictor::new(parts.clone()).start().recipient()
-        }),
-        load: predictor.clone().recipient(),
-        unload: predictor.recipient(),
-        offer,
-        find,
-        fetch,
-        list,
-        set_alias,
-        remove_alias,
-        delete,
-        edit,
-        records,
-        status: if builder.train { cast.all_coordinators() } else { Vec::new() },
-        cluster: builder.config.cluster.name.clone(),
-        metrics,
-    })
-}
-
-/// None where the node has no threads but its own.
-async fn runners(
-    count: usize,
-    threads: &mut Threads,
-    supervision: Supervision,
-) -> Result<Runners, NodeError> {
-    let mut runners = Vec::new();
-    for index in 0..count {
-        let thread @ Thread::Other(..) = threads.own() else { break };
-        let placed: Placed<Runner> = place(&thread).await?;
-        let (run, build) = (placed.address.clone().recipient(), placed.address.clone().recipient());
-        runners.push(RunnerLink { run, build });
-        placed.run(format!("runner {index}"), supervision, Runner::default).await?;
-    }
-    Ok(Runners::new(runners))
 }
 
 /// What other nodes may ask of this one.

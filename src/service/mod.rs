@@ -50,11 +50,13 @@ use std::time::Duration;
 use actix::Recipient;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
+use gradmesh_actors::in_memory::Followed;
 use gradmesh_actors::messages::{
     DeleteVersion, EditRegistry, FindModel, GetStatus, ListModels, LoadModel, Predict, ReadRecords,
     RemoveAlias, SetAlias, UnloadModel,
 };
 use gradmesh_actors::offer::Offer;
+use gradmesh_actors::version::VersionDescription;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info};
 
@@ -172,6 +174,8 @@ pub struct ServiceState {
     ready: Arc<AtomicBool>,
     /// Whether callers may unload models and load them again.
     model_control: bool,
+    /// What the running training has made, which is the newest version of its model.
+    followed: Option<Followed>,
     registry: Option<RegistryActors>,
     /// Whether callers may change the registry.
     registry_writes: bool,
@@ -195,6 +199,7 @@ impl ServiceState {
             limits,
             ready: Arc::default(),
             model_control: false,
+            followed: None,
             registry: None,
             registry_writes: false,
             predictors: None,
@@ -224,6 +229,19 @@ impl ServiceState {
     #[must_use]
     pub fn with_model_control(self, model_control: bool) -> Self {
         Self { model_control, ..self }
+    }
+
+    /// Describes the state of a running training where the newest version of its model is asked for:
+    /// the predictors answer with it too.
+    #[must_use]
+    pub fn with_followed(self, followed: Option<Followed>) -> Self {
+        Self { followed, ..self }
+    }
+
+    /// The description of the state that is followed.
+    fn followed(&self) -> Option<VersionDescription> {
+        let served = self.followed.as_ref()?.borrow();
+        served.as_ref().map(|served| served.description().clone())
     }
 
     /// Answers MLflow's clients from this registry, and lets them change it where `writes` is set.

@@ -14,6 +14,7 @@ mod support;
 mod bad_input;
 mod drain;
 mod finish;
+mod follow;
 mod grid;
 mod lasting;
 mod moved_data;

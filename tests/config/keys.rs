@@ -67,6 +67,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("service.queue", &["0", "8193", "'long'"]),
     ("service.instances", &["0", "257", "'two'"]),
     ("service.memory_mb", &["0", "1073741825", "'1 GB'"]),
+    ("service.follow", &["'training'", "true"]),
     ("service.model_control", &["1", "'yes'"]),
     ("service.registry_writes", &["1", "'yes'"]),
     ("registry.keep", &["-1", "1000001", "'all'"]),

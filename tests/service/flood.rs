@@ -16,9 +16,9 @@ use futures_util::future::{join, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gradmesh::service::ServiceLimits;
 use gradmesh_actors::model_registry::ModelRegistry;
-use gradmesh_actors::predictor::{RunnerLink, Runners};
 use gradmesh_actors::request_queue::Batching;
 use gradmesh_actors::runner::Runner;
+use gradmesh_actors::runners::{RunnerLink, Runners};
 
 use crate::support::{Server, rows, sentence, state, until};
 use aftermath::as_before;

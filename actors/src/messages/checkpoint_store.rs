@@ -65,6 +65,23 @@ pub struct Opened {
     pub finished: Option<Finished>,
 }
 
+/// Finds the newest checkpoint that counts, whether or not its parts are still what its manifest says.
+/// For who follows a run: it costs a look at the store, and not the reading of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, actix::Message)]
+#[rtype(result = "Result<FoundCheckpoint, CheckpointError>")]
+pub struct FindCheckpoint {
+    pub known: Option<Version>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundCheckpoint {
+    /// There is none.
+    Nothing,
+    /// The known one is the newest.
+    Known,
+    Other(Box<Manifest>),
+}
+
 /// Makes a checkpoint count: all its parts are there. Removes checkpoints that are not needed
 /// any more.
 #[derive(Clone, Debug, PartialEq, actix::Message)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::messages::{Body, BodyError, FindError, LinkError, Values, WireMessage, WirePart};
 use crate::request_queue::Priority;
 use crate::tensor::{NamedTensor, Tensor, TensorError};
-use crate::version::VersionRef;
+use crate::version::{ServedVersion, VersionRef};
 
 /// The one input of a model of rows.
 pub const INPUT: &str = "input";
@@ -95,8 +95,8 @@ impl WireMessage for Predict {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     pub model: String,
-    pub version: u64,
-    /// Digest of the training state that the version was published from.
+    pub version: ServedVersion,
+    /// Digest of the training state that it is, or was published from.
     pub digest: String,
     /// Set for a classifier: the outputs of a row are the probabilities of its classes.
     pub classes: Option<usize>,
@@ -169,10 +169,10 @@ pub enum PredictError {
     NotFinite { row: usize, feature: usize },
     /// The version can't be served: published wrongly, or its kind isn't known to this program.
     #[error("version {version} of {model} can't be loaded: {cause}")]
-    Load { model: String, version: u64, cause: String },
+    Load { model: String, version: ServedVersion, cause: String },
     /// The model's own fault.
     #[error("version {version} of {model} failed: {cause}")]
-    Model { model: String, version: u64, cause: String },
+    Model { model: String, version: ServedVersion, cause: String },
     #[error(
         "{limit} requests wait for {model} already; try again, or raise service.queue or \
          service.instances"

@@ -10,7 +10,7 @@ use super::names::Meaning;
 use crate::messages::{FetchModel, FetchedModel, PredictError, ask};
 use crate::pipeline::DEPTH_MAX;
 use crate::serving::ServedModel;
-use crate::version::{Member, VersionRef};
+use crate::version::{Member, ServedVersion, VersionRef};
 
 /// The longest wait for the tensors of a version: a gigabyte over a slow link.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
@@ -65,7 +65,11 @@ impl Shared {
     ) -> Result<Arc<ServedModel>, PredictError> {
         let Member { model, version, digest, .. } = member;
         let refused = |cause: String| {
-            Err(PredictError::Load { model: model.clone(), version: *version, cause })
+            Err(PredictError::Load {
+                model: model.clone(),
+                version: ServedVersion::Published(*version),
+                cause,
+            })
         };
         if depth > DEPTH_MAX {
             return refused(format!("it lies more than {DEPTH_MAX} pipelines deep"));

@@ -11,6 +11,7 @@ use crate::log_seen::{LogSeen, SEEN_MAX};
 use crate::messages::{BuildModel, FetchedModel, FoundRoute, RegistryStoreError, Run, RunModel};
 use crate::new_version::tests::{artifact, new_version};
 use crate::route::{Route, Split};
+use crate::runners::RunnerLink;
 use crate::serving::tests::toy_kinds;
 use crate::shadows::ShadowCounts;
 use crate::version::VersionDescription;
@@ -85,7 +86,7 @@ fn predict(version: VersionRef) -> Predict {
 
 async fn latest(predictor: &Addr<Predictor>) -> (u64, f32) {
     let answer = predictor.send(predict(VersionRef::Latest)).await.unwrap().unwrap();
-    (answer.version, answer.values().0[0])
+    (answer.version.number(), answer.values().0[0])
 }
 
 #[actix_rt::test]
@@ -136,7 +137,7 @@ async fn a_loaded_version_answers_to_its_number_while_the_registry_is_away() {
     latest(&predictor).await;
     registry.send(Change(1, true)).await.unwrap();
     let answer = predictor.send(predict(VersionRef::Number(1))).await.unwrap().unwrap();
-    assert_eq!((answer.version, answer.resolved), (1, Resolved::Before));
+    assert_eq!((answer.version.number(), answer.resolved), (1, Resolved::Before));
 }
 
 #[actix_rt::test]
@@ -394,7 +395,7 @@ async fn models_share_the_memory_of_their_process_and_leave_for_each_other() {
     let numbers = [(&one, 1), (&other, 1), (&one, 2), (&other, 3), (&one, 2)];
     for (predictor, number) in numbers {
         let answer = predictor.send(predict(VersionRef::Number(number))).await.unwrap();
-        assert_eq!(answer.unwrap().version, number);
+        assert_eq!(answer.unwrap().version.number(), number);
     }
     assert_eq!(models.used(), (16, 2));
     assert_eq!(registry.send(Change(3, false)).await.unwrap(), [1, 2, 3]);
@@ -468,4 +469,40 @@ impl Handler<RunModel> for Timed {
         let answers = run.served.predict(run.requests);
         actix::MessageResult(Ran { answers, took: self.took })
     }
+}
+
+#[actix_rt::test]
+async fn the_state_of_a_running_training_is_the_newest_version_and_no_other() {
+    let registry = Registry { newest: 1, away: false, fetched: Vec::new() }.start();
+    let (find, fetch) = (registry.clone().recipient(), registry.clone().recipient());
+    let mut parts = PredictorParts::new(toy_kinds(), watch::Sender::default(), find, fetch);
+    let (training, followed) = watch::channel(None);
+    parts.followed = Some(followed);
+    let predictor = Predictor::new(parts).start();
+    assert_eq!(latest(&predictor).await, (1, 3.0));
+    let state = |step: u64| {
+        let mut description = new_version("m", "next").numbered(0, artifact());
+        description.steps = step;
+        let tensors = vec![vec![step as f32; 2].into()];
+        let fetched = FetchedModel { description, tensors, file: None };
+        Some(Arc::new(ServedModel::new(&toy_kinds(), fetched, Vec::new()).unwrap()))
+    };
+    for step in [100, 200] {
+        training.send_replace(state(step));
+        let answer = predictor.send(predict(VersionRef::Latest)).await.unwrap().unwrap();
+        assert_eq!(answer.version.to_string(), format!("step-{step}"));
+        assert_eq!(answer.values().0[0], 3.0 * step as f32);
+    }
+    let one = predictor.send(predict(VersionRef::Number(1))).await.unwrap().unwrap();
+    assert_eq!((one.version.number(), one.values().0[0]), (1, 3.0));
+    let other = Predict { model: "other".into(), ..predict(VersionRef::Latest) };
+    assert_eq!(predictor.send(other).await.unwrap().unwrap().version.number(), 1);
+
+    predictor.send(UnloadModel { model: "m".into() }).await.unwrap().unwrap();
+    let unloaded = predictor.send(predict(VersionRef::Latest)).await.unwrap();
+    assert_eq!(unloaded, Err(PredictError::Unloaded { model: "m".into() }));
+    predictor.send(LoadModel { model: "m".into() }).await.unwrap().unwrap();
+    assert_eq!(latest(&predictor).await, (0, 600.0));
+    training.send_replace(None);
+    assert_eq!(latest(&predictor).await, (1, 3.0));
 }

@@ -44,7 +44,7 @@ pub(crate) async fn predict(
     let outputs: Vec<&[f32]> = values.chunks(width.max(1)).collect();
     if json {
         let answer = serde_json::json!({
-            "model": answer.model, "version": answer.version, "digest": answer.digest,
+            "model": answer.model, "version": answer.version.number(), "digest": answer.digest,
             "outputs": outputs,
         });
         answer::line(answer)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gradmesh_actors::messages::Prediction;
 use gradmesh_actors::request_queue::Priority;
+use gradmesh_actors::version::ServedVersion;
 
 use super::classification::classify;
 use super::{CLASS, Datatype, INPUT, NamedTensor, OUTPUT, Tensor};
@@ -60,9 +61,9 @@ pub(in crate::service) struct RequestedOutput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::service) struct InferResponse {
     pub(in crate::service) model: String,
-    pub(in crate::service) version: u64,
+    pub(in crate::service) version: ServedVersion,
     pub(in crate::service) id: Option<String>,
-    /// Of the training state that the version was published from.
+    /// Of the training state that it is, or was published from.
     pub(in crate::service) digest: String,
     /// In the order in which they were asked for.
     pub(in crate::service) outputs: Vec<NamedTensor>,

@@ -125,7 +125,7 @@ impl<'a> Inference<'a> {
             output: times.written - times.received,
         };
         let mut statistics = state.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-        statistics.answered(&prediction.model, prediction.version, &answered);
+        statistics.answered(&prediction.model, prediction.version.number(), &answered);
     }
 
     /// Failures that a version is to blame for; those of callers are none of it.
@@ -135,7 +135,7 @@ impl<'a> Inference<'a> {
         {
             let state = self.state;
             let mut statistics = state.statistics.lock().unwrap_or_else(PoisonError::into_inner);
-            statistics.failed(model, *version, self.start.elapsed());
+            statistics.failed(model, version.number(), self.start.elapsed());
         }
     }
 }

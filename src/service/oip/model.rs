@@ -100,6 +100,11 @@ pub(in crate::service) async fn describe(
     version: VersionRef,
 ) -> Result<VersionDescription, ApiError> {
     check_name(&model)?;
+    if version == VersionRef::Latest
+        && let Some(followed) = state.followed().filter(|followed| followed.model == model)
+    {
+        return Ok(followed);
+    }
     Ok(ask(&state.actors.find, FindModel { model, version }, FIND_LIMIT).await?)
 }
 
@@ -109,7 +114,14 @@ pub(in crate::service) async fn describe(
 /// No registry answers.
 pub(in crate::service) async fn names(state: &ServiceState) -> Result<Vec<String>, ApiError> {
     let list = ask(&state.actors.list, ListModels {}, FIND_LIMIT).await?;
-    Ok(list.models.into_iter().map(|summary| summary.model).collect())
+    let mut names: Vec<String> = list.models.into_iter().map(|summary| summary.model).collect();
+    // The first run of a model is in no registry.
+    if let Some(followed) = state.followed()
+        && let Err(at) = names.binary_search(&followed.model)
+    {
+        names.insert(at, followed.model);
+    }
+    Ok(names)
 }
 
 /// Ready once the registry has answered, and then for as long as there is a predictor: it serves
@@ -196,7 +208,7 @@ impl From<Port> for TensorMetadata {
 
 fn properties(description: &VersionDescription) -> BTreeMap<String, String> {
     let mut properties: BTreeMap<String, String> = [
-        ("version", description.version.to_string()),
+        ("version", description.served().to_string()),
         ("kind", description.architecture.kind.clone()),
         ("digest", description.digest.clone()),
         ("run", description.run.clone()),

@@ -166,9 +166,13 @@ impl Statistics {
     }
 }
 
-/// The counters of a version that nobody has asked.
+/// What the states of a running training are counted under: each would be a version that is gone soon.
+const TRAINING: &str = "training";
+
+/// The counters of a version that nobody has asked; 0 stands for the states of a running training.
 fn unasked(model: &str, version: u64) -> ModelStatistics {
-    let (name, version) = (model.to_owned(), version.to_string());
+    let version = if version == 0 { TRAINING.to_owned() } else { version.to_string() };
+    let name = model.to_owned();
     ModelStatistics { name, version, ..ModelStatistics::default() }
 }
 

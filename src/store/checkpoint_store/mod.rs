@@ -22,8 +22,8 @@ use gradmesh_actors::checkpoint::{Finished, Manifest, PartContent, SavedPart};
 use gradmesh_actors::ids::{Slot, Version};
 use gradmesh_actors::messages::Values;
 use gradmesh_actors::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, ConcludeRun, LoadRange, LoadResiduals, LoadState,
-    OpenCheckpoints, Opened, SavePart,
+    CheckpointError, CommitCheckpoint, ConcludeRun, FindCheckpoint, FoundCheckpoint, LoadRange,
+    LoadResiduals, LoadState, OpenCheckpoints, Opened, SavePart,
 };
 use gradmesh_actors::planted::{self, Bug};
 use object_store::path::Path;
@@ -103,6 +103,16 @@ impl CheckpointStore {
             }
         }
         Ok(Opened { manifest: None, finished: self.finished(&wanted).await? })
+    }
+
+    async fn newest(self, find: FindCheckpoint) -> Result<FoundCheckpoint, CheckpointError> {
+        let Some(newest) = self.versions().await?.pop() else {
+            return Ok(FoundCheckpoint::Nothing);
+        };
+        if find.known == Some(newest) {
+            return Ok(FoundCheckpoint::Known);
+        }
+        Ok(FoundCheckpoint::Other(Box::new(self.manifest(newest).await?)))
     }
 
     /// The run that finished last, if it is one of the wanted job.
@@ -299,6 +309,7 @@ answer!(LoadRange, load_range);
 answer!(LoadResiduals, load_residuals);
 answer!(LoadState, load_state);
 answer!(OpenCheckpoints, open);
+answer!(FindCheckpoint, newest);
 answer!(CommitCheckpoint, commit);
 answer!(ConcludeRun, conclude);
 

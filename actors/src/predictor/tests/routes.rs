@@ -49,7 +49,7 @@ async fn start_routed(
 }
 
 async fn version_of(predictor: &Addr<Predictor>, request: Predict) -> u64 {
-    predictor.send(request).await.unwrap().unwrap().version
+    predictor.send(request).await.unwrap().unwrap().version.number()
 }
 
 #[actix_rt::test]

@@ -36,7 +36,7 @@ pub struct Runners {
 
 /// A runner that waits for a run.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     runners: Runners,
     index: usize,
     _permit: OwnedSemaphorePermit,
@@ -60,7 +60,7 @@ impl Runners {
     }
 
     /// Whether so many rows are to run on one of them, and there is one that works.
-    pub(super) fn take(&self, served: &ServedModel, rows: usize) -> bool {
+    pub(crate) fn take(&self, served: &ServedModel, rows: usize) -> bool {
         self.are_there() && served.expected(rows).is_none_or(|run| run > HERE_MAX)
     }
 
@@ -69,7 +69,7 @@ impl Runners {
     }
 
     /// A version that is ready to answer.
-    pub(super) async fn build(
+    pub(crate) async fn build(
         &self,
         kinds: &ModelKinds,
         fetched: FetchedModel,
@@ -83,12 +83,12 @@ impl Runners {
     }
 
     /// One that is idle now.
-    pub(super) fn try_place(&self) -> Option<Place> {
+    pub(crate) fn try_place(&self) -> Option<Place> {
         self.places.clone().try_acquire_owned().ok().and_then(|permit| self.idle(permit))
     }
 
     /// One as soon as it is idle.
-    pub(super) async fn place(&self) -> Option<Place> {
+    pub(crate) async fn place(&self) -> Option<Place> {
         self.places.clone().acquire_owned().await.ok().and_then(|permit| self.idle(permit))
     }
 
@@ -105,7 +105,7 @@ impl Runners {
 
 impl Place {
     /// The answers in the order of the requests. Where the runner ends meanwhile, each is that.
-    pub(super) async fn run(self, served: Arc<ServedModel>, requests: Vec<Predict>) -> Ran {
+    pub(crate) async fn run(self, served: Arc<ServedModel>, requests: Vec<Predict>) -> Ran {
         let count = requests.len();
         let gone = || -> Vec<Result<Prediction, PredictError>> {
             (0..count).map(|_| Err(LinkError::Closed.into())).collect()
