@@ -45,6 +45,43 @@ fn the_list_of_an_unknown_model_is_a_failure() {
     assert!(errors(&output).contains("no model \"nosuch\""), "{}", errors(&output));
 }
 
+#[test]
+fn a_new_key_is_printed_once_and_its_digest_stands_in_the_file() {
+    use gradmesh::service::Keys;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let set = format!("service.keys={}", file.display());
+    let add = |more: &[&str]| {
+        let arguments = [&["--set", &set, "keys", "add"][..], more].concat();
+        node(&arguments).output().unwrap()
+    };
+    let output = add(&["shop", "--model", "digits", "--model", "emoji-*", "--requests", "8"]);
+    assert!(output.status.success(), "{}", errors(&output));
+    let key = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    assert_eq!((key.len(), &key[..3]), (67, "gm-"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(&key) && !errors(&add(&["lab"])).contains("gm-"), "{text}");
+    let digest = blake3::hash(key.as_bytes()).to_hex();
+    for line in ["name = \"shop\"", "models = [\"digits\", \"emoji-*\"]", "requests = 8", &digest] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    // What the service would refuse leaves the file as it was.
+    let before = std::fs::read_to_string(&file).unwrap();
+    let again = add(&["shop"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(errors(&again).contains("two have this name"), "{}", errors(&again));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    assert!(Keys::read(&file).is_ok());
+    let nowhere = node(&["keys", "add", "shop"]).output().unwrap();
+    assert!(errors(&nowhere).contains("set service.keys to one"), "{}", errors(&nowhere));
+}
+
 /// A script that goes on with the model has to know that there is none.
 #[test]
 fn a_cluster_that_is_stopped_before_the_model_is_published_has_no_success() {

@@ -113,6 +113,11 @@ pub struct ServiceConfig {
     pub model_control: bool,
     /// Whether callers may change the registry.
     pub registry_writes: bool,
+    /// `None`: callers need no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
+    /// Predictions of one model at a time; 0 is no limit.
+    pub model_requests: usize,
     /// Rows of one run of a model.
     pub batch_rows: usize,
     /// How long a request waits for others.

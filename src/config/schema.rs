@@ -344,6 +344,19 @@ pub(super) const KEYS: &[Key] = &[
         Default("false"),
         "whether whoever reaches the service may register, describe, tag, alias and delete models and versions",
     ),
+    key(
+        "service.keys",
+        Path,
+        Unset,
+        "file with the keys of callers, relative to this one, whoever reaches the service needs none if it is empty",
+    ),
+    // As many as a key may have, and as all queues together never hold.
+    key(
+        "service.model_requests",
+        Integer { min: 0, max: 65_536 },
+        Default("0"),
+        "predictions of one model at a time, more are refused, 0 is only what service.queue refuses",
+    ),
     // More rows than a body has are never together; one row at a time is no batch.
     key(
         "service.batch_rows",

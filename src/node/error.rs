@@ -8,7 +8,7 @@ use gradmesh_actors::plan::PlanError;
 use crate::data::DataError;
 #[cfg(feature = "grpc")]
 use crate::service::GrpcError;
-use crate::service::ServiceError;
+use crate::service::{KeysError, ServiceError};
 use crate::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,8 @@ pub enum NodeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     #[cfg(feature = "grpc")]
     #[error(transparent)]
     Grpc(#[from] GrpcError),
@@ -60,6 +62,7 @@ impl NodeError {
             | Self::Plan(_)
             | Self::Store(StoreError::Scheme { .. } | StoreError::FileUrl { .. })
             | Self::NoCoordinator
+            | Self::Keys(_)
             | Self::Training { .. } => true,
             Self::Store(_) | Self::Service(_) | Self::Listen { .. } | Self::Arbiter => false,
             #[cfg(feature = "grpc")]

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::{NodeBuilder, NodeError, Serving};
 #[cfg(feature = "grpc")]
 use crate::service::GrpcService;
-use crate::service::{Service, ServiceLimits};
+use crate::service::{Keys, Service, ServiceLimits};
+use tokio::task::spawn_local;
 
 /// Threads that answer HTTP, where the machine has so many cores: reading is the larger part of a
 /// small model's request, and many more would only wait for memory.
@@ -26,6 +27,18 @@ impl Services {
         let state = serving.state(ServiceLimits::default());
         let state = state.with_model_control(config.service.model_control);
         let state = state.with_registry(serving.registry(), config.service.registry_writes);
+        let state = match config.service.model_requests {
+            0 => state,
+            limit => state.with_model_requests(limit),
+        };
+        let state = match &config.service.keys {
+            Some(path) => {
+                let keys = Keys::read(&config.path(path))?;
+                spawn_local(keys.clone().follow());
+                state.with_keys(keys)
+            }
+            None => state,
+        };
         let listen = config.service.listen;
         let listen = own.map_or(listen, |node| node.listens_on(listen));
         let threads = std::thread::available_parallelism().map_or(2, usize::from);

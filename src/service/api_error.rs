@@ -28,6 +28,8 @@ pub(super) enum ErrorKind {
     NotFound,
     /// It was there, and is not kept any more.
     Gone,
+    /// Nobody knows who asks.
+    Unauthenticated,
     /// This server has it and gives it to nobody, as it is configured.
     Forbidden,
     /// The path has these methods, and the request's is none of them.
@@ -56,6 +58,7 @@ impl ErrorKind {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Gone => StatusCode::GONE,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -103,6 +106,9 @@ impl ResponseError for ApiError {
         match self.kind {
             ErrorKind::Method(allowed) => {
                 response.insert_header((header::ALLOW, allowed));
+            }
+            ErrorKind::Unauthenticated => {
+                response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
             // One second: the time in which a lost registry or predictor is back.
             ErrorKind::Unavailable | ErrorKind::Busy => {

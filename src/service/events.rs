@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use utoipa::{IntoParams, ToSchema};
 
 use super::api_error::{ApiError, ErrorKind};
+use super::callers::Caller;
 use super::rest::Refusals;
 use super::{FIND_LIMIT, ServiceState};
 
@@ -78,6 +79,7 @@ struct EventAnswer {
 ))]
 pub(super) async fn events(
     state: web::Data<ServiceState>,
+    _: Caller,
     wanted: Result<web::Query<Wanted>, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
     let wanted =

@@ -28,9 +28,11 @@
 //! goes wrong is answered with `{"error": "…"}`.
 
 mod api_error;
+mod callers;
 mod events;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod keys;
 mod mlflow;
 mod oip;
 mod openai;
@@ -62,11 +64,13 @@ use tracing::{error, info};
 
 use crate::metrics::Metrics;
 use api_error::{ApiError, ErrorKind};
+use callers::UnderWay;
 use oip::Statistics;
 use request_metrics::RequestMetrics;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcError, GrpcService};
+pub use keys::{KeyEntry, Keys, KeysError};
 pub use status::{ClusterStatus, STATUS_PATH};
 
 /// Connections of one HTTP thread, or of the gRPC server. Idle ones cost a few kilobytes each; more than this on one
@@ -179,6 +183,10 @@ pub struct ServiceState {
     registry: Option<RegistryActors>,
     /// Whether callers may change the registry.
     registry_writes: bool,
+    /// Without any, whoever reaches the service may ask.
+    keys: Option<Keys>,
+    /// Without it, only queues bound what is under way.
+    under_way: Option<UnderWay>,
     /// Starts one on each thread that answers.
     predictors: Option<PredictorFactory>,
     /// That of this thread.
@@ -202,6 +210,8 @@ impl ServiceState {
             followed: None,
             registry: None,
             registry_writes: false,
+            keys: None,
+            under_way: None,
             predictors: None,
             here: None,
         }
@@ -229,6 +239,19 @@ impl ServiceState {
     #[must_use]
     pub fn with_model_control(self, model_control: bool) -> Self {
         Self { model_control, ..self }
+    }
+
+    /// Answers only callers who have one of these keys, and each as its entry says. Health, metrics, the
+    /// run's status and the documents of the interface are for all.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// Refuses what is beyond so many predictions of one model at a time, ≥ 1.
+    #[must_use]
+    pub fn with_model_requests(self, limit: usize) -> Self {
+        Self { under_way: Some(UnderWay::new(limit)), ..self }
     }
 
     /// Describes the state of a running training where the newest version of its model is asked for:

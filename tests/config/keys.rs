@@ -68,6 +68,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("service.instances", &["0", "257", "'two'"]),
     ("service.memory_mb", &["0", "1073741825", "'1 GB'"]),
     ("service.follow", &["'training'", "true"]),
+    ("service.keys", &["1", "\"a\\u0000b\""]),
+    ("service.model_requests", &["-1", "65537", "'many'"]),
     ("service.model_control", &["1", "'yes'"]),
     ("service.registry_writes", &["1", "'yes'"]),
     ("registry.keep", &["-1", "1000001", "'all'"]),

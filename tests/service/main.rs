@@ -9,6 +9,7 @@ mod events;
 mod flood;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod keys;
 mod mlflow;
 mod openai;
 mod read_only;

@@ -98,13 +98,7 @@ impl Server {
     /// `control`: callers may load and unload models, and change the registry.
     pub(crate) fn start_as(limits: ServiceLimits, control: bool) -> Self {
         Self::run(async move |registry: Addr<ModelRegistry>, _| {
-            let actors = RegistryActors {
-                records: registry.clone().recipient(),
-                edit: registry.clone().recipient(),
-                set_alias: registry.clone().recipient(),
-                remove_alias: registry.clone().recipient(),
-                delete: registry.clone().recipient(),
-            };
+            let actors = registry_actors(&registry);
             let state = state(registry, limits, |_| {}).with_model_control(control);
             state.with_registry(actors, control)
         })
@@ -277,6 +271,17 @@ pub(crate) fn state(
         list: registry.recipient(),
     };
     ServiceState::new(actors, Metrics::new(), limits)
+}
+
+/// The whole registry, for callers who may change it.
+pub(crate) fn registry_actors(registry: &Addr<ModelRegistry>) -> RegistryActors {
+    RegistryActors {
+        records: registry.clone().recipient(),
+        edit: registry.clone().recipient(),
+        set_alias: registry.clone().recipient(),
+        remove_alias: registry.clone().recipient(),
+        delete: registry.clone().recipient(),
+    }
 }
 
 fn json_of(mut answer: ureq::http::Response<ureq::Body>) -> (u16, Value) {

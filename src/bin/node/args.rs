@@ -199,6 +199,9 @@ pub(crate) enum Command {
     /// The registry's models and versions.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// The keys of those who may ask the service.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Predicts rows of a CSV or JSON file with a version of the registry.
     Predict {
         model: String,
@@ -266,6 +269,28 @@ pub(crate) enum ModelsCommand {
     },
     /// Removes a version for good; its number is not used again.
     Delete { model: String, version: String },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Makes a key and prints it, once: the file of service.keys gets its BLAKE3 alone. Services that run
+    /// know it within a second; a key is taken back by taking its entry out of the file.
+    Add {
+        /// Whose it is.
+        name: String,
+        /// A model that it may ask; "emoji-*" is all that begin so. May be repeated. All without any.
+        #[arg(long = "model", value_name = "MODEL")]
+        models: Vec<String>,
+        /// Predictions at a time.
+        #[arg(long, default_value_t = 512, value_name = "N")]
+        requests: usize,
+        /// It may change the registry, where service.registry_writes is on.
+        #[arg(long)]
+        registry_writes: bool,
+        /// It may load and unload models, where service.model_control is on.
+        #[arg(long)]
+        model_control: bool,
+    },
 }
 
 impl Args {

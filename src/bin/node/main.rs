@@ -14,6 +14,7 @@ mod drain;
 mod failure;
 mod http_status;
 mod import;
+mod keys;
 mod log;
 mod models;
 mod predict;
@@ -96,6 +97,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Drain { node, back } => drain::drain(config, &node, back, args.json).await,
             Command::Status => status::status(config, args.json).await,
             Command::Models(command) => models::models(config, command, args.json).await,
+            Command::Keys(command) => keys::keys(&config, command, args.json),
             Command::Predict { model, input, version } => {
                 predict::predict(config, &model, &version, &input, args.json).await
             }

@@ -11,6 +11,7 @@ use super::inference as proto;
 use super::inference::grpc_inference_service_server::GrpcInferenceService;
 use super::metered::Answered;
 use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::callers::Caller;
 use crate::service::request_id::request_id;
 use crate::service::{ServiceState, oip};
 
@@ -42,6 +43,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelReadyRequest>,
     ) -> Answer<proto::ModelReadyResponse> {
+        self.caller(&request)?;
         let proto::ModelReadyRequest { name, version: text } = request.into_inner();
         let version = version(&text).map_err(ApiError::from)?;
         let ready = match oip::model_ready(&self.state, name, version).await {
@@ -67,6 +69,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelMetadataRequest>,
     ) -> Answer<proto::ModelMetadataResponse> {
+        self.caller(&request)?;
         let proto::ModelMetadataRequest { name, version: text } = request.into_inner();
         let version = version(&text).map_err(ApiError::from)?;
         Ok(Response::new(oip::metadata(&self.state, name, version).await?.into()))
@@ -76,8 +79,8 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Answer<proto::ModelInferResponse> {
-        let id = called(&request);
-        Ok(Response::new(infer(&self.state, request.into_inner(), false, id).await?))
+        let (id, caller) = (called(&request), self.caller(&request)?);
+        Ok(Response::new(infer(&self.state, &caller, request.into_inner(), false, id).await?))
     }
 
     type ModelStreamInferStream =
@@ -90,13 +93,15 @@ impl GrpcInferenceService for Calls {
         requests: Request<Streaming<proto::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let (state, call) = (self.state.clone(), called(&requests));
+        let caller = self.caller(&requests)?;
         let answered = requests.extensions().get::<Answered>().cloned().unwrap_or_default();
         let answers = requests.into_inner().then(move |request| {
             let (state, call, answered) = (state.clone(), call.clone(), answered.clone());
+            let caller = caller.clone();
             async move {
                 let request = request?;
                 let id = request.id.clone();
-                let answer = infer(&state, request, true, call).await;
+                let answer = infer(&state, &caller, request, true, call).await;
                 answered.one();
                 Ok(match answer {
                     Ok(response) => proto::ModelStreamInferResponse {
@@ -121,6 +126,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelConfigRequest>,
     ) -> Answer<proto::ModelConfigResponse> {
+        self.caller(&request)?;
         let proto::ModelConfigRequest { name, version: text } = request.into_inner();
         let version = version(&text).map_err(ApiError::from)?;
         let config = oip::config(&self.state, name, version).await?.into();
@@ -131,6 +137,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::ModelStatisticsRequest>,
     ) -> Answer<proto::ModelStatisticsResponse> {
+        self.caller(&request)?;
         let proto::ModelStatisticsRequest { name, version: text } = request.into_inner();
         let one = (!text.is_empty()).then(|| version(&text)).transpose();
         let one = one.map_err(ApiError::from)?;
@@ -144,6 +151,7 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::RepositoryIndexRequest>,
     ) -> Answer<proto::RepositoryIndexResponse> {
+        self.caller(&request)?;
         let proto::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         one_repository(&repository_name)?;
         let index = oip::index(&self.state, ready).await?;
@@ -155,10 +163,11 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::RepositoryModelLoadRequest>,
     ) -> Answer<proto::RepositoryModelLoadResponse> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         one_repository(&request.repository_name)?;
         let parameters = request.parameters.keys().map(String::as_str);
-        oip::load(&self.state, request.model_name, parameters).await?;
+        oip::load(&self.state, &caller, request.model_name, parameters).await?;
         Ok(Response::new(proto::RepositoryModelLoadResponse {}))
     }
 
@@ -166,10 +175,20 @@ impl GrpcInferenceService for Calls {
         &self,
         request: Request<proto::RepositoryModelUnloadRequest>,
     ) -> Answer<proto::RepositoryModelUnloadResponse> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         one_repository(&request.repository_name)?;
-        oip::unload(&self.state, request.model_name).await?;
+        oip::unload(&self.state, &caller, request.model_name).await?;
         Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
+    }
+}
+
+impl Calls {
+    /// # Errors
+    /// A key is needed, and the call has none that is known.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
+        let given = request.metadata().get("authorization");
+        self.state.caller(given.and_then(|value| value.to_str().ok()))
     }
 }
 

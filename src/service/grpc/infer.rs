@@ -12,6 +12,7 @@ use super::inference::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
 };
 use crate::service::api_error::ApiError;
+use crate::service::callers::Caller;
 use crate::service::oip::{
     Datatype, InferRequest, InferResponse, Inference, NamedTensor, RequestedOutput, Tensor,
     TensorError, Turn, put_string,
@@ -23,12 +24,13 @@ type Parameters = std::collections::BTreeMap<String, InferParameter>;
 /// `charged`: whether the message has its places already. `request_id`: what the call is called.
 pub(super) async fn infer(
     state: &ServiceState,
+    caller: &Caller,
     request: ModelInferRequest,
     charged: bool,
     request_id: String,
 ) -> Result<ModelInferResponse, ApiError> {
     let mut inference = Inference::begin(state, request_id);
-    let answer = answer(state, &mut inference, request, charged).await;
+    let answer = answer(state, caller, &mut inference, request, charged).await;
     let status = answer.as_ref().map_or_else(|error| error.kind.status(), |_| Default::default());
     inference.end(status);
     answer
@@ -36,6 +38,7 @@ pub(super) async fn infer(
 
 async fn answer(
     state: &ServiceState,
+    caller: &Caller,
     inference: &mut Inference<'_>,
     request: ModelInferRequest,
     charged: bool,
@@ -49,7 +52,7 @@ async fn answer(
     let version = if named.is_empty() { None } else { Some(super::convert::version(named)?) };
     let model = request.model_name.clone();
     let read = || Ok((read_request(request)?, ()));
-    inference.answer(model, version, read, |response, ()| write_response(response)).await
+    inference.answer(caller, model, version, read, |response, ()| write_response(response)).await
 }
 
 fn read_request(request: ModelInferRequest) -> Result<InferRequest, ApiError> {

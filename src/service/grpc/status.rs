@@ -11,6 +11,7 @@ impl From<ApiError> for Status {
         let code = match error.kind {
             ErrorKind::Invalid => Code::InvalidArgument,
             ErrorKind::NotFound | ErrorKind::Gone => Code::NotFound,
+            ErrorKind::Unauthenticated => Code::Unauthenticated,
             ErrorKind::Forbidden => Code::PermissionDenied,
             ErrorKind::Method(_) | ErrorKind::Encoding | ErrorKind::Unsupported => {
                 Code::Unimplemented

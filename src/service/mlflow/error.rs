@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 use gradmesh_actors::catalog::CatalogError;
 use gradmesh_actors::messages::{ChangeError, FindError};
@@ -32,6 +32,9 @@ pub(crate) enum MlflowRefusals {
     /// The request is wrong, or the registry does not allow it
     #[response(status = 400)]
     Invalid(MlflowErrorBody),
+    /// A key is needed: `service.keys` is set
+    #[response(status = 401)]
+    Unauthenticated(MlflowErrorBody),
     /// There is no such model, version or path
     #[response(status = 404)]
     NotFound(MlflowErrorBody),
@@ -53,7 +56,7 @@ pub(crate) enum MlflowRefusals {
 #[derive(Debug, IntoResponses)]
 #[expect(dead_code, reason = "for the document")]
 pub(crate) enum WriteRefusals {
-    /// Callers may not: `service.registry_writes` is off
+    /// Callers may not: `service.registry_writes` is off, or not in the entry of their key
     #[response(status = 403)]
     Forbidden(MlflowErrorBody),
     /// The body did not arrive in time
@@ -84,6 +87,7 @@ impl From<ApiError> for MlflowError {
                 "INVALID_PARAMETER_VALUE"
             }
             ErrorKind::NotFound | ErrorKind::Gone => "RESOURCE_DOES_NOT_EXIST",
+            ErrorKind::Unauthenticated => "UNAUTHENTICATED",
             ErrorKind::Forbidden => "PERMISSION_DENIED",
             ErrorKind::Method(_) => "ENDPOINT_NOT_FOUND",
             ErrorKind::Unsupported => "NOT_IMPLEMENTED",
@@ -144,6 +148,10 @@ impl ResponseError for MlflowError {
 
     fn error_response(&self) -> HttpResponse {
         let body = MlflowErrorBody { error_code: self.code, message: self.error.text.clone() };
-        HttpResponse::build(self.status_code()).json(body)
+        let mut response = HttpResponse::build(self.status_code());
+        if self.error.kind == ErrorKind::Unauthenticated {
+            response.insert_header((header::WWW_AUTHENTICATE, "Basic, Bearer"));
+        }
+        response.json(body)
     }
 }

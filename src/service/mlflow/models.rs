@@ -117,7 +117,7 @@ pub(crate) async fn create_model(
     params(("name" = String, Query)),
     responses((status = 200, body = ModelAnswer), MlflowRefusals))]
 pub(crate) async fn get_model(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
-    let parameters = Parameters::of(&request)?;
+    let parameters = Parameters::of(&state, &request)?;
     answer_model(&state, parameters.required("name")?).await
 }
 
@@ -127,7 +127,7 @@ pub(crate) async fn get_model(state: web::Data<ServiceState>, request: HttpReque
         ("order_by" = Option<Vec<String>>, Query), ("page_token" = Option<String>, Query)),
     responses((status = 200, body = ModelsAnswer), MlflowRefusals))]
 pub(crate) async fn search_models(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
-    let search = Parameters::of(&request)?.search(MODELS)?;
+    let search = Parameters::of(&state, &request)?.search(MODELS)?;
     let found = records(&state, RecordsOf::Models(search)).await?;
     Ok(HttpResponse::Ok().json(ModelsAnswer {
         registered_models: found.models.into_iter().map(Into::into).collect(),
@@ -221,6 +221,7 @@ pub(crate) async fn latest_versions(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
+    state.caller_of(&request)?;
     // It only reads, though it comes with a body.
     let LatestOf { name, stages } =
         crate::service::rest::read_json(&state, &request, payload).await?;
@@ -247,7 +248,7 @@ pub(crate) async fn latest_versions(
     params(("name" = String, Query), ("alias" = String, Query)),
     responses((status = 200, body = VersionAnswer), MlflowRefusals))]
 pub(crate) async fn get_by_alias(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
-    let parameters = Parameters::of(&request)?;
+    let parameters = Parameters::of(&state, &request)?;
     let (name, alias) = (parameters.required("name")?, parameters.required("alias")?);
     let alias = alias.parse()?;
     let model_version = version(&state, name, alias).await?.into();

@@ -20,6 +20,7 @@ pub(super) async fn change<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<T, MlflowError> {
+    state.caller_of(request)?.may_write()?;
     if !state.registry_writes {
         let text = "callers don't change the registry here; set service.registry_writes = true";
         return Err(ApiError::new(ErrorKind::Forbidden, text).into());
@@ -27,11 +28,12 @@ pub(super) async fn change<T: DeserializeOwned>(
     Ok(read_json(state, request, payload).await?)
 }
 
-/// Of a GET: the values of its parameters, which may come several times.
+/// Of a GET, which is refused without a key where one is needed: the values of its parameters, which may come several times.
 pub(super) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    pub(super) fn of(request: &HttpRequest) -> Result<Self, MlflowError> {
+    pub(super) fn of(state: &ServiceState, request: &HttpRequest) -> Result<Self, MlflowError> {
+        state.caller_of(request)?;
         let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
         match pairs {
             Ok(pairs) => Ok(Self(pairs.into_inner())),

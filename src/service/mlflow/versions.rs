@@ -96,7 +96,7 @@ pub(crate) async fn create_version(
     params(("name" = String, Query), ("version" = String, Query)),
     responses((status = 200, body = VersionAnswer), MlflowRefusals))]
 pub(crate) async fn get_version(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
-    let parameters = Parameters::of(&request)?;
+    let parameters = Parameters::of(&state, &request)?;
     let name = parameters.required("name")?;
     answer_version(&state, name, number(parameters.required("version")?)?).await
 }
@@ -110,7 +110,7 @@ pub(crate) async fn search_versions(
     state: web::Data<ServiceState>,
     request: HttpRequest,
 ) -> Answer {
-    let search = Parameters::of(&request)?.search(VERSIONS)?;
+    let search = Parameters::of(&state, &request)?.search(VERSIONS)?;
     let found = records(&state, RecordsOf::Versions(search)).await?;
     Ok(HttpResponse::Ok().json(VersionsAnswer {
         model_versions: found.versions.into_iter().map(Into::into).collect(),
@@ -222,7 +222,7 @@ pub(crate) async fn transition_stage(
     params(("name" = String, Query), ("version" = String, Query)),
     responses((status = 200, body = DownloadAnswer), MlflowRefusals))]
 pub(crate) async fn download_uri(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
-    let parameters = Parameters::of(&request)?;
+    let parameters = Parameters::of(&state, &request)?;
     let number = number(parameters.required("version")?)?;
     let found = version(&state, parameters.required("name")?, VersionRef::Number(number)).await?;
     let artifact_uri = ModelVersion::from(found).source;

@@ -16,6 +16,7 @@ use super::statistics::Answered;
 use super::{InferRequest, InferResponse};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
+use crate::service::callers::Caller;
 
 /// From the first word of a request to its answer. Whatever becomes of it, it is counted: by
 /// [`Inference::end`], or as given up where its sender has gone.
@@ -62,6 +63,7 @@ impl<'a> Inference<'a> {
     /// Those of `read` and `write`; the request doesn't fit the model, or there is no prediction.
     pub(in crate::service) async fn answer<Form, Answer>(
         &mut self,
+        caller: &Caller,
         model: String,
         version: Option<VersionRef>,
         read: impl FnOnce() -> Result<(InferRequest, Form), ApiError>,
@@ -69,6 +71,7 @@ impl<'a> Inference<'a> {
     ) -> Result<Answer, ApiError> {
         let begun = Instant::now();
         check_name(&model)?;
+        let _admitted = self.state.admit(caller, &model)?;
         let (request, form) = read()?;
         let InferRequest { id, outputs, inputs, turn } = request;
         let key = turn.routing_key.len();

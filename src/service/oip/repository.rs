@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::model::check_name;
 use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::callers::Caller;
 use crate::service::{FIND_LIMIT, ServiceState};
 
 /// The longest wait for a version to be in memory: a gigabyte over a slow link, as the predictor
@@ -61,10 +62,11 @@ pub(in crate::service) async fn index(
 /// own along.
 pub(in crate::service) async fn load<'a>(
     state: &ServiceState,
+    caller: &Caller,
     model: String,
     parameters: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), ApiError> {
-    check_control(state)?;
+    check_control(state, caller)?;
     let brings = |name: &&str| *name == "config" || name.starts_with("file:");
     if let Some(name) = parameters.into_iter().find(brings) {
         let text = format!("a model is changed by publishing a version, not by parameter {name:?}");
@@ -81,9 +83,10 @@ pub(in crate::service) async fn load<'a>(
 /// Callers may not, there is no such model, or nobody can say so.
 pub(in crate::service) async fn unload(
     state: &ServiceState,
+    caller: &Caller,
     model: String,
 ) -> Result<(), ApiError> {
-    check_control(state)?;
+    check_control(state, caller)?;
     check_name(&model)?;
     ask(&state.actors.unload, UnloadModel { model }, FIND_LIMIT).await?;
     Ok(())
@@ -91,7 +94,8 @@ pub(in crate::service) async fn unload(
 
 /// Else whoever may predict could take a model from all others: a page in a browser of this machine
 /// is enough.
-fn check_control(state: &ServiceState) -> Result<(), ApiError> {
+fn check_control(state: &ServiceState, caller: &Caller) -> Result<(), ApiError> {
+    caller.may_control()?;
     if state.model_control {
         return Ok(());
     }

@@ -102,6 +102,7 @@ async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
+    let caller = state.caller_of(request)?;
     // Its place stays as long as its texts wait for the model.
     let Body { bytes, places: _places } = read_body(state, request, payload).await?;
     let asked: EmbeddingRequest = parse_object(&bytes)?;
@@ -133,7 +134,7 @@ async fn answer(
         Ok((InferRequest { id: None, inputs, outputs, turn: Turn::default() }, ()))
     };
     let write = |response: InferResponse, ()| Ok(Embeddings::of(&response, format));
-    let embeddings = inference.answer(model, None, read, write).await?;
+    let embeddings = inference.answer(&caller, model, None, read, write).await?;
     Ok(HttpResponse::Ok().json(embeddings))
 }
 

@@ -42,6 +42,12 @@ pub(crate) enum OpenAiRefusals {
     /// The request is wrong, or the model is no embedding model
     #[response(status = 400)]
     Invalid(OpenAiErrorBody),
+    /// A key is needed: `service.keys` is set
+    #[response(status = 401)]
+    Unauthenticated(OpenAiErrorBody),
+    /// The entry of the key does not name the model
+    #[response(status = 403)]
+    Forbidden(OpenAiErrorBody),
     /// There is no such model or path
     #[response(status = 404)]
     NotFound(OpenAiErrorBody),
@@ -71,6 +77,7 @@ pub(crate) enum OpenAiRefusals {
 impl From<ApiError> for OpenAiError {
     fn from(error: ApiError) -> Self {
         let code = match error.kind {
+            ErrorKind::Unauthenticated => Some("invalid_api_key"),
             ErrorKind::NotFound => Some("model_not_found"),
             ErrorKind::Busy => Some("rate_limit_exceeded"),
             _ => None,
@@ -95,12 +102,17 @@ impl ResponseError for OpenAiError {
         let status = kind.status();
         let r#type = match kind {
             ErrorKind::Busy => "rate_limit_error",
+            ErrorKind::Unauthenticated => "authentication_error",
+            ErrorKind::Forbidden => "permission_error",
             _ if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
         let mut response = HttpResponse::build(status);
         if matches!(kind, ErrorKind::Busy | ErrorKind::Unavailable) {
             response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        if kind == ErrorKind::Unauthenticated {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         let message = self.error.text.clone();
         let error = OpenAiErrorDetail { message, r#type, param: None, code: self.code };

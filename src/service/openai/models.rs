@@ -32,7 +32,11 @@ async fn about(state: &ServiceState, id: String) -> Result<OpenAiModel, OpenAiEr
 /// All models, those that embed no text among them.
 #[utoipa::path(get, path = "/v1/models", tag = "openai",
     responses((status = 200, body = OpenAiModels), OpenAiRefusals))]
-pub(crate) async fn list(state: web::Data<ServiceState>) -> Result<HttpResponse, OpenAiError> {
+pub(crate) async fn list(
+    state: web::Data<ServiceState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, OpenAiError> {
+    state.caller_of(&request)?;
     let mut data = Vec::new();
     for id in oip::names(&state).await? {
         // One that was deleted meanwhile is none.
@@ -49,6 +53,7 @@ pub(crate) async fn retrieve(
     state: web::Data<ServiceState>,
     request: HttpRequest,
 ) -> Result<HttpResponse, OpenAiError> {
+    state.caller_of(&request)?;
     let id = request.match_info().get("model").unwrap_or_default().to_owned();
     Ok(HttpResponse::Ok().json(about(&state, id).await?))
 }

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 
 use super::body::{Body, read_body};
-use super::openapi::{BodyRefusals, Refusals};
+use super::openapi::{BodyRefusals, ModelRefusals, Refusals};
 use super::request::{JSON_LENGTH, JsonRequest, read_request};
 use super::response::{JsonResponse, Written, write_response};
 use super::routes::{model_of, version_of};
@@ -24,7 +24,7 @@ use crate::service::request_id::request_id;
     request_body(content((JsonRequest = "application/json"), ("application/octet-stream"))),
     responses(
         (status = 200, content((JsonResponse = "application/json"), ("application/octet-stream"))),
-        BodyRefusals, Refusals,
+        BodyRefusals, ModelRefusals, Refusals,
     ))]
 pub(super) async fn infer(
     state: web::Data<ServiceState>,
@@ -59,12 +59,15 @@ async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<Written, ApiError> {
+    let caller = state.caller_of(request)?;
     let (model, version) = (model_of(request), version_of(request)?);
     let json_length = json_length(request)?;
     let Body { bytes, places: _places } = read_body(state, request, payload).await?;
     // Its place stays as long as its tensors, raw or read, wait for the model.
     let read = move || read_request(&bytes, json_length);
-    inference.answer(model, version, read, |response, form| write_response(&response, &form)).await
+    inference
+        .answer(&caller, model, version, read, |response, form| write_response(&response, &form))
+        .await
 }
 
 fn json_length(request: &HttpRequest) -> Result<Option<usize>, ApiError> {

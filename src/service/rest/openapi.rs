@@ -22,6 +22,9 @@ pub(in crate::service) enum Refusals {
     /// The request is wrong
     #[response(status = 400)]
     Invalid(ErrorBody),
+    /// A key is needed: `service.keys` is set
+    #[response(status = 401)]
+    Unauthenticated(ErrorBody),
     /// There is no such model, or no such version of it
     #[response(status = 404)]
     NotFound(ErrorBody),
@@ -54,11 +57,20 @@ pub(in crate::service) enum BodyRefusals {
     Encoding(ErrorBody),
 }
 
+/// What may be said to whoever asks a model.
+#[derive(Debug, IntoResponses)]
+#[expect(dead_code, reason = "for the document")]
+pub(in crate::service) enum ModelRefusals {
+    /// The entry of the key does not name the model
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+}
+
 /// What may be said to whoever loads and unloads models.
 #[derive(Debug, IntoResponses)]
 #[expect(dead_code, reason = "for the document")]
 pub(in crate::service) enum ControlRefusals {
-    /// Callers may not: `service.model_control` is off
+    /// Callers may not: `service.model_control` is off, or not in the entry of their key
     #[response(status = 403)]
     Forbidden(ErrorBody),
     /// Models come by publication, not with a request

@@ -11,6 +11,7 @@ use super::openapi::{BodyRefusals, ControlRefusals, Refusals};
 use super::routes::{Answer, model_of};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
+use crate::service::callers::Caller;
 use crate::service::oip;
 
 /// Fields that are not listed are ignored.
@@ -33,6 +34,7 @@ pub(super) struct LoadRequest {
     responses((status = 200, body = Vec<oip::repository::IndexEntry>), BodyRefusals, Refusals))]
 pub(super) async fn index(
     state: web::Data<ServiceState>,
+    _: Caller,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
@@ -48,12 +50,13 @@ pub(super) async fn index(
     responses((status = 200, body = Object), ControlRefusals, BodyRefusals, Refusals))]
 pub(super) async fn load(
     state: web::Data<ServiceState>,
+    caller: Caller,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
     let LoadRequest { parameters } = read(&state, &request, payload).await?;
     let parameters = parameters.unwrap_or_default();
-    oip::load(&state, model_of(&request), parameters.keys().map(String::as_str)).await?;
+    oip::load(&state, &caller, model_of(&request), parameters.keys().map(String::as_str)).await?;
     Ok(HttpResponse::Ok().json(Map::new()))
 }
 
@@ -65,11 +68,12 @@ pub(super) async fn load(
     responses((status = 200, body = Object), ControlRefusals, BodyRefusals, Refusals))]
 pub(super) async fn unload(
     state: web::Data<ServiceState>,
+    caller: Caller,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Answer {
     let LoadRequest { .. } = read(&state, &request, payload).await?;
-    oip::unload(&state, model_of(&request)).await?;
+    oip::unload(&state, &caller, model_of(&request)).await?;
     Ok(HttpResponse::Ok().json(Map::new()))
 }
 

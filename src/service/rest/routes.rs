@@ -10,6 +10,7 @@ use super::documents::{DOCUMENT_PATH, PAGE_PATH};
 use super::openapi::Refusals;
 use super::{infer, repository};
 use crate::service::api_error::{ApiError, ErrorKind};
+use crate::service::callers::Caller;
 use crate::service::events::EVENTS_PATH;
 use crate::service::oip::model::{ModelConfig, ModelMetadata};
 use crate::service::status::STATUS_PATH;
@@ -173,14 +174,18 @@ pub(super) async fn ready(state: web::Data<ServiceState>) -> Answer {
 /// Names of the models.
 #[utoipa::path(get, path = "/v2/models", tag = "models",
     responses((status = 200, body = Models), Refusals))]
-pub(super) async fn models(state: web::Data<ServiceState>) -> Answer {
+pub(super) async fn models(state: web::Data<ServiceState>, _: Caller) -> Answer {
     Ok(HttpResponse::Ok().json(Models { models: oip::names(&state).await? }))
 }
 
 /// Inputs, outputs and lineage of a version.
 #[utoipa::path(get, path = "/v2/models/{model}", tag = "models", params(("model" = String, Path)), 
     responses((status = 200, body = ModelMetadata), Refusals))]
-pub(super) async fn model(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+pub(super) async fn model(
+    state: web::Data<ServiceState>,
+    _: Caller,
+    request: HttpRequest,
+) -> Answer {
     let (model, version) = model_and_version(&request)?;
     Ok(HttpResponse::Ok().json(oip::metadata(&state, model, version).await?))
 }
@@ -188,7 +193,11 @@ pub(super) async fn model(state: web::Data<ServiceState>, request: HttpRequest) 
 /// Whether a version is served.
 #[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "models",
     params(("model" = String, Path)), responses((status = 200, body = ModelReady), Refusals))]
-pub(super) async fn model_ready(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+pub(super) async fn model_ready(
+    state: web::Data<ServiceState>,
+    _: Caller,
+    request: HttpRequest,
+) -> Answer {
     let (model, version) = model_and_version(&request)?;
     let name = oip::model_ready(&state, model, version).await?;
     Ok(HttpResponse::Ok().json(ModelReady { name, ready: true }))
@@ -197,7 +206,11 @@ pub(super) async fn model_ready(state: web::Data<ServiceState>, request: HttpReq
 /// A version in the form of a Triton configuration.
 #[utoipa::path(get, path = "/v2/models/{model}/config", tag = "models",
     params(("model" = String, Path)), responses((status = 200, body = ModelConfig), Refusals))]
-pub(super) async fn config(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+pub(super) async fn config(
+    state: web::Data<ServiceState>,
+    _: Caller,
+    request: HttpRequest,
+) -> Answer {
     let (model, version) = model_and_version(&request)?;
     Ok(HttpResponse::Ok().json(oip::config(&state, model, version).await?))
 }
@@ -205,7 +218,11 @@ pub(super) async fn config(state: web::Data<ServiceState>, request: HttpRequest)
 /// What was answered, and what that took.
 #[utoipa::path(get, path = "/v2/models/{model}/stats", tag = "models",
     params(("model" = String, Path)), responses((status = 200, body = StatisticsAnswer), Refusals))]
-pub(super) async fn statistics(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
+pub(super) async fn statistics(
+    state: web::Data<ServiceState>,
+    _: Caller,
+    request: HttpRequest,
+) -> Answer {
     let version = version_of(&request)?;
     let asked = request.match_info().get("model").map(|model| (model.to_owned(), version));
     let statistics = oip::statistics(&state, asked).await?;
