@@ -128,6 +128,7 @@ impl Serving {
             set_alias: self.set_alias.clone(),
             remove_alias: self.remove_alias.clone(),
             delete: self.delete.clone(),
+            fetch: self.fetch.clone(),
         }
     }
 }

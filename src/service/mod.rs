@@ -23,6 +23,7 @@
 //! | `GET /gradmesh/status` | the run's state, as [`ClusterStatus`] |
 //! | `/v1/embeddings`, `/v1/models[/{m}]` | text embeddings, as clients of OpenAI ask for them |
 //! | `/api/2.0/mlflow/…` | the registry, as MLflow's clients speak to one |
+//! | `/api/2.0/mlflow-artifacts/artifacts/…` | the files of its versions |
 //!
 //! `{v}` is a number, `latest` (which is also meant where there is none), or an alias. Whatever
 //! goes wrong is answered with `{"error": "…"}`.
@@ -54,8 +55,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use gradmesh_actors::in_memory::Followed;
 use gradmesh_actors::messages::{
-    DeleteVersion, EditRegistry, FindModel, GetStatus, ListModels, LoadModel, Predict, ReadRecords,
-    RemoveAlias, SetAlias, UnloadModel,
+    DeleteVersion, EditRegistry, FetchModel, FindModel, GetStatus, ListModels, LoadModel, Predict,
+    ReadRecords, RemoveAlias, SetAlias, UnloadModel,
 };
 use gradmesh_actors::offer::Offer;
 use gradmesh_actors::version::VersionDescription;
@@ -93,6 +94,12 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest wait for the body of a request: 16 MiB at 4 Mbit/s. It counts against all others.
 const BODY_LIMIT: Duration = Duration::from_secs(32);
+
+/// The longest wait for the tensors of a version: a gigabyte over a slow link.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Models that are downloaded at a time: each is in memory, 255 MB at most, until the slowest caller has it.
+const DOWNLOADS_MAX: usize = 4;
 
 /// Bytes of a body that one permit stands for: the smallest request is worth one.
 const PLACE: usize = 1024;
@@ -140,6 +147,8 @@ pub struct RegistryActors {
     pub set_alias: Recipient<SetAlias>,
     pub remove_alias: Recipient<RemoveAlias>,
     pub delete: Recipient<DeleteVersion>,
+    /// Hands out the files of versions.
+    pub fetch: Recipient<FetchModel>,
 }
 
 /// Starts a predictor on the thread that asks for one.
@@ -181,6 +190,8 @@ pub struct ServiceState {
     /// What the running training has made, which is the newest version of its model.
     followed: Option<Followed>,
     registry: Option<RegistryActors>,
+    /// One permit for each model that may be downloaded at a time.
+    downloads: Arc<Semaphore>,
     /// Whether callers may change the registry.
     registry_writes: bool,
     /// Without any, whoever reaches the service may ask.
@@ -209,6 +220,7 @@ impl ServiceState {
             model_control: false,
             followed: None,
             registry: None,
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             registry_writes: false,
             keys: None,
             under_way: None,
@@ -296,6 +308,7 @@ pub fn configure(cfg: &mut web::ServiceConfig, state: ServiceState) {
     let state = state.on_this_thread();
     cfg.service(rest::scope(state.clone()))
         .service(mlflow::scope(state.clone()))
+        .service(mlflow::artifacts_scope(state.clone()))
         .service(openai::scope(state.clone()))
         .service(rest::metrics_page(state.clone()))
         .service(rest::triton_metrics_page(state.clone()))

@@ -15,7 +15,7 @@ use object_store::local::LocalFileSystem;
 
 pub use checkpoint_store::CheckpointStore;
 pub use lock::StoreLock;
-pub use registry_store::RegistryStore;
+pub use registry_store::{RegistryStore, artifact_bytes};
 pub use tensors::{NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors};
 
 /// A store can't be opened.

@@ -35,7 +35,9 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 
 use super::sealed::Sealed;
-use super::tensors::{NamedTensor, TensorFile, read_safetensors, write_safetensors};
+use super::tensors::{
+    NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors,
+};
 
 /// Of the log's records. 1 had no seals.
 const FORMAT: u32 = 2;
@@ -350,6 +352,27 @@ fn entry_path(number: u64) -> Path {
 
 fn version_folder(model: &str, version: u64) -> Path {
     Path::from("models").join(model).join(version.to_string())
+}
+
+/// The file of a trained version, from its tensors: the bytes that were written when it was published.
+///
+/// # Errors
+/// They are not the tensors that were described.
+pub fn artifact_bytes(
+    description: &VersionDescription,
+    tensors: Vec<Values>,
+) -> Result<Bytes, TensorFileError> {
+    let VersionDescription { model, version, artifact, .. } = description;
+    let file = tensor_file(&description.tensors, tensors, model, *version);
+    let bytes = Bytes::from(write_safetensors(&file)?);
+    let digest = blake3::hash(&bytes).to_hex();
+    if digest.as_str() != artifact.blake3 {
+        let expected = &artifact.blake3;
+        let cause =
+            format!("BLAKE3 of version {version} of {model} is {digest}, {expected} was described");
+        return Err(TensorFileError::Format { cause });
+    }
+    Ok(bytes)
 }
 
 fn tensor_file(

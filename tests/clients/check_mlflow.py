@@ -5,6 +5,7 @@ See `run`. The node has `service.registry_writes`, and serves `digits`, which it
 
 import json
 import os
+import tempfile
 import urllib.request
 
 # It asks again by itself where a server is away; here that would only hide it.
@@ -50,6 +51,21 @@ def what_was_trained_is_found_with_its_lineage():
     good = CLIENT.search_model_versions(f"name='{MODEL}' and metrics.test_accuracy > 0.8")
     assert [found.version for found in good] == [version.version]
     assert CLIENT.search_model_versions(f"name='{MODEL}' and metrics.test_accuracy > 1") == []
+
+
+def what_was_trained_is_downloaded_with_its_description():
+    uri = f"models:/{MODEL}/1"
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+        with open(os.path.join(folder, "description.json"), encoding="utf-8") as file:
+            description = json.load(file)
+        with open(os.path.join(folder, description["artifact"]["file"]), "rb") as file:
+            tensors = file.read()
+    assert (description["model"], description["version"]) == (MODEL, 1)
+    assert len(tensors) == description["artifact"]["bytes"]
+    # safetensors: the length of the header, the header, the tensors
+    header = json.loads(tensors[8:8 + int.from_bytes(tensors[:8], "little")])
+    assert {tensor["name"] for tensor in description["tensors"]} <= set(header)
 
 
 def an_alias_that_the_client_sets_is_served():
@@ -117,6 +133,7 @@ def versions_and_models_are_deleted():
 if __name__ == "__main__":
     run([
         what_was_trained_is_found_with_its_lineage,
+        what_was_trained_is_downloaded_with_its_description,
         an_alias_that_the_client_sets_is_served,
         models_are_created_updated_searched_and_tagged,
         versions_are_created_updated_searched_and_tagged,

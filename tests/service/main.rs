@@ -381,6 +381,7 @@ fn each_path_that_can_be_read_is_in_the_document_and_answers() {
             continue;
         }
         let path = path.replace("{model}", "sum").replace("{version}", "production");
+        let path = path.replace("{path}", "sum/1/model.safetensors");
         let parameters = item["get"]["parameters"].as_array().cloned().unwrap_or_default();
         let queries = parameters
             .iter()
@@ -388,6 +389,7 @@ fn each_path_that_can_be_read_is_in_the_document_and_answers() {
         let queries = queries.map(|parameter| match parameter["name"].as_str().unwrap() {
             "version" => "version=1",
             "alias" => "alias=production",
+            "path" => "path=sum/1",
             _ => "name=sum",
         });
         let path = format!("{path}?{}", queries.collect::<Vec<_>>().join("&"));
@@ -399,7 +401,7 @@ fn each_path_that_can_be_read_is_in_the_document_and_answers() {
         assert!(item["get"]["responses"]["200"]["content"].get(content).is_some(), "{path}");
         asked += 1;
     }
-    assert_eq!(asked, 25);
+    assert_eq!(asked, 27);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn what_training_published_is_there_with_its_lineage() {
         assert!(keys.contains(&key), "{keys:?}");
     }
     let uri = get(&server, "model-versions/get-download-uri?name=sum&version=1");
-    assert_eq!(uri, json!({ "artifact_uri": "gradmesh:/sum/1" }));
+    assert_eq!(uri, json!({ "artifact_uri": "mlflow-artifacts:/sum/1" }));
 }
 
 #[test]
@@ -250,4 +250,47 @@ fn wrong_requests_are_refused_in_mlflows_words() {
         assert_eq!(refused(&server, request, &json!({})), nowhere, "{request}");
     }
     server.still_answers();
+}
+
+#[test]
+fn the_files_of_a_version_are_listed_and_loaded_byte_for_byte() {
+    let server = Server::start();
+    let artifacts = "/api/2.0/mlflow-artifacts/artifacts";
+    let (status, list) = server.get(&format!("{artifacts}?path=sum/2"));
+    let files = list["files"].as_array().unwrap();
+    assert_eq!((status, files.len()), (200, 2), "{list}");
+    for file in files {
+        let name = file["path"].as_str().unwrap();
+        let url = server.url(&format!("{artifacts}/sum/2/{name}"));
+        let mut answer = server.agent().get(url).call().unwrap();
+        let bytes = answer.body_mut().read_to_vec().unwrap();
+        let stored = std::fs::read(server.folder.path().join("models/sum/2").join(name)).unwrap();
+        assert_eq!((bytes.len() as u64, &bytes), (file["file_size"].as_u64().unwrap(), &stored));
+    }
+    assert_eq!(
+        server.get(&format!("{artifacts}?path=sum/2/description.json")).1["files"],
+        json!([])
+    );
+    for path in [
+        "/sum/2",
+        "/sum/2/other",
+        "/sum/9/description.json",
+        "/sum/latest/description.json",
+        "/..%2F..%2Fetc/1/passwd",
+        "/sum/2/..%2F1%2Fmodel.safetensors",
+    ] {
+        let (status, body) = server.get(&format!("{artifacts}{path}"));
+        assert_eq!(
+            (status, &body["error_code"]),
+            (404, &json!("RESOURCE_DOES_NOT_EXIST")),
+            "{path}"
+        );
+    }
+    // Nobody changes them.
+    for method in ["PUT", "DELETE"] {
+        let request = ureq::http::Request::builder().method(method);
+        let url = server.url(&format!("{artifacts}/sum/2/description.json"));
+        let answer = server.agent().run(request.uri(url).body(()).unwrap()).unwrap();
+        assert_eq!(answer.status(), 404);
+    }
 }

@@ -281,6 +281,7 @@ pub(crate) fn registry_actors(registry: &Addr<ModelRegistry>) -> RegistryActors 
         set_alias: registry.clone().recipient(),
         remove_alias: registry.clone().recipient(),
         delete: registry.clone().recipient(),
+        fetch: registry.clone().recipient(),
     }
 }
 

@@ -17,10 +17,13 @@
 //! | `PATCH model-versions/update` | |
 //! | `DELETE model-versions/{delete,delete-tag}` | |
 //!
+//! The files of what is published are below `/api/2.0/mlflow-artifacts/artifacts`.
+//!
 //! Whatever goes wrong is answered with `{"error_code": "…", "message": "…"}`. Whoever reaches the
 //! service may read; it changes the registry only with `service.registry_writes`.
 
 mod answers;
+mod artifacts;
 mod error;
 mod models;
 mod read;
@@ -32,6 +35,7 @@ use super::ServiceState;
 use super::api_error::{ApiError, ErrorKind};
 use error::MlflowError;
 
+pub(super) use artifacts::*;
 pub(super) use models::*;
 pub(super) use versions::*;
 

@@ -1,15 +1,13 @@
 //! `model-versions/…`.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use gradmesh_actors::catalog::Edit;
+use gradmesh_actors::catalog::{Edit, Origin};
 use gradmesh_actors::messages::{DeleteVersion, RecordsOf, RemoveAlias, SetAlias, ask};
 use gradmesh_actors::version::VersionRef;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::answers::{
-    DownloadAnswer, ModelVersion, NO_STAGE, STAGES, Tag, VersionAnswer, VersionsAnswer,
-};
+use super::answers::{DownloadAnswer, NO_STAGE, STAGES, Tag, VersionAnswer, VersionsAnswer};
 use super::error::{MlflowError, MlflowRefusals, WriteRefusals};
 use super::models::{Answer, done, request_key};
 use super::read::{Parameters, change, edit, notes, number, records, registry, version};
@@ -225,6 +223,10 @@ pub(crate) async fn download_uri(state: web::Data<ServiceState>, request: HttpRe
     let parameters = Parameters::of(&state, &request)?;
     let number = number(parameters.required("version")?)?;
     let found = version(&state, parameters.required("name")?, VersionRef::Number(number)).await?;
-    let artifact_uri = ModelVersion::from(found).source;
+    // Its client asks this server for them then.
+    let artifact_uri = match &found.origin {
+        Origin::Published { .. } => format!("mlflow-artifacts:/{}/{number}", found.model),
+        Origin::Linked { place, .. } => place.clone(),
+    };
     Ok(HttpResponse::Ok().json(DownloadAnswer { artifact_uri }))
 }

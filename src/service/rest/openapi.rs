@@ -126,6 +126,8 @@ pub(in crate::service) enum ControlRefusals {
         mlflow::delete_version_tag,
         mlflow::transition_stage,
         mlflow::download_uri,
+        mlflow::list_artifacts,
+        mlflow::artifact,
     )
 )]
 struct Document;
@@ -189,7 +191,7 @@ mod tests {
     fn the_document_has_each_path_of_a_model_for_its_versions_too() {
         let document = serde_json::to_value(document()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 44, "{:?}", paths.keys());
+        assert_eq!(paths.len(), 46, "{:?}", paths.keys());
         for below in ["", "/ready", "/config", "/stats", "/infer"] {
             let path = format!("/v2/models/{{model}}/versions/{{version}}{below}");
             let item = paths.get(&path).unwrap_or_else(|| panic!("{path}"));
@@ -210,6 +212,6 @@ mod tests {
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 46);
+        assert_eq!(ids.len(), 48);
     }
 }
