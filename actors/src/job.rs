@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::version::Start;
+
 /// What to train, on what, and how. `[job]` of `cluster.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +43,10 @@ pub struct ModelSpec {
     /// Between layers (`mlp` only).
     pub activation: Activation,
     pub loss: Loss,
+    /// The version whose parameters the training begins with; those of the seed where it is none. No part of a
+    /// job without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Start>,
     /// Keys that only the kind knows; `mlp` and `linear` have none. No part of a job without them.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,

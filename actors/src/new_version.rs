@@ -8,7 +8,7 @@ use crate::dataset::Scaling;
 use crate::model::ModelDescription;
 use crate::pipeline::{DEPTH_MAX, RUNS_MAX, STEPS_MAX};
 use crate::tensor_model::{PORTS_MAX, Signature};
-use crate::version::{Artifact, Member, TensorShape, VersionDescription};
+use crate::version::{Artifact, Member, Parent, TensorShape, VersionDescription};
 
 /// A trained model before the registry numbers it. The fields are those of [`VersionDescription`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct NewVersion {
     pub created_unix_ms: u64,
     pub signature: Option<Signature>,
     pub made_of: Vec<Member>,
+    #[serde(default)]
+    pub parent: Option<Parent>,
 }
 
 /// A new version contradicts itself, or holds a value that can't be served.
@@ -74,6 +76,7 @@ impl From<VersionDescription> for NewVersion {
             created_unix_ms: of.created_unix_ms,
             signature: of.signature,
             made_of: of.made_of,
+            parent: of.parent,
         }
     }
 }
@@ -103,6 +106,7 @@ impl NewVersion {
             artifact,
             signature: self.signature,
             made_of: self.made_of,
+            parent: self.parent,
         }
     }
 
@@ -234,6 +238,7 @@ pub(crate) mod tests {
             created_unix_ms: 1,
             signature: None,
             made_of: Vec::new(),
+            parent: None,
         }
     }
 

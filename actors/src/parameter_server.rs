@@ -25,15 +25,15 @@ use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::later::{Later, Owed};
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
-    AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FillShard, LinkError, NormError,
-    NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed, Replicate,
-    ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
+    AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FetchModel, FillShard, LinkError,
+    NormError, NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed,
+    Replicate, ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
 };
 use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
 use crate::replication::Followers;
 use crate::shard::{Accepted, Aggregated, COMMITS, Shard};
-use restoring::{load_shard, planned};
+use restoring::{Sources, load_shard, planned};
 
 /// Two requests a worker at 64 workers; senders beyond it are held back.
 const MAILBOX_CAPACITY: usize = 128;
@@ -56,6 +56,8 @@ pub struct ServerLinks {
     pub report_fenced: Vec<Recipient<ReportFenced>>,
     pub save: Recipient<SavePart>,
     pub load: Recipient<LoadRange>,
+    /// Versions that a job may begin with.
+    pub fetch: Recipient<FetchModel>,
     /// The copies of the first shard by server, of which one may be this actor.
     pub norm: Vec<Recipient<CombineNorm>>,
     /// The copies of this shard by server, of which one is this actor.
@@ -322,7 +324,8 @@ impl Handler<RestoreShard> for ParameterServer {
         self.step_down(&Duty::Learner);
         // Else it would go on asking for a step that may be far ahead now.
         self.stop_combining(ctx);
-        let load = load_shard(plan, self.links.load.clone(), restore).into_actor(self);
+        let (checkpoint, version) = (self.links.load.clone(), self.links.fetch.clone());
+        let load = load_shard(plan, Sources { checkpoint, version }, restore).into_actor(self);
         Box::pin(load.map(move |loaded, server, ctx| {
             if server.view != view {
                 return Err(RestoreError::StaleView { got: view, current: server.view });

@@ -173,6 +173,7 @@ pub(crate) mod tests {
                 hidden: vec![],
                 activation: Activation::Relu,
                 loss: Loss::Squared,
+                from: None,
                 settings: Default::default(),
             },
             data: DataSpec {

@@ -9,10 +9,10 @@ use crate::ledger::EpochRecord;
 use crate::messages::{PublishModel, Values};
 use crate::new_version::NewVersion;
 use crate::plan::JobPlan;
-use crate::version::TensorShape;
+use crate::version::{Parent, Start, TensorShape};
 
 /// The version that a finished run publishes. `created_unix_ms` goes into its description and into
-/// nothing else.
+/// nothing else. The digest of its parent is not known here.
 ///
 /// # Errors
 /// The manifest's job has no plan, or the state is not as long as its model.
@@ -50,6 +50,11 @@ pub(crate) fn describe(
         created_unix_ms,
         signature: None,
         made_of: Vec::new(),
+        parent: offer.job.model.from.as_ref().map(|Start { model, version }| Parent {
+            model: model.clone(),
+            version: *version,
+            digest: None,
+        }),
     };
     let values = values.ok_or("the last checkpoint is shorter than the model")?;
     Ok(PublishModel { description, tensors: values, file: None })

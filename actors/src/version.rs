@@ -55,6 +55,62 @@ pub struct VersionDescription {
     /// while it is there.
     #[serde(default)]
     pub made_of: Vec<Member>,
+    /// The version whose parameters its training began with.
+    #[serde(default)]
+    pub parent: Option<Parent>,
+}
+
+/// A published version that a training begins with, as `digits/3`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Start {
+    /// Keeps the rule of [`check_model_name`].
+    pub model: String,
+    /// An alias would mean another one when the training goes on after a failure.
+    pub version: u64,
+}
+
+/// Where a version comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub model: String,
+    pub version: u64,
+    /// [`VersionDescription::digest`] of it; `None` where it was deleted before its child was published.
+    pub digest: Option<String>,
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.model, self.version)
+    }
+}
+
+impl FromStr for Start {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError::Start { text: text.to_owned() };
+        let (model, version) = text.split_once('/').ok_or_else(wrong)?;
+        check_model_name(model).map_err(|_| wrong())?;
+        match version.parse() {
+            Ok(VersionRef::Number(version @ 1..)) => Ok(Self { model: model.to_owned(), version }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl TryFrom<String> for Start {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Start> for String {
+    fn from(start: Start) -> Self {
+        start.to_string()
+    }
 }
 
 /// A version that another one is made of.
@@ -230,6 +286,10 @@ pub enum NameError {
         "{alias:?} can't be an alias: use 1 to {NAME_MAX} of a-z, 0-9, '-', '_', '.', and not digits only"
     )]
     Alias { alias: String },
+    #[error(
+        "{text:?} names no version to start from; use a model and a number, such as \"digits/3\""
+    )]
+    Start { text: String },
     #[error("\"latest\" always names the newest version; use another alias")]
     Reserved,
     #[error(
@@ -301,6 +361,25 @@ mod tests {
             assert!(check_model_name(model).is_err(), "{model:?}");
         }
         assert_eq!(check_model_name("Mnist_2.b-1"), Ok(()));
+    }
+
+    #[test]
+    fn a_training_starts_from_a_number_of_a_model() {
+        let start = Start { model: "digits".into(), version: 3 };
+        assert_eq!("digits/3".parse(), Ok(start.clone()));
+        assert_eq!(start.to_string(), "digits/3");
+        for text in [
+            "digits",
+            "digits/",
+            "digits/latest",
+            "digits/production",
+            "/3",
+            "digits/0",
+            "a b/3",
+            "a/b/3",
+        ] {
+            assert_eq!(text.parse::<Start>(), Err(NameError::Start { text: text.into() }));
+        }
     }
 
     #[test]

@@ -4,18 +4,22 @@
 
 mod support;
 
-use actix::{Actor, Context};
+use actix::{Actor, Context, Handler};
+use gradmesh_actors::catalog::CatalogError;
 use gradmesh_actors::checkpoint::Manifest;
 use gradmesh_actors::ids::{ShardCopy, ShardId, Version, View};
+use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::Ledger;
 use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, LoadRange, LoadedRange, SavePart,
 };
 use gradmesh_actors::messages::{
-    Appointment, CombineNorm, FillShard, NormError, NormPart, PullParameters, Replicate,
-    ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
+    Appointment, CombineNorm, FetchModel, FetchedModel, FillShard, FindError, NormError, NormPart,
+    PullParameters, Replicate, ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreError,
+    RestoreShard,
 };
-use gradmesh_actors::parameter_server::ParameterServer;
+use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
+use gradmesh_actors::version::{Artifact, TensorShape, VersionDescription};
 use support::{COPY, answers, links, offer, primary, restore, server};
 
 /// The server holds version 0 of view 1; the restoration is refused, and it still does.
@@ -116,4 +120,97 @@ async fn sums_for_the_norm_that_no_shard_has_are_refused() {
     }
     let sum = server.send(combine(0, vec![25.0])).await.unwrap().unwrap();
     assert_eq!(sum.sum_of_squares, 25.0);
+}
+
+/// A registry with one version of `toy`, whose parameters count from 0; its tensors have these lengths.
+struct Parents(Vec<usize>);
+
+impl Actor for Parents {
+    type Context = Context<Self>;
+}
+
+impl Handler<FetchModel> for Parents {
+    type Result = Result<FetchedModel, FindError>;
+
+    fn handle(&mut self, fetch: FetchModel, _: &mut Self::Context) -> Self::Result {
+        if fetch.version.to_string() != "3" {
+            return Err(CatalogError::NoVersions { model: fetch.model }.into());
+        }
+        let named =
+            |(at, len): (usize, &usize)| TensorShape { name: format!("w{at}"), shape: vec![*len] };
+        let description = VersionDescription {
+            model: "toy".into(),
+            version: 3,
+            architecture: offer().architecture,
+            tensors: self.0.iter().enumerate().map(named).collect(),
+            features: 2,
+            outputs: 1,
+            classes: None,
+            scaling: gradmesh_actors::dataset::Scaling::None,
+            job: serde_json::Value::Null,
+            job_digest: "j".into(),
+            data_digest: "d".into(),
+            run: "run".into(),
+            digest: "state".into(),
+            steps: 1,
+            epochs: 1,
+            metrics: Default::default(),
+            created_unix_ms: 0,
+            artifact: Artifact { file: "f".into(), blake3: "b".into(), bytes: 0 },
+            signature: None,
+            made_of: Vec::new(),
+            parent: None,
+        };
+        let mut next = 0;
+        let tensors = self.0.iter().map(|len| {
+            let values = (next..next + len).map(|value| value as f32).collect::<Vec<_>>();
+            next += len;
+            values.into()
+        });
+        Ok(FetchedModel { description, tensors: tensors.collect(), file: None })
+    }
+}
+
+/// What a copy of a job that begins with `from` holds at first, one of two shards of 600 parameters.
+async fn begun(lens: &[usize], from: &str, shard: u32) -> Result<Vec<f32>, RestoreError> {
+    let copy = ShardCopy { shard: ShardId(shard), ..COPY };
+    let fetch = Parents(lens.to_vec()).start().recipient();
+    let links = ServerLinks { fetch, ..links(&support::Others.start()) };
+    let server = ParameterServer::new(copy, links).start();
+    let mut offer = offer();
+    offer.job.model.from = Some(from.parse().unwrap());
+    offer.tensors = [("w0", 300), ("w1", 300)]
+        .map(|(name, len)| TensorSpec::new(name, vec![len], Init::Zeros))
+        .into();
+    let appointment = Appointment { copy, ..primary(1) };
+    let begin = RestoreShard { appointment, offer, shards: 2, ..restore(1) };
+    server.send(begin).await.unwrap()?;
+    let pull = PullParameters { view: View(1), shard: copy.shard, version: None };
+    Ok(server.send(pull).await.unwrap().unwrap().values.to_vec())
+}
+
+#[actix_rt::test]
+async fn a_job_that_begins_with_a_version_has_its_parameters_at_first_however_they_are_cut() {
+    let mut all = Vec::new();
+    for shard in [0, 1] {
+        let part = begun(&[300, 300], "toy/3", shard).await.unwrap();
+        assert!(!part.is_empty());
+        all.extend(part);
+    }
+    assert_eq!(all, (0..600).map(|value| value as f32).collect::<Vec<_>>());
+}
+
+#[actix_rt::test]
+async fn a_version_that_is_none_or_has_other_tensors_is_no_beginning_and_one_that_is_away_may_be() {
+    let other = begun(&[300, 299], "toy/3", 0).await.unwrap_err();
+    assert!(matches!(other, RestoreError::Plan { .. }), "{other:?}");
+    assert!(other.to_string().contains("toy/3 has other tensors"), "{other}");
+    let none = begun(&[300, 300], "toy/4", 0).await.unwrap_err();
+    assert!(matches!(none, RestoreError::Plan { .. }), "{none:?}");
+    assert!(none.to_string().ends_with("change job.model.from"), "{none}");
+
+    let mut offer = offer();
+    offer.job.model.from = Some("toy/3".parse().unwrap());
+    let away = server().send(RestoreShard { offer, ..restore(1) }).await.unwrap();
+    assert!(matches!(away, Err(RestoreError::Store { .. })), "{away:?}");
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use ::config::{File, FileFormat, Source, Value, ValueKind};
 use gradmesh_actors::nearest::nearest;
+use gradmesh_actors::version::Start;
 use serde_json::Value as Json;
 
 /// Longest name of a cluster, a model or a node: it becomes part of file names, of which a file
@@ -46,6 +47,8 @@ pub enum Kind {
         max: u64,
     },
     Address,
+    /// A model and the number of a version, such as `digits/3`.
+    Start,
     /// Keys that only the program knows, each with a value of any type; at most
     /// [`TABLE_DEPTH_MAX`] deep and [`TABLE_MAX`] bytes as JSON.
     Table,
@@ -106,7 +109,12 @@ impl Kind {
                 Some(ValueKind::Array(items.map(|item| Value::new(None, item)).collect()))
             }
             Self::Table => free_value(trimmed),
-            Self::Choice(_) | Self::Name | Self::Path | Self::Column | Self::Address => None,
+            Self::Choice(_)
+            | Self::Name
+            | Self::Path
+            | Self::Column
+            | Self::Address
+            | Self::Start => None,
         };
         value.unwrap_or_else(|| ValueKind::String(text.to_owned()))
     }
@@ -133,6 +141,9 @@ impl Kind {
             }
             (Self::Address, ValueKind::String(text)) => {
                 text.parse::<SocketAddr>().ok().map(|address| address.to_string().into())
+            }
+            (Self::Start, ValueKind::String(text)) => {
+                text.parse::<Start>().ok().map(|start| start.to_string().into())
             }
             (Self::Table, ValueKind::Table(_)) => {
                 free_json(value, TABLE_DEPTH_MAX).filter(|json| json.to_string().len() <= TABLE_MAX)
@@ -179,6 +190,7 @@ impl fmt::Display for Kind {
                 write!(f, "a list of at most {len_max} whole numbers from {min} to {max}")
             }
             Self::Address => f.write_str("an IP address with a port, such as \"127.0.0.1:8080\""),
+            Self::Start => f.write_str("a model and the number of a version, such as \"digits/3\""),
             Self::Table => write!(
                 f,
                 "a table of any values, at most {TABLE_DEPTH_MAX} deep and {TABLE_MAX} bytes as JSON"

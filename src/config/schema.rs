@@ -97,6 +97,12 @@ pub(super) const KEYS: &[Key] = &[
         "softmax: cross-entropy over classes, squared: half the squared error",
     ),
     key(
+        "job.model.from",
+        Start,
+        Unset,
+        "the version whose parameters training begins with, those of the seed if it is empty",
+    ),
+    key(
         "job.model.settings",
         Table,
         Unset,

@@ -18,6 +18,7 @@ mod follow;
 mod grid;
 mod lasting;
 mod moved_data;
+mod parents;
 mod recovery;
 mod registries;
 mod status;

@@ -18,6 +18,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("job.model.hidden", &["64", "[0]", "[65537]", "[1.5]", "['wide']", "'64'"]),
     ("job.model.activation", &["1", "'gelu'", "'ReLU'"]),
     ("job.model.loss", &["1", "'hinge'"]),
+    ("job.model.from", &["'digits'", "'digits/latest'", "'digits/0'", "3"]),
     (
         "job.model.settings",
         &["1", "'x'", "[1]", "{ a = nan }", "{ a = [inf] }", "{ a.b.c.d.e.f.g.h.i = 1 }"],

@@ -413,6 +413,7 @@ fn new_version(run: &str) -> PublishModel {
         created_unix_ms: 1_700_000_000_000,
         signature: None,
         made_of: Vec::new(),
+        parent: None,
     };
     let tensors = vec![vec![mark, 1.0, -0.0, 1e-40].into(), vec![mark, 0.5].into()];
     PublishModel { description, tensors, file: None }

@@ -442,6 +442,7 @@ fn publication(model: &str, run: &str, outputs: usize, weight: f32) -> PublishMo
         created_unix_ms: 1,
         signature: None,
         made_of: Vec::new(),
+        parent: None,
     };
     PublishModel { description, tensors: vec![vec![weight].into()], file: None }
 }

@@ -86,6 +86,7 @@ fn imported(file: &'static [u8], run: &str) -> PublishModel {
         outputs: 0,
         signature: Some(signature()),
         made_of: Vec::new(),
+        parent: None,
         ..sum
     };
     PublishModel { description, tensors: Vec::new(), file: Some(Bytes::from_static(file)) }

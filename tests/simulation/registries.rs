@@ -326,6 +326,7 @@ fn new_version(run: &str) -> PublishModel {
         created_unix_ms: 1,
         signature: None,
         made_of: Vec::new(),
+        parent: None,
     };
     let mark = run.bytes().map(f32::from).sum::<f32>();
     PublishModel { description, tensors: vec![vec![mark, 1.0].into()], file: None }

@@ -51,6 +51,8 @@ pub enum Origin {
         run: String,
         digest: String,
         job_digest: String,
+        /// The version that its training began with, as `model/number`.
+        parent: Option<String>,
         data_digest: String,
         artifact_blake3: String,
         metrics: BTreeMap<String, f64>,
@@ -308,6 +310,7 @@ impl<'a> View<'a> {
                 run: live.run.clone(),
                 digest: live.digest.clone(),
                 job_digest: live.job_digest.clone(),
+                parent: live.parent.as_ref().map(|of| format!("{}/{}", of.model, of.version)),
                 data_digest: live.data_digest.clone(),
                 artifact_blake3: live.artifact.blake3.clone(),
                 metrics: live.metrics.clone(),

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{CoordinatorLinks, RETRY_AFTER};
+use super::{ANSWER_MAX, CoordinatorLinks, RETRY_AFTER};
 use crate::checkpoint::{Finished, Manifest, Published};
-use crate::messages::ask;
 use crate::messages::checkpoint_store::{CheckpointError, ConcludeRun, LoadState};
+use crate::messages::{FindModel, ask};
 use crate::publication::describe;
+use crate::version::{Parent, VersionRef};
 
 const PUBLISH_MAX: Duration = Duration::from_secs(60);
 
@@ -34,7 +35,11 @@ pub(super) async fn publish(
             Err(error) => return Err(NotPublished::Checkpoint(error)),
         }
     };
-    let message = describe(&manifest, &state, created_unix_ms).map_err(NotPublished::Refused)?;
+    let mut message =
+        describe(&manifest, &state, created_unix_ms).map_err(NotPublished::Refused)?;
+    if let Some(parent) = &mut message.description.parent {
+        parent.digest = digest_of(&links, parent).await;
+    }
     let (model, digest) = (message.description.model.clone(), message.description.digest.clone());
     let version = loop {
         match ask(&links.publish, message.clone(), PUBLISH_MAX).await {
@@ -60,6 +65,19 @@ pub(super) async fn publish(
         warn!(%error, "checkpoints of the finished run stay");
     }
     Ok(published)
+}
+
+/// The digest of a version; `None` where it was deleted.
+async fn digest_of(links: &CoordinatorLinks, parent: &Parent) -> Option<String> {
+    let (model, version) = (parent.model.clone(), VersionRef::Number(parent.version));
+    let find = FindModel { model, version };
+    loop {
+        match ask(&links.find, find.clone(), ANSWER_MAX).await {
+            Ok(found) => return Some(found.digest),
+            Err(error) if error.may_pass() => retry(&error).await,
+            Err(_) => return None,
+        }
+    }
 }
 
 async fn retry(error: &dyn std::error::Error) {

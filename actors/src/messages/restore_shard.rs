@@ -42,7 +42,7 @@ impl std::fmt::Display for Duty {
     }
 }
 
-/// Asks for the shard's state at `version`: initialised by seed for version 0, else read from the
+/// Asks for the shard's state at `version`: by the seed or the version that the job begins with for version 0, else read from the
 /// checkpoint. Everything of lower views is forgotten.
 ///
 /// Safe to repeat: a copy that was restored in this view answers at once, one that is being restored

@@ -206,7 +206,8 @@ mod tests {
     fn spec(kind: &str, hidden: Vec<usize>, loss: Loss) -> ModelSpec {
         let activation = Activation::Relu;
         let settings = serde_json::Map::new();
-        ModelSpec { name: "m".into(), kind: kind.into(), hidden, activation, loss, settings }
+        let (name, kind, from) = ("m".into(), kind.into(), None);
+        ModelSpec { name, kind, hidden, activation, loss, from, settings }
     }
 
     fn shape(classes: Option<usize>) -> DatasetShape {

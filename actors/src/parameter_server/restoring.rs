@@ -1,6 +1,8 @@
-//! Where a copy's state comes from: its seed, or a checkpoint.
+//! Where a copy's state comes from: its seed, a published version, or a checkpoint.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 
@@ -8,16 +10,20 @@ use crate::allocation::{NoMemory, with_room};
 use crate::ids::Version;
 use crate::ledger::Ledger;
 use crate::messages::checkpoint_store::LoadRange;
-use crate::messages::{Appointment, LinkError, RestoreError, RestoreShard};
+use crate::messages::{Appointment, FetchModel, LinkError, RestoreError, RestoreShard, ask};
 use crate::model::initialise;
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::shard::{Shard, ShardState};
+use crate::version::{Start, VersionRef};
 
 /// Vectors of the shard's length that a step holds beside the optimizer's state: a sum, the mean
 /// gradient, the one before for a copy that lacks it, and the parameters of four versions.
 const STEP_VECTORS: usize = 7;
+
+/// The longest wait for a version that a job begins with: a gigabyte over a slow link.
+const FETCH_LIMIT: Duration = Duration::from_secs(120);
 
 /// The plan of a restoration that can be done.
 pub(super) fn planned(restore: &RestoreShard) -> Result<JobPlan, RestoreError> {
@@ -39,9 +45,15 @@ pub(super) fn planned(restore: &RestoreShard) -> Result<JobPlan, RestoreError> {
     Ok(plan)
 }
 
+/// Whom a copy asks for its state.
+pub(super) struct Sources {
+    pub(super) checkpoint: Recipient<LoadRange>,
+    pub(super) version: Recipient<FetchModel>,
+}
+
 pub(super) async fn load_shard(
     plan: JobPlan,
-    load: Recipient<LoadRange>,
+    sources: Sources,
     restore: RestoreShard,
 ) -> Result<Shard, RestoreError> {
     let Appointment { copy, view, .. } = restore.appointment;
@@ -57,7 +69,10 @@ pub(super) async fn load_shard(
     let state = if restore.version == Version(0) {
         ShardState {
             version: restore.version,
-            parameters: initialise(&plan.layout, job.seed, range.clone()).map_err(no_memory)?,
+            parameters: match &job.model.from {
+                None => initialise(&plan.layout, job.seed, range.clone()).map_err(no_memory)?,
+                Some(start) => inherited(&plan, &sources.version, start, range.clone()).await?,
+            },
             optimizer: optimizer.new_state(range.len()).map_err(no_memory)?,
             ledger: Ledger::default(),
         }
@@ -65,7 +80,8 @@ pub(super) async fn load_shard(
         let state: Vec<String> =
             optimizer.state_names().iter().map(|name| (*name).to_owned()).collect();
         let (vectors, expected) = (state.len(), range.len());
-        let loaded = load
+        let loaded = sources
+            .checkpoint
             .send(LoadRange { version: restore.version, range, state })
             .await
             .map_err(|_| RestoreError::Link(LinkError::Closed))?
@@ -93,4 +109,37 @@ pub(super) async fn load_shard(
         state
     };
     Ok(Shard::new(id, Arc::new(plan), restore.checkpoint_every, view, state))
+}
+
+/// A range of the parameters of a published version. Each copy reads the whole of it, once a run.
+async fn inherited(
+    plan: &JobPlan,
+    fetch: &Recipient<FetchModel>,
+    start: &Start,
+    range: Range<usize>,
+) -> Result<Vec<f32>, RestoreError> {
+    let refused = |cause: String| RestoreError::Plan { cause };
+    let (model, version) = (start.model.clone(), VersionRef::Number(start.version));
+    let fetched = ask(fetch, FetchModel { model, version }, FETCH_LIMIT).await;
+    let fetched = fetched.map_err(|error| match error.may_pass() {
+        true => RestoreError::Store { cause: error.to_string() },
+        false => refused(format!("{error}; change job.model.from")),
+    })?;
+    let described = fetched.description.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
+    let own = plan.layout.tensors().iter().map(|spec| (&spec.name, &spec.shape));
+    if fetched.file.is_some() || !described.eq(own) {
+        return Err(refused(format!(
+            "{start} has other tensors than the model of this job; change job.model.from, or job.model to what that one is"
+        )));
+    }
+    let no_memory = |error: NoMemory| refused(error.to_string());
+    let mut parameters = with_room(range.len()).map_err(no_memory)?;
+    for (at, values) in fetched.tensors.iter().enumerate() {
+        let tensor = plan.layout.range(at);
+        let (from, to) = (range.start.max(tensor.start), range.end.min(tensor.end));
+        if from < to {
+            parameters.extend_from_slice(&values[from - tensor.start..to - tensor.start]);
+        }
+    }
+    Ok(parameters)
 }

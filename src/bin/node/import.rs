@@ -122,6 +122,7 @@ fn imported(
         created_unix_ms: now_ms(),
         signature: Some(signature),
         made_of,
+        parent: None,
     };
     PublishModel { description, tensors: Vec::new(), file: Some(file) }
 }

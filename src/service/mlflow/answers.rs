@@ -115,6 +115,7 @@ impl From<VersionRecord> for ModelVersion {
                 run,
                 digest,
                 job_digest,
+                parent,
                 data_digest,
                 artifact_blake3,
                 metrics,
@@ -125,7 +126,9 @@ impl From<VersionRecord> for ModelVersion {
                     ("data_digest", data_digest),
                     ("artifact_blake3", artifact_blake3),
                 ];
-                let known = known.map(|(key, value)| (key.to_owned(), value)).into_iter();
+                let parent = parent.map(|parent| ("parent", parent));
+                let known = known.into_iter().chain(parent);
+                let known = known.map(|(key, value)| (key.to_owned(), value));
                 let metrics = metrics.into_iter();
                 let metrics =
                     metrics.map(|(key, value)| (format!("metrics.{key}"), value.to_string()));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use gradmesh_actors::messages::{FindModel, ListModels, ask};
 use gradmesh_actors::serving::signature_of;
 use gradmesh_actors::tensor_model::{Port, Signature};
-use gradmesh_actors::version::{VersionDescription, VersionRef, check_model_name};
+use gradmesh_actors::version::{Parent, VersionDescription, VersionRef, check_model_name};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -220,6 +220,12 @@ fn properties(description: &VersionDescription) -> BTreeMap<String, String> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    if let Some(Parent { model, version, digest }) = &description.parent {
+        properties.insert("parent".to_owned(), format!("{model}/{version}"));
+        if let Some(digest) = digest {
+            properties.insert("parent_digest".to_owned(), digest.clone());
+        }
+    }
     for (name, value) in &description.metrics {
         properties.insert(format!("metric.{name}"), value.to_string());
     }

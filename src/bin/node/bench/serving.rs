@@ -139,6 +139,7 @@ impl Served {
             created_unix_ms: 0,
             signature: None,
             made_of: Vec::new(),
+            parent: None,
         };
         let mut rest = &values[..];
         let mut tensors = Vec::new();
