@@ -140,7 +140,7 @@ impl Keys {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let path = self.path.clone();
-            let read = tokio::task::spawn_blocking(move || text(&path)).await;
+            let read = actix_web::web::block(move || text(&path)).await;
             let Ok(read) = read else { return };
             let now = read.as_ref().map_err(ToString::to_string).cloned();
             if std::mem::replace(&mut known, now.clone()) == now {

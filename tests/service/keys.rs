@@ -1,11 +1,12 @@
 //! Callers who need a key, and how much each may ask at a time.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use gradmesh::service::{Keys, ServiceLimits};
 use serde_json::{Value, json};
 
-use crate::support::{Server, rows, sentence, state, stub_state, until};
+use crate::support::{Server, rows, sentence, state, stub_state_within, until};
 
 /// Paths that need no key: they tell whether it runs, numbers, and what can be asked.
 const FOR_ALL: [&str; 6] = [
@@ -161,7 +162,8 @@ fn slow(keys: &str, of_model: Option<usize>) -> Guarded {
     std::fs::write(&path, keys).unwrap();
     let keys = Keys::read(&path).unwrap();
     let server = Server::run(async move |_, _| {
-        let state = stub_state().with_keys(keys);
+        // Long enough for all that are sent at once to meet.
+        let state = stub_state_within(Duration::from_secs(1)).with_keys(keys);
         match of_model {
             Some(limit) => state.with_model_requests(limit),
             None => state,
@@ -190,7 +192,7 @@ fn no_more_requests_of_a_key_are_under_way_than_its_entry_says() {
     let answers = at_once(&guarded, 8, "slow", "gm-shop");
     let refused = "2 requests of key \"shop\" are under way already; try again, or raise its requests in service.keys";
     let late = answers.iter().filter(|(status, _)| *status == 504).count();
-    assert!(late >= 2 && late < 8, "{answers:?}");
+    assert!((2..8).contains(&late), "{answers:?}");
     assert!(answers.iter().all(|(status, text)| *status == 504 || text == refused), "{answers:?}");
     assert!(answers.iter().all(|(status, _)| [429, 504].contains(status)), "{answers:?}");
     // Their places are free again, and others have their own.
@@ -205,7 +207,7 @@ fn no_more_requests_for_a_model_are_under_way_than_is_set() {
     let refused =
         "2 requests for slow are under way already; try again, or raise service.model_requests";
     let late = answers.iter().filter(|(status, _)| *status == 504).count();
-    assert!(late >= 2 && late < 8, "{answers:?}");
+    assert!((2..8).contains(&late), "{answers:?}");
     assert!(answers.iter().all(|(status, text)| *status == 504 || text == refused), "{answers:?}");
     assert_eq!(guarded.infer("slow", "gm-shop").0, 504);
 }

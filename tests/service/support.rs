@@ -291,8 +291,13 @@ fn json_of(mut answer: ureq::http::Response<ureq::Body>) -> (u16, Value) {
 }
 
 pub(crate) fn stub_state() -> ServiceState {
+    stub_state_within(Duration::from_millis(50))
+}
+
+/// The same, where predictions are waited for so long.
+pub(crate) fn stub_state_within(infer: Duration) -> ServiceState {
     let stub = Stub.start();
-    let limits = ServiceLimits { infer: Duration::from_millis(50), ..ServiceLimits::default() };
+    let limits = ServiceLimits { infer, ..ServiceLimits::default() };
     let actors = ServiceActors {
         predict: stub.clone().recipient(),
         load: stub.clone().recipient(),
