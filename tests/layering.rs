@@ -28,7 +28,7 @@ const ACTORS: [&str; 7] = [
 /// May not be known by a rule: it decides, others wait, send and log.
 const RUNTIME: [&str; 5] = ["actix", "actix_rt", "futures_util", "tokio", "tracing"];
 /// Modules beside the actors that know actix, with the reason.
-const RUNTIME_ALLOWED: [(&str, &str); 9] = [
+const RUNTIME_ALLOWED: [(&str, &str); 10] = [
     ("messages", "a message is an `actix::Message`, and `ask` is how one is sent"),
     ("restart", "hands a fresh actor to `actix::Supervised`"),
     ("later", "an answer of ParameterServer to actix, after its handler has returned"),
@@ -37,6 +37,7 @@ const RUNTIME_ALLOWED: [(&str, &str); 9] = [
     ("registry_log", "the half of ModelRegistry that talks to its store"),
     ("log_seen", "the channel from ModelRegistry to the predictors of its process"),
     ("in_memory", "the half of Predictor that those of a process share"),
+    ("peers", "the half of Predictor that asks those of other nodes"),
     ("runners", "how Predictor and Follower share the threads of Runner"),
 ];
 /// Messages carry values of these rules. They are plain types; no message calls a rule to decide.

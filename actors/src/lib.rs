@@ -33,6 +33,7 @@ pub mod notes;
 pub mod offer;
 pub mod optimizer;
 pub mod parameter_server;
+pub mod peers;
 pub mod pipeline;
 pub mod placement;
 pub mod plan;

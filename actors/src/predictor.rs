@@ -5,12 +5,13 @@
 //! `request_queue.rs`, what a name means in `predictor/names.rs`, which models are in memory in
 //! `shelf.rs`; how a version answers is `serving.rs`.
 
+mod lending;
 mod loading;
 mod names;
 mod routes;
 mod waiting;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +24,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
+use lending::Instance;
 use names::{Meaning, Name, Names};
 use routes::Routes;
 use waiting::{Answers, Asked, Queued, Reply, WaitingRequests};
@@ -35,8 +37,9 @@ use crate::messages::{
 };
 use crate::model::ModelKinds;
 use crate::offer::Offer;
+use crate::peers::Peers;
 use crate::request_queue::{Batching, Taken};
-use crate::runners::{Place, Runners};
+use crate::runners::Runners;
 use crate::serving::ServedModel;
 use crate::shadows::Shadows;
 use crate::version::VersionRef;
@@ -68,6 +71,9 @@ struct Shared {
     models: Models,
     followed: Option<Followed>,
     runners: Runners,
+    peers: Peers,
+    /// Whether a version is being loaded for another node.
+    preparing: Cell<bool>,
     shadows: Shadows,
     routes: Routes,
     batching: Batching,
@@ -93,6 +99,8 @@ pub struct PredictorParts {
     /// The state of a running training, which is the newest version of its model while it is there.
     pub followed: Option<Followed>,
     pub runners: Runners,
+    /// Other nodes, which are asked where no runner is idle.
+    pub peers: Peers,
     pub shadows: Shadows,
     /// Who says how a model's requests are split. Without it none are.
     pub find_route: Option<Recipient<FindRoute>>,
@@ -118,6 +126,7 @@ impl PredictorParts {
             models: Models::new(BUDGET),
             followed: None,
             runners: Runners::new(Vec::new()),
+            peers: Peers::default(),
             shadows: Shadows::default(),
             find_route: None,
             batching: Batching::default(),
@@ -138,6 +147,8 @@ impl Predictor {
             models,
             followed,
             runners,
+            peers: parts.peers,
+            preparing: Cell::new(false),
             shadows: parts.shadows,
             routes: Routes::new(parts.find_route, log, parts.away),
             batching: parts.batching,
@@ -254,9 +265,9 @@ impl Shared {
             let Some(cut) = cut else { return };
             let ready = self.ready(&name, &mut place).await;
             if place.is_none() && self.takes_long(&name, &ready) {
-                place = self.runners.try_place();
+                place = self.idle(&ready);
                 if place.is_none() {
-                    place = self.runners.place().await;
+                    place = self.runners.place().await.map(Instance::Here);
                     // More have come, and the name may mean something else.
                     continue;
                 }
@@ -300,7 +311,7 @@ impl Shared {
     }
 
     /// The version that a name means now, in memory. No runner is kept waiting while it is loaded.
-    async fn ready(&self, name: &Name, place: &mut Option<Place>) -> Ready {
+    async fn ready(&self, name: &Name, place: &mut Option<Instance>) -> Ready {
         if let Some(served) = self.followed(name) {
             return match self.offer.borrow().has(&name.0) {
                 true => Ok((served, Resolved::Now)),
@@ -343,7 +354,7 @@ impl Shared {
         name: &Name,
         ready: Ready,
         taken: Taken<Asked>,
-        place: Option<Place>,
+        place: Option<Instance>,
     ) {
         for (asked, waited) in taken.late {
             let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
@@ -366,7 +377,7 @@ impl Shared {
         if let Some(place) = place {
             let (shared, name) = (self.clone(), name.clone());
             spawn_local(async move {
-                let ran = place.run(served.clone(), requests).await;
+                let ran = shared.run(place, &served, requests).await;
                 shared.reply(&name, &served, resolved, senders, ran);
             });
         } else {

@@ -7,6 +7,7 @@ mod training;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gradmesh_actors::in_memory::Models;
+use gradmesh_actors::peers::Peers;
 use gradmesh_actors::shadows::Shadows;
 use gradmesh_actors::training::TrainingStatus;
 use prometheus_client::encoding::text::encode;
@@ -49,8 +50,8 @@ impl Metrics {
     }
 
     /// Adds the models in memory, and the shadows of their routes. Once.
-    pub fn watch_models(&self, models: Models, shadows: Shadows) {
-        let models = Box::new(ModelMetrics::new(models, shadows));
+    pub fn watch_models(&self, models: Models, shadows: Shadows, peers: Peers) {
+        let models = Box::new(ModelMetrics::new(models, shadows, peers));
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register_collector(models);
     }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use gradmesh_actors::in_memory::Models;
+use gradmesh_actors::peers::Peers;
 use gradmesh_actors::shadows::{ShadowCounts, Shadows};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -15,6 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 pub(super) struct ModelMetrics {
     models: Models,
     shadows: Shadows,
+    peers: Peers,
 }
 
 /// Of a shadow.
@@ -29,8 +31,8 @@ const SHADOW_COUNTS: [Count; 3] = [
 ];
 
 impl ModelMetrics {
-    pub(super) fn new(models: Models, shadows: Shadows) -> Self {
-        Self { models, shadows }
+    pub(super) fn new(models: Models, shadows: Shadows, peers: Peers) -> Self {
+        Self { models, shadows, peers }
     }
 }
 
@@ -46,6 +48,9 @@ impl Collector for ModelMetrics {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
+        let help = "Runs of models that other nodes have done for this one";
+        let lent = ConstCounter::new(self.peers.lent());
+        lent.encode(encoder.encode_descriptor("runs_lent", help, None, MetricType::Counter)?)?;
         let shadows = self.shadows.counts();
         for (name, help, count) in SHADOW_COUNTS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -26,8 +26,8 @@ use gradmesh_actors::dataset::Dataset;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::in_memory::Followed;
 use gradmesh_actors::messages::{
-    DeleteVersion, Drain, EditRegistry, FetchModel, FindModel, GetStatus, ListModels, LoadModel,
-    Predict, ReadRecords, RemoveAlias, SetAlias, UnloadModel,
+    DeleteVersion, Drain, EditRegistry, FetchModel, FindModel, GetStatus, LendRun, ListModels,
+    LoadModel, Predict, ReadRecords, RemoveAlias, SetAlias, UnloadModel,
 };
 use gradmesh_actors::model::ModelKinds;
 use gradmesh_actors::offer::Offer;
@@ -80,6 +80,8 @@ pub struct Serving {
     pub predict: Recipient<Predict>,
     /// A service has others like it, one on each of its threads.
     pub predictors: PredictorFactory,
+    /// Runs of other nodes, on instances that are idle here.
+    pub lend: Recipient<LendRun>,
     pub load: Recipient<LoadModel>,
     pub unload: Recipient<UnloadModel>,
     /// What this node's predictor offers.

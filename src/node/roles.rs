@@ -38,7 +38,7 @@ use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 use coordinating::{Coordination, Start, coordinate};
 use links::{near, route_copy, server_links, take_callers, worker_links};
-use serving::serving;
+use serving::{peers, serving};
 
 /// Mailboxes of everyone, here or elsewhere.
 struct Cast {
@@ -98,7 +98,8 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let router = Router::new();
     let (seen, log) = watch::channel(None);
     let log = waiting.registry.is_some().then_some(log);
-    let serving = serving(&builder, &cast, &mut threads, metrics, supervision, log).await?;
+    let peers = peers(&builder, &plan, &mut directory)?;
+    let serving = serving(&builder, &cast, &mut threads, metrics, supervision, log, peers).await?;
     routes(&router, &cast, &plan, &serving, builder.name.is_some());
     if let Some(registry) = waiting.registry.take() {
         let store = context.open_store(&config.registry.store, &base(config))?;
@@ -360,7 +361,9 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
         RegistryLinks::route(router, *index, registry);
     }
     if let Some(index) = plan.own_index(Role::Service) {
-        router.route(Target::new(wire::Role::Predictor, index), serving.predict.clone());
+        let target = Target::new(wire::Role::Predictor, index);
+        router.route(target, serving.predict.clone());
+        router.route(target, serving.lend.clone());
     }
 }
 

@@ -17,6 +17,7 @@ mod finish;
 mod follow;
 mod grid;
 mod lasting;
+mod lending;
 mod moved_data;
 mod parents;
 mod recovery;

@@ -21,6 +21,7 @@
 //! | [`PublishModel`], [`SetAlias`], [`RemoveAlias`], [`SetRoute`], [`DeleteVersion`], [`EditRegistry`] | Coordinator, operator → ModelRegistry | change what is published |
 //! | [`FindModel`], [`FindRoute`], [`FetchModel`], [`ListModels`], [`ReadRecords`] | Predictor, service → ModelRegistry | read what is published |
 //! | [`Predict`] | service → Predictor | answer a request |
+//! | [`LendRun`] | Predictor → Predictor of another node | run these on an idle instance |
 //! | [`RunModel`], [`BuildModel`] | Predictor → Runner | local: what takes long |
 //! | [`LoadModel`], [`UnloadModel`] | service → Predictor | serve a model, or don't |
 
@@ -34,6 +35,7 @@ mod fetch_model;
 mod find_model;
 mod heartbeat;
 mod lease_slots;
+mod lend_run;
 mod link;
 mod list_models;
 mod load_model;
@@ -65,6 +67,7 @@ pub use fetch_model::{FetchModel, FetchedModel};
 pub use find_model::FindModel;
 pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
+pub use lend_run::{LendError, LendRun, Lent};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
 pub use load_model::{LoadModel, ModelLoaded, ModelUnloaded, UnloadModel};

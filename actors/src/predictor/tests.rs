@@ -1,5 +1,6 @@
 //! A predictor beside a registry that does what it is told.
 
+mod lending;
 mod pipelines;
 mod routes;
 

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Recipient};
+use actix::{Actor, Addr, Recipient};
 use gradmesh_actors::follower::{Follower, FollowerParts};
 use gradmesh_actors::in_memory::{Followed, Models};
 use gradmesh_actors::log_seen::LogFeed;
 use gradmesh_actors::messages::FindModel;
 use gradmesh_actors::offer::Offer;
+use gradmesh_actors::peers::Peers;
 use gradmesh_actors::predictor::{Predictor, PredictorParts};
 use gradmesh_actors::runner::Runner;
 use gradmesh_actors::runners::{RunnerLink, Runners};
 use tokio::sync::watch;
 
+use super::super::directory::{Directory, Plan};
 use super::super::placement::{Placed, Supervision, Thread, Threads, place};
 use super::super::registries::RegistryLinks;
 use super::super::{NodeBuilder, NodeError, Serving, base, own_roles};
@@ -21,6 +23,7 @@ use crate::config::{Follow, Role};
 use crate::metrics::Metrics;
 use crate::service::PredictorFactory;
 use crate::store::CheckpointStore;
+use crate::wire::{self, Target};
 
 /// Starts the predictor, and what it needs.
 pub(super) async fn serving(
@@ -30,6 +33,7 @@ pub(super) async fn serving(
     metrics: Metrics,
     supervision: Supervision,
     log: Option<LogFeed>,
+    peers: Peers,
 ) -> Result<Serving, NodeError> {
     let RegistryLinks { find, fetch, list, set_alias, remove_alias, delete, edit, records, .. } =
         cast.registry.clone();
@@ -38,6 +42,7 @@ pub(super) async fn serving(
     let (offers, offer) = watch::channel(Offer::default());
     let mut parts = PredictorParts::new(builder.kinds.clone(), offers, find.clone(), fetch.clone());
     parts.log = log;
+    parts.peers = peers;
     parts.models = Models::new(config.memory());
     parts.batching = config.batching();
     parts.runners = runners(config.instances, threads, supervision).await?;
@@ -49,7 +54,7 @@ pub(super) async fn serving(
         parts.followed = Some(follow(builder, &find, runners, &threads.own(), supervision).await?);
     }
     let followed = parts.followed.clone();
-    metrics.watch_models(parts.models.clone(), parts.shadows.clone());
+    metrics.watch_models(parts.models.clone(), parts.shadows.clone(), parts.peers.clone());
     let placed: Placed<Predictor> = place(&threads.own()).await?;
     let predictor = placed.address.clone();
     let own = parts.clone();
@@ -59,6 +64,7 @@ pub(super) async fn serving(
         predictors: PredictorFactory::new(move || {
             Predictor::new(parts.clone()).start().recipient()
         }),
+        lend: predictor.clone().recipient(),
         load: predictor.clone().recipient(),
         unload: predictor.recipient(),
         offer,
@@ -92,6 +98,25 @@ async fn runners(
         placed.run(format!("runner {index}"), supervision, Runner::default).await?;
     }
     Ok(Runners::new(runners))
+}
+
+/// The predictors of the other nodes that serve, where this one does.
+pub(super) fn peers(
+    builder: &NodeBuilder,
+    plan: &Plan,
+    directory: &mut Directory,
+) -> Result<Peers, NodeError> {
+    let roles = own_roles(&builder.config, builder.name.as_deref())?;
+    if !builder.serve || builder.name.is_none() || !roles.contains(&Role::Service) {
+        return Ok(Peers::default());
+    }
+    let own = plan.own_index(Role::Service);
+    let others = (0u32..).zip(plan.names(Role::Service)).filter(|(index, _)| Some(*index) != own);
+    let others = others.filter_map(|(index, _)| {
+        let target = Target::new(wire::Role::Predictor, index);
+        directory.remote_at(Role::Service, index, target).map(Addr::recipient)
+    });
+    Ok(Peers::new(others.collect()))
 }
 
 /// Follows the training of this cluster, which may run here or not. It and its store have a thread of their
