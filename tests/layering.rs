@@ -233,7 +233,8 @@ fn only_the_composition_root_names_actors() {
         .filter(|source| source.foreign.iter().any(|name| ACTORS.contains(&name.as_str())))
         .map(|source| source.module.clone())
         .collect();
-    let root = ["node/roles", "node/roles/coordinating", "node/roles/links"].map(str::to_owned);
+    let root = ["node/roles", "node/roles/coordinating", "node/roles/links", "node/roles/serving"]
+        .map(str::to_owned);
     assert_eq!(naming, BTreeSet::from(root));
 }
 

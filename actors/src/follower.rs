@@ -13,17 +13,17 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::checkpoint::Manifest;
-use crate::following::{Following, Next};
+use crate::following::{Following, Newest, Next};
 use crate::ids::Version;
 use crate::messages::checkpoint_store::{
     CheckpointError, FindCheckpoint, FoundCheckpoint, LoadState,
 };
-use crate::messages::{FetchedModel, FindModel, PublishModel, ask};
+use crate::messages::{FetchedModel, FindError, FindModel, PublishModel, ask};
 use crate::model::ModelKinds;
 use crate::publication::describe;
 use crate::runners::Runners;
 use crate::serving::ServedModel;
-use crate::version::{Artifact, VersionRef};
+use crate::version::{Artifact, VersionDescription, VersionRef};
 
 /// Between two looks, each of which lists a folder. A checkpoint is served within so long and what loading it
 /// takes.
@@ -69,9 +69,19 @@ pub struct FollowerParts {
 /// What a look has shown.
 #[derive(Debug)]
 struct Found {
-    checkpoint: FoundCheckpoint,
-    /// The run of the registry's newest version, where that is known.
-    published: Option<String>,
+    checkpoint: Result<FoundCheckpoint, CheckpointError>,
+    /// The newest version.
+    newest: Result<VersionDescription, FindError>,
+}
+
+impl Found {
+    fn newest(&self) -> Newest<'_> {
+        match &self.newest {
+            Ok(version) => Newest::Run(&version.run),
+            Err(FindError::Catalog(_)) => Newest::None,
+            Err(_) => Newest::Unknown,
+        }
+    }
 }
 
 /// Why a look has led to nothing.
@@ -103,20 +113,25 @@ impl Follower {
         ctx.spawn(found.map(|found, follower, ctx| follower.found(found, ctx)));
     }
 
-    fn found(&mut self, found: Result<Found, LookError>, ctx: &mut Context<Self>) {
-        let next = found.map(|Found { checkpoint, published }| {
-            self.following.next(checkpoint, published.as_deref())
-        });
+    fn found(&mut self, found: Found, ctx: &mut Context<Self>) {
+        let next = match &found.checkpoint {
+            Ok(checkpoint) => self.following.next(checkpoint.clone(), found.newest()),
+            Err(_) if self.following.is_over(found.newest()) => self.following.leave(),
+            Err(error) => return self.fail(&error.clone().into(), ctx),
+        };
         match next {
-            Ok(Next::Stay) => self.pause(LOOK_EVERY, ctx),
-            Ok(Next::Leave) => {
+            Next::Stay => {
+                self.failed = false;
+                self.pause(LOOK_EVERY, ctx);
+            }
+            Next::Leave => {
                 if self.parts.followed.send_replace(None).is_some() {
                     let model = &self.parts.model;
                     info!(model, "no training to follow, the registry's version serves");
                 }
                 self.pause(LOOK_EVERY, ctx);
             }
-            Ok(Next::Load(manifest)) => {
+            Next::Load(manifest) => {
                 let parts = self.parts.clone();
                 let created = self.started.elapsed().saturating_add(self.parts.started);
                 let loaded = async move {
@@ -129,7 +144,6 @@ impl Follower {
                     Err(error) => follower.fail(&error, ctx),
                 }));
             }
-            Err(error) => self.fail(&error, ctx),
         }
     }
 
@@ -156,13 +170,13 @@ impl Follower {
 
 impl FollowerParts {
     /// The newest checkpoint, and the run of the registry's newest version, where that is known.
-    async fn found(&self, known: Option<Version>) -> Result<Found, LookError> {
+    async fn found(&self, known: Option<Version>) -> Found {
         // First the registry: a run that ends in between is still followed, and left after the next look.
         let find = FindModel { model: self.model.clone(), version: VersionRef::Latest };
-        let published = ask(&self.find, find, FIND_LIMIT).await.ok().map(|latest| latest.run);
+        let newest = ask(&self.find, find, FIND_LIMIT).await;
         let found = self.find_checkpoint.send(FindCheckpoint { known }).await;
-        let checkpoint = found.unwrap_or(Err(CheckpointError::Closed))?;
-        Ok(Found { checkpoint, published })
+        let checkpoint = found.unwrap_or(Err(CheckpointError::Closed));
+        Found { checkpoint, newest }
     }
 
     /// The state of a checkpoint, ready to answer. Its digest is the one that the run's version would have,

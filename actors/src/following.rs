@@ -9,6 +9,16 @@ use crate::messages::checkpoint_store::FoundCheckpoint;
 /// a registry that did not do that itself may not have read of it yet.
 const LEAVE_AFTER: u32 = 2;
 
+/// The run that the newest version in the registry is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Newest<'a> {
+    Run(&'a str),
+    /// There is no version.
+    None,
+    /// No registry answers.
+    Unknown,
+}
+
 /// What to do after a look.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next {
@@ -40,11 +50,17 @@ impl Following {
         self.held.as_ref().map(|(version, _)| *version)
     }
 
-    /// `published`: the run that the newest version in the registry is of, where that is known.
-    pub(crate) fn next(&mut self, found: FoundCheckpoint, published: Option<&str>) -> Next {
-        let over = |run: &str| published == Some(run);
-        let held_is_over = self.held.as_ref().is_some_and(|(_, run)| over(run));
+    /// Whether the registry has what answers, whatever the checkpoints are.
+    pub(crate) fn is_over(&self, newest: Newest<'_>) -> bool {
+        self.held.as_ref().is_some_and(|(_, run)| newest == Newest::Run(run))
+    }
+
+    pub(crate) fn next(&mut self, found: FoundCheckpoint, newest: Newest<'_>) -> Next {
+        let over = |run: &str| newest == Newest::Run(run);
+        let held_is_over = self.is_over(newest);
         self.nothing = match found {
+            // Without a registry the version before the run would answer.
+            FoundCheckpoint::Nothing if newest == Newest::Unknown => 0,
             FoundCheckpoint::Nothing => self.nothing.saturating_add(1),
             _ => 0,
         };
@@ -71,7 +87,7 @@ impl Following {
         self.held = None;
     }
 
-    fn leave(&mut self) -> Next {
+    pub(crate) fn leave(&mut self) -> Next {
         self.held = None;
         Next::Leave
     }
@@ -102,44 +118,51 @@ mod tests {
     fn each_newer_checkpoint_is_loaded_once() {
         let mut following = following();
         assert_eq!(following.known(), None);
-        let next = following.next(found(100, "run"), None);
+        let next = following.next(found(100, "run"), Newest::None);
         assert!(
             matches!(&next, Next::Load(manifest) if manifest.version == Version(100)),
             "{next:?}"
         );
         following.loaded(Version(100), "run".to_owned());
         assert_eq!(following.known(), Some(Version(100)));
-        assert_eq!(following.next(FoundCheckpoint::Known, Some("the one before")), Next::Stay);
-        assert!(matches!(following.next(found(200, "run"), None), Next::Load(_)));
+        assert_eq!(
+            following.next(FoundCheckpoint::Known, Newest::Run("the one before")),
+            Next::Stay
+        );
+        assert!(matches!(following.next(found(200, "run"), Newest::None), Next::Load(_)));
         // A rollback: what there is now is older.
-        assert!(matches!(following.next(found(50, "run"), None), Next::Load(_)));
+        assert!(matches!(following.next(found(50, "run"), Newest::None), Next::Load(_)));
     }
 
     #[test]
     fn a_run_that_the_registry_has_is_left_also_where_its_checkpoints_stay() {
         for found in [FoundCheckpoint::Known, FoundCheckpoint::Nothing, found(200, "run")] {
             let mut following = held(200);
-            assert_eq!(following.next(found.clone(), Some("run")), Next::Leave, "{found:?}");
+            assert_eq!(following.next(found.clone(), Newest::Run("run")), Next::Leave, "{found:?}");
             assert_eq!(following.known(), None);
         }
-        assert_eq!(following().next(found(200, "run"), Some("run")), Next::Leave);
-        assert!(matches!(following().next(found(200, "next"), Some("run")), Next::Load(_)));
+        assert_eq!(following().next(found(200, "run"), Newest::Run("run")), Next::Leave);
+        assert!(matches!(following().next(found(200, "next"), Newest::Run("run")), Next::Load(_)));
     }
 
     #[test]
     fn a_run_without_checkpoints_is_left_only_once_all_registries_have_had_the_time_to_read_of_it()
     {
         let mut following = held(200);
-        assert_eq!(following.next(FoundCheckpoint::Nothing, Some("before")), Next::Stay);
+        assert_eq!(following.next(FoundCheckpoint::Nothing, Newest::Run("before")), Next::Stay);
         assert_eq!(following.known(), Some(Version(200)));
-        assert_eq!(following.next(FoundCheckpoint::Known, Some("before")), Next::Stay);
-        assert_eq!(following.next(FoundCheckpoint::Nothing, Some("before")), Next::Stay);
-        assert_eq!(following.next(FoundCheckpoint::Nothing, Some("before")), Next::Leave);
+        assert_eq!(following.next(FoundCheckpoint::Known, Newest::Run("before")), Next::Stay);
+        assert_eq!(following.next(FoundCheckpoint::Nothing, Newest::Run("before")), Next::Stay);
+        for _ in 0..9 {
+            assert_eq!(following.next(FoundCheckpoint::Nothing, Newest::Unknown), Next::Stay);
+        }
+        assert_eq!(following.next(FoundCheckpoint::Nothing, Newest::Run("before")), Next::Stay);
+        assert_eq!(following.next(FoundCheckpoint::Nothing, Newest::Run("before")), Next::Leave);
     }
 
     #[test]
     fn a_run_of_another_job_is_not_followed() {
         let mut following = Following::new("another".to_owned());
-        assert_eq!(following.next(found(100, "run"), None), Next::Leave);
+        assert_eq!(following.next(found(100, "run"), Newest::None), Next::Leave);
     }
 }

@@ -268,6 +268,15 @@ pub(crate) mod tests {
         ));
     }
 
+    /// The seals of a log are over what its entries are read to.
+    #[test]
+    fn a_version_without_a_parent_is_written_as_it_was_before_there_were_any() {
+        let described = new_version("m", "run").numbered(1, artifact());
+        let text = serde_json::to_string(&described).unwrap();
+        assert!(!text.contains("parent"), "{text}");
+        assert_eq!(serde_json::from_str::<VersionDescription>(&text).unwrap(), described);
+    }
+
     #[test]
     fn what_is_made_of_the_same_version_twice_has_it_in_memory_once_and_runs_it_twice() {
         let part = new_version("part", "run").numbered(1, artifact());

@@ -25,9 +25,9 @@ use crate::job::MAX_VIRTUAL_WORKERS;
 use crate::later::{Later, Owed};
 use crate::messages::checkpoint_store::{LoadRange, SavePart};
 use crate::messages::{
-    AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FetchModel, FillShard, LinkError,
-    NormError, NormPart, Parameters, PullError, PullParameters, PushError, PushGradient, Pushed,
-    Replicate, ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
+    AdoptView, Appointment, CombineNorm, CombinedNorm, Duty, FetchModel, FillShard, FindModel,
+    LinkError, NormError, NormPart, Parameters, PullError, PullParameters, PushError, PushGradient,
+    Pushed, Replicate, ReportFenced, ReportPart, ReportShard, RestoreError, RestoreShard,
 };
 use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
@@ -57,6 +57,7 @@ pub struct ServerLinks {
     pub save: Recipient<SavePart>,
     pub load: Recipient<LoadRange>,
     /// Versions that a job may begin with.
+    pub find: Recipient<FindModel>,
     pub fetch: Recipient<FetchModel>,
     /// The copies of the first shard by server, of which one may be this actor.
     pub norm: Vec<Recipient<CombineNorm>>,
@@ -324,8 +325,12 @@ impl Handler<RestoreShard> for ParameterServer {
         self.step_down(&Duty::Learner);
         // Else it would go on asking for a step that may be far ahead now.
         self.stop_combining(ctx);
-        let (checkpoint, version) = (self.links.load.clone(), self.links.fetch.clone());
-        let load = load_shard(plan, Sources { checkpoint, version }, restore).into_actor(self);
+        let sources = Sources {
+            checkpoint: self.links.load.clone(),
+            find: self.links.find.clone(),
+            fetch: self.links.fetch.clone(),
+        };
+        let load = load_shard(plan, sources, restore).into_actor(self);
         Box::pin(load.map(move |loaded, server, ctx| {
             if server.view != view {
                 return Err(RestoreError::StaleView { got: view, current: server.view });

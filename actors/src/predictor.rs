@@ -243,7 +243,16 @@ impl Shared {
     }
 
     fn enqueue(self: &Rc<Self>, asked: Asked) {
-        let queued = self.waiting.borrow_mut().push(self.now(), asked, self.batching.queue);
+        self.push(asked, self.batching.queue);
+    }
+
+    /// One that has been in the queue before has its place there.
+    fn enqueue_again(self: &Rc<Self>, asked: Asked) {
+        self.push(asked, usize::MAX);
+    }
+
+    fn push(self: &Rc<Self>, asked: Asked, limit: usize) {
+        let queued = self.waiting.borrow_mut().push(self.now(), asked, limit);
         match queued {
             Queued::First(name) => {
                 // Not before the messages that wait have been looked at: they go along.
@@ -368,16 +377,25 @@ impl Shared {
                 return batch.into_iter().for_each(|asked| asked.answer(Err(error.clone())));
             }
         };
-        let (requests, senders): (Vec<_>, Vec<_>) = batch.into_iter().map(Asked::split).unzip();
-        for request in requests.iter().filter(|request| !request.request_id.is_empty()) {
+        for Asked { request, .. } in batch.iter().filter(|one| !one.request.request_id.is_empty()) {
             let Predict { model, request_id, .. } = request;
             let rows = request.rows();
-            debug!(request_id, model, rows, together = requests.len(), "request has its turn");
+            debug!(request_id, model, rows, together = batch.len(), "request has its turn");
         }
+        let place = match place {
+            Some(Instance::There(borrowed)) => {
+                let run = self.clone().run_there(borrowed, name.clone(), served, resolved, batch);
+                spawn_local(run);
+                return;
+            }
+            Some(Instance::Here(place)) => Some(place),
+            None => None,
+        };
+        let (requests, senders): (Vec<_>, Vec<_>) = batch.into_iter().map(Asked::split).unzip();
         if let Some(place) = place {
             let (shared, name) = (self.clone(), name.clone());
             spawn_local(async move {
-                let ran = shared.run(place, &served, requests).await;
+                let ran = place.run(served.clone(), requests).await;
                 shared.reply(&name, &served, resolved, senders, ran);
             });
         } else {

@@ -56,7 +56,7 @@ pub struct VersionDescription {
     #[serde(default)]
     pub made_of: Vec<Member>,
     /// The version whose parameters its training began with.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
 }
 

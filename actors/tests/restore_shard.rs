@@ -14,9 +14,9 @@ use gradmesh_actors::messages::checkpoint_store::{
     CheckpointError, LoadRange, LoadedRange, SavePart,
 };
 use gradmesh_actors::messages::{
-    Appointment, CombineNorm, FetchModel, FetchedModel, FillShard, FindError, NormError, NormPart,
-    PullParameters, Replicate, ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreError,
-    RestoreShard,
+    Appointment, CombineNorm, FetchModel, FetchedModel, FillShard, FindError, FindModel, NormError,
+    NormPart, PullParameters, Replicate, ReplicateError, ReportFenced, ReportPart, ReportShard,
+    RestoreError, RestoreShard,
 };
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
 use gradmesh_actors::version::{Artifact, TensorShape, VersionDescription};
@@ -129,6 +129,16 @@ impl Actor for Parents {
     type Context = Context<Self>;
 }
 
+impl Handler<FindModel> for Parents {
+    type Result = Result<VersionDescription, FindError>;
+
+    fn handle(&mut self, find: FindModel, ctx: &mut Self::Context) -> Self::Result {
+        let FindModel { model, version } = find;
+        Handler::<FetchModel>::handle(self, FetchModel { model, version }, ctx)
+            .map(|fetched| fetched.description)
+    }
+}
+
 impl Handler<FetchModel> for Parents {
     type Result = Result<FetchedModel, FindError>;
 
@@ -174,8 +184,9 @@ impl Handler<FetchModel> for Parents {
 /// What a copy of a job that begins with `from` holds at first, one of two shards of 600 parameters.
 async fn begun(lens: &[usize], from: &str, shard: u32) -> Result<Vec<f32>, RestoreError> {
     let copy = ShardCopy { shard: ShardId(shard), ..COPY };
-    let fetch = Parents(lens.to_vec()).start().recipient();
-    let links = ServerLinks { fetch, ..links(&support::Others.start()) };
+    let parents = Parents(lens.to_vec()).start();
+    let (find, fetch) = (parents.clone().recipient(), parents.recipient());
+    let links = ServerLinks { find, fetch, ..links(&support::Others.start()) };
     let server = ParameterServer::new(copy, links).start();
     let mut offer = offer();
     offer.job.model.from = Some(from.parse().unwrap());

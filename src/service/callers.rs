@@ -81,6 +81,18 @@ impl ServiceState {
 }
 
 impl Caller {
+    /// Whether the service needs no key.
+    #[cfg(feature = "grpc")]
+    pub(super) fn is_anyone(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// # Errors
+    /// The entry of its key does not name the model.
+    pub(super) fn may_ask(&self, model: &str) -> Result<(), ApiError> {
+        self.key.as_deref().map_or(Ok(()), |key| key.check_model(model))
+    }
+
     /// # Errors
     /// Its key is not one that may change the registry.
     pub(super) fn may_write(&self) -> Result<(), ApiError> {
@@ -88,8 +100,9 @@ impl Caller {
     }
 
     /// # Errors
-    /// Its key is not one that may load and unload models.
-    pub(super) fn may_control(&self) -> Result<(), ApiError> {
+    /// Its key is not one that may load and unload models, or not this one.
+    pub(super) fn may_control(&self, model: &str) -> Result<(), ApiError> {
+        self.may_ask(model)?;
         self.may("load or unload models", "model_control", |key| key.entry.model_control)
     }
 
@@ -118,13 +131,18 @@ impl FromRequest for Caller {
 }
 
 impl Key {
-    fn place_for(&self, model: &str) -> Result<OwnedSemaphorePermit, ApiError> {
-        let name = &self.entry.name;
-        if !self.may_ask(model) {
-            let text =
-                format!("key {name:?} may not ask {model}; change its models in service.keys");
-            return Err(ApiError::new(ErrorKind::Forbidden, text));
+    fn check_model(&self, model: &str) -> Result<(), ApiError> {
+        if self.may_ask(model) {
+            return Ok(());
         }
+        let name = &self.entry.name;
+        let text = format!("key {name:?} may not ask {model}; change its models in service.keys");
+        Err(ApiError::new(ErrorKind::Forbidden, text))
+    }
+
+    fn place_for(&self, model: &str) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.check_model(model)?;
+        let name = &self.entry.name;
         self.places.clone().try_acquire_owned().map_err(|_| {
             let limit = self.entry.requests;
             let text = format!(

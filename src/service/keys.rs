@@ -27,7 +27,8 @@ use tracing::{info, warn};
 /// Bytes of the file: some thousand keys.
 const FILE_MAX: u64 = 1 << 20;
 
-/// How often the file is looked at: a key that is taken out is refused within so long.
+/// How often the file is looked at. What two looks in a row have shown counts, for an editor may have written
+/// half of it: a key that is taken out is refused within twice so long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Predictions at a time of a key whose entry names no number: as many as wait for a version of a model
@@ -137,13 +138,15 @@ impl Keys {
     /// changes nothing.
     pub async fn follow(self) {
         let mut known = Ok(self.text.to_string());
+        let mut seen = known.clone();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let path = self.path.clone();
             let read = actix_web::web::block(move || text(&path)).await;
             let Ok(read) = read else { return };
             let now = read.as_ref().map_err(ToString::to_string).cloned();
-            if std::mem::replace(&mut known, now.clone()) == now {
+            let settled = std::mem::replace(&mut seen, now.clone()) == now;
+            if !settled || std::mem::replace(&mut known, now.clone()) == now {
                 continue;
             }
             match read.and_then(|text| self.reread(&text)) {

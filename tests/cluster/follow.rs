@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix::Actor;
 use gradmesh::store::{CheckpointStore, open_store};
@@ -91,23 +92,32 @@ fn listen(url: String) -> (Arc<Heard>, std::thread::JoinHandle<()>) {
     (heard, thread)
 }
 
-/// Checkpoints by their files, beside a run that removes them in the end.
+/// Copies of checkpoints, beside a run that removes them in the end.
 struct Copies {
     folder: PathBuf,
-    done: BTreeSet<PathBuf>,
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
 }
 
-impl Copies {
-    /// Those that have come since.
-    fn take(&mut self, job: &Job) {
-        for manifest in job.manifests() {
-            let from = manifest.parent().unwrap();
-            let to = self.folder.join(from.file_name().unwrap());
-            if !self.done.contains(&to) && link(from, &to).is_ok() {
-                self.done.insert(to);
+/// Copies each checkpoint when it has come.
+fn copy(job: &Job) -> Copies {
+    let (from, folder) = (job.path("store/checkpoints"), job.path("copies"));
+    let over = Arc::new(AtomicBool::new(false));
+    let (to, ends) = (folder.clone(), over.clone());
+    let thread = std::thread::spawn(move || {
+        let mut done = BTreeSet::new();
+        while !ends.load(Ordering::Relaxed) {
+            for checkpoint in from.read_dir().into_iter().flatten().flatten() {
+                let whole = checkpoint.path().join("manifest.json").is_file();
+                let to = to.join(checkpoint.file_name());
+                if whole && !done.contains(&to) && link(&checkpoint.path(), &to).is_ok() {
+                    done.insert(to);
+                }
             }
+            std::thread::park_timeout(Duration::from_millis(2));
         }
-    }
+    });
+    Copies { folder, over, thread }
 }
 
 fn link(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -144,24 +154,20 @@ fn computed(folder: &Path, steps: &BTreeSet<u64>) -> BTreeMap<u64, (String, Vec<
 }
 
 /// Until another state of the training answers.
-fn further(up: &mut Running, heard: &Heard, copies: &mut Copies, job: &Job) {
+fn further(up: &mut Running, heard: &Heard) {
     let count = || heard.answers.lock().unwrap().len();
     let before = count();
-    let copies = std::cell::RefCell::new(copies);
-    up.wait_until("another state that answers", || {
-        copies.borrow_mut().take(job);
-        (count() > before).then_some(())
-    });
+    up.wait_until("another state that answers", || (count() > before).then_some(()));
 }
 
 #[test]
 fn a_service_that_follows_the_job_answers_with_its_checkpoints_whoever_is_killed() {
     let job = Job::processes(2, 1, JOB);
     let url = |path: &str| format!("http://127.0.0.1:{}/v2/models{path}", job.port("service"));
-    let mut copies = Copies { folder: job.path("copies"), done: BTreeSet::new() };
+    let copies = copy(&job);
     let mut up = job.start(&["up"]);
     let (heard, client) = listen(url("/digits/infer"));
-    further(&mut up, &heard, &mut copies, &job);
+    further(&mut up, &heard);
 
     // The model is in no registry yet.
     let (status, models) = get(&url(""));
@@ -175,16 +181,16 @@ fn a_service_that_follows_the_job_answers_with_its_checkpoints_whoever_is_killed
 
     for victim in ["worker-1", "ps-0"] {
         kill(up.node(victim), Signal::SIGKILL).unwrap();
-        further(&mut up, &heard, &mut copies, &job);
+        further(&mut up, &heard);
     }
-    let cells = std::cell::RefCell::new(&mut copies);
     up.wait_until("the published version", || {
-        cells.borrow_mut().take(&job);
         heard.answers.lock().unwrap().last().filter(|last| last.version == "1").map(|_| ())
     });
     let (_, statistics) = get(&url("/digits/stats"));
     heard.over.store(true, Ordering::Relaxed);
     client.join().unwrap();
+    copies.over.store(true, Ordering::Relaxed);
+    copies.thread.join().unwrap();
 
     assert_eq!(*heard.failed.lock().unwrap(), Vec::<String>::new());
     let answers = heard.answers.lock().unwrap().clone();

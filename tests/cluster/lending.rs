@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::Job;
 
 /// Large enough for runs to take longer than a millisecond.
-const MODEL: &[&str] = &["job.epochs=1", "job.model.hidden=[512,512]"];
+const MODEL: &[&str] = &["job.epochs=1", "job.model.hidden=[1024,1024]"];
 
 fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).build().into()

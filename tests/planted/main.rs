@@ -12,7 +12,8 @@ mod registries;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use gradmesh::actors::planted::Bug;
@@ -190,23 +191,28 @@ fn first_broken(
     bug: Option<Bug>,
     broken: Hunt,
 ) -> Option<(u64, String, Report)> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let mut from = seeds.start;
-    while from < seeds.end {
-        let batch = from..(from + cores).min(seeds.end);
-        let found = std::thread::scope(|scope| {
-            let runs: Vec<_> =
-                batch.clone().map(|seed| (seed, scope.spawn(move || broken(seed, bug)))).collect();
-            let ended: Vec<_> =
-                runs.into_iter().map(|(seed, run)| (seed, run.join().unwrap())).collect();
-            ended.into_iter().find_map(|(seed, broken)| Some((seed, broken?)))
-        });
-        if let Some((seed, (broken, report))) = found {
-            return Some((seed, broken, report));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(seeds.start);
+    let first: Mutex<Option<(u64, String, Report)>> = Mutex::new(None);
+    let is_behind = |seed: u64| first.lock().unwrap().as_ref().is_some_and(|(at, ..)| *at < seed);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || is_behind(seed) {
+                return;
+            }
+            if let Some((what, report)) = broken(seed, bug)
+                && !is_behind(seed)
+            {
+                *first.lock().unwrap() = Some((seed, what, report));
+            }
         }
-        from = batch.end;
-    }
-    None
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        all.into_iter().for_each(|one| one.join().unwrap());
+    });
+    first.into_inner().unwrap()
 }
 
 /// Processor seconds of this process so far; 0 where the system doesn't say.

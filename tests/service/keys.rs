@@ -125,6 +125,15 @@ fn a_key_asks_its_models_and_changes_nothing_unless_its_entry_says_so() {
     let text = "key \"shop\" may not ask sum; change its models in service.keys";
     assert_eq!((status, sentence(&body)), (403, text));
     assert_eq!(guarded.infer("sum", "gm-lab").0, 200);
+    // Nor does it get another one's file.
+    let files = "/api/2.0/mlflow-artifacts/artifacts";
+    let shop = Some("Bearer gm-shop");
+    for path in [format!("{files}?path=sum/1"), format!("{files}/sum/1/model.safetensors")] {
+        let (status, body) = guarded.send("GET", &path, shop, &Value::Null);
+        assert_eq!((status, &body["error_code"]), (403, &json!("PERMISSION_DENIED")), "{path}");
+    }
+    let own = format!("{files}?path=pick/1");
+    assert_eq!(guarded.send("GET", &own, shop, &Value::Null).0, 200);
     let (status, body) =
         guarded.send("POST", "/v2/repository/models/sum/unload", Some("Bearer gm-lab"), &json!({}));
     assert_eq!(status, 403);
@@ -163,7 +172,7 @@ fn slow(keys: &str, of_model: Option<usize>) -> Guarded {
     let keys = Keys::read(&path).unwrap();
     let server = Server::run(async move |_, _| {
         // Long enough for all that are sent at once to meet.
-        let state = stub_state_within(Duration::from_secs(1)).with_keys(keys);
+        let state = stub_state_within(Duration::from_secs(2)).with_keys(keys);
         match of_model {
             Some(limit) => state.with_model_requests(limit),
             None => state,
@@ -240,6 +249,21 @@ fn a_call_over_grpc_needs_the_same_key_and_health_none() {
         let stream = tokio_stream::once(ask("sum"));
         let code = client.model_stream_infer(stream).await.unwrap_err().code();
         assert_eq!(code, Code::Unauthenticated);
+        // A stream ends when its key is taken back.
+        let (messages, requests) = tokio::sync::mpsc::unbounded_channel();
+        let requests = futures_util::stream::unfold(requests, |mut requests| async move {
+            requests.recv().await.map(|one| (one, requests))
+        });
+        let calls = with(Box::pin(requests), "gm-shop");
+        let mut answers = client.model_stream_infer(calls).await.unwrap().into_inner();
+        messages.send(ask("sum")).unwrap();
+        assert_eq!(answers.message().await.unwrap().unwrap().error_message, "");
+        std::fs::write(&guarded.path, entry("lab", "")).unwrap();
+        until("no key of the shop", || guarded.infer("sum", "gm-shop").0 == 401).await;
+        messages.send(ask("sum")).unwrap();
+        assert_eq!(answers.message().await.unwrap_err().code(), Code::Unauthenticated);
+        std::fs::write(&guarded.path, entry("shop", "models = [\"sum\"]")).unwrap();
+        until("the key of the shop", || guarded.infer("sum", "gm-shop").0 == 200).await;
         let metadata =
             proto::ModelMetadataRequest { name: "sum".to_owned(), version: String::new() };
         let code = client.model_metadata(metadata.clone()).await.unwrap_err().code();

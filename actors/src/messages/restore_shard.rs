@@ -85,7 +85,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Link(#[from] LinkError),
     /// Nothing is wrong with the checkpoint as far as anyone can see; ask again.
-    #[error("the checkpoint can't be read now: {cause}")]
+    #[error("what the shard begins with can't be read now: {cause}")]
     Store { cause: String },
 }
 

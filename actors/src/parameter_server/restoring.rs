@@ -10,7 +10,9 @@ use crate::allocation::{NoMemory, with_room};
 use crate::ids::Version;
 use crate::ledger::Ledger;
 use crate::messages::checkpoint_store::LoadRange;
-use crate::messages::{Appointment, FetchModel, LinkError, RestoreError, RestoreShard, ask};
+use crate::messages::{
+    Appointment, FetchModel, FindError, FindModel, LinkError, RestoreError, RestoreShard, ask,
+};
 use crate::model::initialise;
 use crate::optimizer::Optimizer;
 use crate::plan::JobPlan;
@@ -21,6 +23,9 @@ use crate::version::{Start, VersionRef};
 /// Vectors of the shard's length that a step holds beside the optimizer's state: a sum, the mean
 /// gradient, the one before for a copy that lacks it, and the parameters of four versions.
 const STEP_VECTORS: usize = 7;
+
+/// The longest wait for a registry, which answers from memory.
+const FIND_LIMIT: Duration = Duration::from_secs(1);
 
 /// The longest wait for a version that a job begins with: a gigabyte over a slow link.
 const FETCH_LIMIT: Duration = Duration::from_secs(120);
@@ -48,7 +53,8 @@ pub(super) fn planned(restore: &RestoreShard) -> Result<JobPlan, RestoreError> {
 /// Whom a copy asks for its state.
 pub(super) struct Sources {
     pub(super) checkpoint: Recipient<LoadRange>,
-    pub(super) version: Recipient<FetchModel>,
+    pub(super) find: Recipient<FindModel>,
+    pub(super) fetch: Recipient<FetchModel>,
 }
 
 pub(super) async fn load_shard(
@@ -71,7 +77,7 @@ pub(super) async fn load_shard(
             version: restore.version,
             parameters: match &job.model.from {
                 None => initialise(&plan.layout, job.seed, range.clone()).map_err(no_memory)?,
-                Some(start) => inherited(&plan, &sources.version, start, range.clone()).await?,
+                Some(start) => inherited(&plan, &sources, start, range.clone()).await?,
             },
             optimizer: optimizer.new_state(range.len()).map_err(no_memory)?,
             ledger: Ledger::default(),
@@ -114,22 +120,31 @@ pub(super) async fn load_shard(
 /// A range of the parameters of a published version. Each copy reads the whole of it, once a run.
 async fn inherited(
     plan: &JobPlan,
-    fetch: &Recipient<FetchModel>,
+    sources: &Sources,
     start: &Start,
     range: Range<usize>,
 ) -> Result<Vec<f32>, RestoreError> {
     let refused = |cause: String| RestoreError::Plan { cause };
-    let (model, version) = (start.model.clone(), VersionRef::Number(start.version));
-    let fetched = ask(fetch, FetchModel { model, version }, FETCH_LIMIT).await;
-    let fetched = fetched.map_err(|error| match error.may_pass() {
+    let unread = |error: FindError| match error.may_pass() {
         true => RestoreError::Store { cause: error.to_string() },
         false => refused(format!("{error}; change job.model.from")),
-    })?;
-    let described = fetched.description.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
+    };
+    let (model, version) = (start.model.clone(), VersionRef::Number(start.version));
+    // Whoever asked hears that it does not fit before it gives up waiting.
+    let find = FindModel { model: model.clone(), version: version.clone() };
+    let found = ask(&sources.find, find, FIND_LIMIT).await.map_err(unread)?;
+    let described = found.tensors.iter().map(|tensor| (&tensor.name, &tensor.shape));
     let own = plan.layout.tensors().iter().map(|spec| (&spec.name, &spec.shape));
-    if fetched.file.is_some() || !described.eq(own) {
+    if found.signature.is_some() || !described.eq(own) {
         return Err(refused(format!(
             "{start} has other tensors than the model of this job; change job.model.from, or job.model to what that one is"
+        )));
+    }
+    let fetched = ask(&sources.fetch, FetchModel { model, version }, FETCH_LIMIT).await;
+    let fetched = fetched.map_err(unread)?;
+    if fetched.description.tensors != found.tensors {
+        return Err(refused(format!(
+            "{start} is another version than it was; change job.model.from"
         )));
     }
     let no_memory = |error: NoMemory| refused(error.to_string());

@@ -7,8 +7,10 @@ use actix::{Handler, ResponseFuture};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use super::names::Name;
+use super::waiting::Asked;
 use super::{Predictor, Ready, Shared};
-use crate::messages::{LendError, LendRun, Lent, Predict, Ran};
+use crate::messages::{LendError, LendRun, Lent, Ran, Resolved};
 use crate::peers::Borrowed;
 use crate::runners::Place;
 use crate::serving::ServedModel;
@@ -32,28 +34,28 @@ impl Shared {
         published.then(|| self.peers.try_borrow()).flatten().map(Instance::There)
     }
 
-    pub(super) async fn run(
-        &self,
-        instance: Instance,
-        served: &Arc<ServedModel>,
-        requests: Vec<Predict>,
-    ) -> Ran {
-        let borrowed = match instance {
-            Instance::Here(place) => return place.run(served.clone(), requests).await,
-            Instance::There(borrowed) => borrowed,
-        };
-        if let Some(ran) = borrowed.run(served, &requests).await {
-            return ran;
-        }
-        match self.runners.place().await {
-            Some(place) => place.run(served.clone(), requests).await,
-            // All of this node's have given up.
-            None => {
-                let start = Instant::now();
-                let answers = served.predict(requests);
-                Ran { answers, took: start.elapsed() }
+    /// Has another node run a batch. Where it does not, the batch waits in its queue again, beside whoever came
+    /// meanwhile; those who have gone by then are forgotten with it.
+    pub(super) async fn run_there(
+        self: Rc<Self>,
+        borrowed: Borrowed,
+        name: Name,
+        served: Arc<ServedModel>,
+        resolved: Resolved,
+        batch: Vec<Asked>,
+    ) {
+        let requests: Vec<_> = batch.iter().map(|asked| asked.request.clone()).collect();
+        let began = Instant::now();
+        let Some(ran) = borrowed.run(&served, &requests).await else {
+            let waited = began.elapsed();
+            for mut asked in batch.into_iter().filter(|asked| !asked.is_gone()) {
+                asked.request.limit = asked.request.limit.saturating_sub(waited);
+                self.enqueue_again(asked);
             }
-        }
+            return;
+        };
+        let senders = batch.into_iter().map(|asked| asked.split().1).collect();
+        self.reply(&name, &served, resolved, senders, ran);
     }
 
     /// A version that another node would have run here, for the next time. One at a time.
@@ -69,6 +71,9 @@ impl Shared {
             {
                 // Why not is told to whoever asks for it here.
                 let _ = shared.get(&name.0, meaning).await;
+                if !shared.offer.borrow().has(&name.0) {
+                    shared.models.unload(&name.0);
+                }
             }
             shared.preparing.set(false);
         });

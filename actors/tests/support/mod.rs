@@ -12,8 +12,8 @@ use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
-    Appointment, CombineNorm, Duty, FetchModel, FillShard, FindError, LinkError, NormError,
-    Replicate, ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreShard,
+    Appointment, CombineNorm, Duty, FetchModel, FillShard, FindError, FindModel, LinkError,
+    NormError, Replicate, ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreShard,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
@@ -59,6 +59,7 @@ impl Actor for NoRegistry {
     type Context = Context<Self>;
 }
 
+answers!(NoRegistry, FindModel, Err(FindError::Link(LinkError::Closed)));
 answers!(NoRegistry, FetchModel, Err(FindError::Link(LinkError::Closed)));
 
 pub(crate) const COPY: ShardCopy = ShardCopy { shard: ShardId(0), server: ServerId(0) };
@@ -140,6 +141,7 @@ where
         report_fenced: vec![others.clone().recipient()],
         save: others.clone().recipient(),
         load: others.clone().recipient(),
+        find: NoRegistry.start().recipient(),
         fetch: NoRegistry.start().recipient(),
         norm: vec![others.clone().recipient()],
         replicate: vec![others.clone().recipient(); 2],

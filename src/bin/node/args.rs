@@ -274,7 +274,7 @@ pub(crate) enum ModelsCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Makes a key and prints it, once: the file of service.keys gets its BLAKE3 alone. Services that run
-    /// know it within a second; a key is taken back by taking its entry out of the file.
+    /// know it within two seconds; a key is taken back by taking its entry out of the file.
     Add {
         /// Whose it is.
         name: String,

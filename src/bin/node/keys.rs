@@ -1,8 +1,9 @@
 //! `node keys`: keys of those who may ask the service.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -33,11 +34,17 @@ pub(crate) fn keys(config: &Config, command: KeysCommand, json: bool) -> anyhow:
     let models = if models.is_empty() { vec!["*".to_owned()] } else { models };
     let entry = KeyEntry { name, blake3, models, requests, registry_writes, model_control };
     let text = toml::to_string(&KeysFile { keys: [&entry] })?;
-    let written = append(&path, &text).with_context(|| path.display().to_string())?;
+    let named = || path.display().to_string();
+    let mut file = open(&path).with_context(named)?;
+    // Nobody else adds one meanwhile: taking this one out again could take theirs.
+    file.lock().with_context(named)?;
+    let before = file.metadata().with_context(named)?.len();
+    // One write: a service that reads meanwhile finds all of it or nothing.
+    file.write_all(format!("\n{text}").as_bytes()).with_context(named)?;
+    file.sync_all().with_context(named)?;
     // What the service would say of the file; the entry goes again where it would refuse it.
     if let Err(error) = Keys::read(&path) {
-        let file = OpenOptions::new().write(true).open(&path).context("the file of keys")?;
-        file.set_len(written)?;
+        file.set_len(before).with_context(named)?;
         return Err(error.into());
     }
     info!(name = entry.name, path = %path.display(), "key added; it is shown this once");
@@ -60,16 +67,11 @@ fn new_key() -> anyhow::Result<String> {
     Ok(key)
 }
 
-/// Writes an entry behind the others, and says how long the file was. Only its owner may read a new one.
-fn append(path: &std::path::Path, entry: &str) -> std::io::Result<u64> {
+/// To write behind what there is. Only its owner may read a new one.
+fn open(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let before = file.metadata()?.len();
-    // One write: a service that reads meanwhile finds all of it or nothing.
-    file.write_all(format!("\n{entry}").as_bytes())?;
-    file.sync_all()?;
-    Ok(before)
+    options.open(path)
 }

@@ -22,6 +22,7 @@ pub(super) fn server_links(cast: &Cast, near: &Servers, copy: ShardCopy) -> Serv
         report_fenced: cast.all_coordinators(),
         save: cast.checkpoints.clone().recipient(),
         load: cast.checkpoints.clone().recipient(),
+        find: cast.registry.find.clone(),
         fetch: cast.registry.fetch.clone(),
         norm: copies(near, ShardId(0)),
         replicate: copies(near, copy.shard),

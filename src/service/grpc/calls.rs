@@ -94,12 +94,17 @@ impl GrpcInferenceService for Calls {
     ) -> Answer<Self::ModelStreamInferStream> {
         let (state, call) = (self.state.clone(), called(&requests));
         let caller = self.caller(&requests)?;
+        let authorization = authorization(&requests).map(str::to_owned);
         let answered = requests.extensions().get::<Answered>().cloned().unwrap_or_default();
         let answers = requests.into_inner().then(move |request| {
             let (state, call, answered) = (state.clone(), call.clone(), answered.clone());
-            let caller = caller.clone();
+            let (mut caller, authorization) = (caller.clone(), authorization.clone());
             async move {
                 let request = request?;
+                // Its key may have been taken back meanwhile.
+                if !caller.is_anyone() {
+                    caller = state.caller(authorization.as_deref())?;
+                }
                 let id = request.id.clone();
                 let answer = infer(&state, &caller, request, true, call).await;
                 answered.one();
@@ -187,9 +192,12 @@ impl Calls {
     /// # Errors
     /// A key is needed, and the call has none that is known.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
-        let given = request.metadata().get("authorization");
-        self.state.caller(given.and_then(|value| value.to_str().ok()))
+        self.state.caller(authorization(request))
     }
+}
+
+pub(super) fn authorization<T>(request: &Request<T>) -> Option<&str> {
+    request.metadata().get("authorization").and_then(|value| value.to_str().ok())
 }
 
 /// What the logs call it.

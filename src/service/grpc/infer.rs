@@ -51,8 +51,9 @@ async fn answer(
     let named = &request.model_version;
     let version = if named.is_empty() { None } else { Some(super::convert::version(named)?) };
     let model = request.model_name.clone();
+    let admitted = state.admit(caller, &model)?;
     let read = || Ok((read_request(request)?, ()));
-    inference.answer(caller, model, version, read, |response, ()| write_response(response)).await
+    inference.answer(admitted, model, version, read, |response, ()| write_response(response)).await
 }
 
 fn read_request(request: ModelInferRequest) -> Result<InferRequest, ApiError> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use actix_rt::Arbiter;
 use tokio::sync::oneshot;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tracing::{error, info};
@@ -53,6 +54,13 @@ const RESETS_MAX: usize = 64;
 
 /// How long calls under way are waited for when the service stops.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Calls that need no key.
+const FOR_ALL: [&str; 3] = ["/ServerLive", "/ServerReady", "/ServerMetadata"];
+
+/// A call that is one of them.
+#[derive(Clone, Copy, Debug)]
+struct ForAll;
 
 /// The gRPC service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +146,14 @@ async fn serve(
         .max_decoding_message_size(largest)
         .accept_compressed(tonic::codec::CompressionEncoding::Gzip)
         .accept_compressed(tonic::codec::CompressionEncoding::Deflate);
+    let known = state.clone();
+    // Before any byte of its body takes the room of others.
+    let calls = InterceptedService::new(calls, move |call: tonic::Request<()>| {
+        if call.extensions().get::<ForAll>().is_none() {
+            known.caller(calls::authorization(&call))?;
+        }
+        Ok(call)
+    });
     let stops = async move {
         // An error is the end of whoever could stop it.
         let _ = stops.await;
@@ -150,7 +166,11 @@ async fn serve(
         .layer(MapResponseLayer::new(status::as_protocol))
         .layer(MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
             let (mut parts, body) = request.into_parts();
-            let answered = metered::is_stream(parts.uri.path()).then(Answered::default);
+            let path = parts.uri.path();
+            if FOR_ALL.iter().any(|call| path.ends_with(call)) {
+                parts.extensions.insert(ForAll);
+            }
+            let answered = metered::is_stream(path).then(Answered::default);
             if let Some(answered) = &answered {
                 parts.extensions.insert(answered.clone());
             }

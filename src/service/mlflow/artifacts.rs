@@ -3,13 +3,18 @@
 //! A version is the folder `<model>/<version>` with its description and its artifact, as it lies in the
 //! registry; `node models import` reads a copy of it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use actix_web::body::SizedStream;
 use actix_web::{HttpRequest, HttpResponse, Scope, web};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use gradmesh_actors::messages::{FetchModel, FetchedModel, FindModel, ask};
 use gradmesh_actors::version::{VersionDescription, VersionRef, check_model_name};
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::error::{MlflowError, MlflowRefusals};
@@ -22,6 +27,10 @@ use crate::store::artifact_bytes;
 
 /// The description of a version in its folder.
 const DESCRIPTION: &str = "description.json";
+
+/// How long a download may take, beside a second for each megabyte.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(60);
+const RATE_MIN: u64 = 1 << 20;
 
 /// Bytes that are handed to a connection at once.
 const CHUNK: usize = 64 << 10;
@@ -61,6 +70,7 @@ pub(in crate::service) fn artifacts_scope(state: ServiceState) -> Scope {
 pub(crate) async fn list_artifacts(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
     let parameters = Parameters::of(&state, &request)?;
     let Place { model, version, file } = Place::of(parameters.required("path")?)?;
+    state.caller_of(&request)?.may_ask(&model)?;
     let description = describe(&state, model, version).await?;
     let json = json(&description)?.len() as u64;
     let artifact = &description.artifact;
@@ -88,9 +98,10 @@ pub(crate) async fn list_artifacts(state: web::Data<ServiceState>, request: Http
         MlflowRefusals,
     ))]
 pub(crate) async fn artifact(state: web::Data<ServiceState>, request: HttpRequest) -> Answer {
-    state.caller_of(&request)?;
+    let caller = state.caller_of(&request)?;
     let path = request.match_info().get("path").unwrap_or_default();
     let Place { model, version, file } = Place::of(path)?;
+    caller.may_ask(&model)?;
     let Some(file) = file else { return Err(no_file(path)) };
     if file == DESCRIPTION {
         let description = json(&describe(&state, model, version).await?)?;
@@ -116,12 +127,33 @@ pub(crate) async fn artifact(state: web::Data<ServiceState>, request: HttpReques
             .map_err(|error| internal(&error))?,
     };
     let length = bytes.len() as u64;
-    let chunks = stream::unfold((bytes, place), |(mut rest, place)| async move {
-        let chunk: Bytes = rest.split_to(CHUNK.min(rest.len()));
-        (!chunk.is_empty()).then(|| (Ok::<_, std::io::Error>(chunk), (rest, place)))
-    });
-    let body = SizedStream::new(length, Box::pin(chunks));
+    let body = SizedStream::new(length, Box::pin(chunks(bytes, place)));
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
+}
+
+/// The file in pieces. A caller who does not read in time gets no more of it: the model and its place are
+/// given up then, whether or not the connection still looks for the next piece.
+fn chunks(
+    bytes: Bytes,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    let limit = DOWNLOAD_LIMIT + Duration::from_secs(bytes.len() as u64 / RATE_MIN);
+    let held = Rc::new(RefCell::new(Some((bytes, place))));
+    let late = Rc::downgrade(&held);
+    actix_rt::spawn(async move {
+        tokio::time::sleep(limit).await;
+        if let Some(held) = late.upgrade() {
+            held.replace(None);
+        }
+    });
+    stream::unfold(held, |held| async move {
+        let chunk = match &mut *held.borrow_mut() {
+            None => Err(std::io::ErrorKind::TimedOut.into()),
+            Some((rest, _)) => Ok(rest.split_to(CHUNK.min(rest.len()))),
+        };
+        let over = chunk.as_ref().is_ok_and(Bytes::is_empty);
+        (!over).then_some((chunk, held))
+    })
 }
 
 /// A folder or a file of it.

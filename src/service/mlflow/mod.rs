@@ -20,7 +20,7 @@
 //! The files of what is published are below `/api/2.0/mlflow-artifacts/artifacts`.
 //!
 //! Whatever goes wrong is answered with `{"error_code": "…", "message": "…"}`. Whoever reaches the
-//! service may read; it changes the registry only with `service.registry_writes`.
+//! service, and has a key where it needs one, may read; it changes the registry only with `service.registry_writes`.
 
 mod answers;
 mod artifacts;

@@ -16,7 +16,7 @@ use super::statistics::Answered;
 use super::{InferRequest, InferResponse};
 use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
-use crate::service::callers::Caller;
+use crate::service::callers::Admitted;
 
 /// From the first word of a request to its answer. Whatever becomes of it, it is counted: by
 /// [`Inference::end`], or as given up where its sender has gone.
@@ -55,7 +55,7 @@ impl<'a> Inference<'a> {
         Self { state, start: Instant::now(), known: None, status, request_id }
     }
 
-    /// Reads the request, asks the model, and writes its answer; which version it is says the model's
+    /// With a place for it, reads the request, asks the model, and writes its answer; which version it is says the model's
     /// route where none is named. What `read` returns beside the
     /// request is for `write`.
     ///
@@ -63,7 +63,7 @@ impl<'a> Inference<'a> {
     /// Those of `read` and `write`; the request doesn't fit the model, or there is no prediction.
     pub(in crate::service) async fn answer<Form, Answer>(
         &mut self,
-        caller: &Caller,
+        _admitted: Admitted,
         model: String,
         version: Option<VersionRef>,
         read: impl FnOnce() -> Result<(InferRequest, Form), ApiError>,
@@ -71,7 +71,6 @@ impl<'a> Inference<'a> {
     ) -> Result<Answer, ApiError> {
         let begun = Instant::now();
         check_name(&model)?;
-        let _admitted = self.state.admit(caller, &model)?;
         let (request, form) = read()?;
         let InferRequest { id, outputs, inputs, turn } = request;
         let key = turn.routing_key.len();

@@ -66,7 +66,7 @@ pub(in crate::service) async fn load<'a>(
     model: String,
     parameters: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), ApiError> {
-    check_control(state, caller)?;
+    check_control(state, caller, &model)?;
     let brings = |name: &&str| *name == "config" || name.starts_with("file:");
     if let Some(name) = parameters.into_iter().find(brings) {
         let text = format!("a model is changed by publishing a version, not by parameter {name:?}");
@@ -86,7 +86,7 @@ pub(in crate::service) async fn unload(
     caller: &Caller,
     model: String,
 ) -> Result<(), ApiError> {
-    check_control(state, caller)?;
+    check_control(state, caller, &model)?;
     check_name(&model)?;
     ask(&state.actors.unload, UnloadModel { model }, FIND_LIMIT).await?;
     Ok(())
@@ -94,8 +94,8 @@ pub(in crate::service) async fn unload(
 
 /// Else whoever may predict could take a model from all others: a page in a browser of this machine
 /// is enough.
-fn check_control(state: &ServiceState, caller: &Caller) -> Result<(), ApiError> {
-    caller.may_control()?;
+fn check_control(state: &ServiceState, caller: &Caller, model: &str) -> Result<(), ApiError> {
+    caller.may_control(model)?;
     if state.model_control {
         return Ok(());
     }

@@ -116,6 +116,7 @@ async fn answer(
     if texts.is_empty() {
         return Err(ApiError::bad("input has no text"));
     }
+    let admitted = state.admit(&caller, &asked.model)?;
     let about = oip::describe(state, asked.model.clone(), VersionRef::Latest).await?;
     let ports = Ports::of(&about)?;
     if let Some(got) = asked.dimensions.filter(|&got| got != ports.width) {
@@ -134,7 +135,7 @@ async fn answer(
         Ok((InferRequest { id: None, inputs, outputs, turn: Turn::default() }, ()))
     };
     let write = |response: InferResponse, ()| Ok(Embeddings::of(&response, format));
-    let embeddings = inference.answer(&caller, model, None, read, write).await?;
+    let embeddings = inference.answer(admitted, model, None, read, write).await?;
     Ok(HttpResponse::Ok().json(embeddings))
 }
 

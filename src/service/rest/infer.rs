@@ -62,11 +62,13 @@ async fn answer(
     let caller = state.caller_of(request)?;
     let (model, version) = (model_of(request), version_of(request)?);
     let json_length = json_length(request)?;
+    // Before its body takes the room of others.
+    let admitted = state.admit(&caller, &model)?;
     let Body { bytes, places: _places } = read_body(state, request, payload).await?;
     // Its place stays as long as its tensors, raw or read, wait for the model.
     let read = move || read_request(&bytes, json_length);
     inference
-        .answer(&caller, model, version, read, |response, form| write_response(&response, &form))
+        .answer(admitted, model, version, read, |response, form| write_response(&response, &form))
         .await
 }
 
