@@ -24,7 +24,15 @@ fn pipeline(
     members: &[Arc<ServedModel>],
     change: impl FnOnce(&mut NewVersion),
 ) -> Result<ServedModel, PredictError> {
-    let spec: PipelineSpec = serde_json::from_str(STEPS).unwrap();
+    pipeline_of(STEPS, members, change)
+}
+
+fn pipeline_of(
+    steps: &'static str,
+    members: &[Arc<ServedModel>],
+    change: impl FnOnce(&mut NewVersion),
+) -> Result<ServedModel, PredictError> {
+    let spec: PipelineSpec = serde_json::from_str(steps).unwrap();
     let signatures: Vec<_> =
         members.iter().map(|member| signature_of(&member.description)).collect();
     let mut new = new_version("both", "run");
@@ -33,7 +41,7 @@ fn pipeline(
     new.signature = Some(Plan::new(&spec, &signatures).unwrap().signature);
     new.made_of = members.iter().map(|member| member.description.as_member()).collect();
     change(&mut new);
-    let file = Some(Bytes::from_static(STEPS.as_bytes()));
+    let file = Some(Bytes::from_static(steps.as_bytes()));
     let description = new.numbered(1, artifact());
     let fetched = FetchedModel { description, tensors: Vec::new(), file };
     ServedModel::new(&toy_kinds(), fetched, members.to_vec())
@@ -109,4 +117,53 @@ fn a_pipeline_of_other_members_or_another_signature_is_not_loaded() {
     assert!(refused.ends_with("other versions than its description"), "{refused}");
     let refused = pipeline(&members(), |new| new.signature = None).unwrap_err().to_string();
     assert!(refused.ends_with("another signature than its description"), "{refused}");
+}
+
+/// The head has been trained on what the branches say side by side.
+const THREE_KINDS: &str = r#"{"outputs": ["answer", "by_table"], "steps": [
+    {"kind": "model", "model": "image", "version": "1", "inputs": {"input": "picture"}, "outputs": {"output": "by_image"}},
+    {"kind": "hash-text", "of": "name", "buckets": 2, "as": "words"},
+    {"kind": "model", "model": "text", "version": "2", "inputs": {"input": "words"}, "outputs": {"output": "by_text"}},
+    {"kind": "model", "model": "table", "version": "3", "inputs": {"input": "columns"}, "outputs": {"output": "by_table"}},
+    {"kind": "concatenate", "of": ["by_image", "by_text"], "as": "both"},
+    {"kind": "model", "model": "head", "version": "4", "inputs": {"input": "both"}, "outputs": {"output": "fused"}},
+    {"kind": "average", "of": ["fused", "by_table"], "weights": [3, 1], "as": "answer"}
+]}"#;
+
+#[test]
+fn pictures_texts_and_rows_of_a_table_go_into_one_answer_through_a_trained_head() {
+    let members = [
+        toy("image", 1, [1.0, 10.0]),
+        toy("text", 2, [1.0, -1.0]),
+        toy("table", 3, [0.5, 0.25]),
+        toy("head", 4, [2.0, 100.0]),
+    ];
+    let served = pipeline_of(THREE_KINDS, &members, |_| {}).unwrap();
+    let signature = signature_of(&served.description);
+    let inputs: Vec<_> = signature.inputs.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(inputs, ["picture", "name", "columns"]);
+
+    let numbers = |name: &str, values: [f32; 4]| {
+        let tensor = Tensor::of_values(values.to_vec().into(), 2, 2).unwrap();
+        NamedTensor { name: name.to_owned(), tensor }
+    };
+    let names = ["grinning face", "cat"];
+    let texts = Tensor::of_strings(vec![2], names.iter().map(|name| name.as_bytes())).unwrap();
+    let inputs = vec![
+        numbers("picture", [1.0, 2.0, 3.0, 4.0]),
+        NamedTensor { name: "name".to_owned(), tensor: texts },
+        numbers("columns", [4.0, 8.0, 0.0, 4.0]),
+    ];
+    let request = Predict::new("both", VersionRef::Latest, inputs);
+    let answer = served.predict(vec![request]).remove(0).unwrap();
+    let by_text = names.map(|name| {
+        let mut words = [0.0; 2];
+        crate::hashing::hash_text(name, &mut words);
+        words[0] - words[1]
+    });
+    let head = |image: f32, text: f32| 2.0 * image + 100.0 * text;
+    let fused = [head(21.0, by_text[0]), head(43.0, by_text[1])];
+    let expected = [0.75 * fused[0] + 0.25 * 4.0, 0.75 * fused[1] + 0.25 * 1.0];
+    assert_eq!(answer.outputs[0].tensor.to_f32().unwrap(), expected);
+    assert_eq!(answer.outputs[1].tensor.to_f32().unwrap(), [4.0, 1.0]);
 }
