@@ -19,8 +19,8 @@ use gradmesh_actors::ids::{Slot, Version};
 use gradmesh_actors::layout::{Init, TensorSpec};
 use gradmesh_actors::ledger::Ledger;
 use gradmesh_actors::messages::checkpoint_store::{
-    CheckpointError, CommitCheckpoint, ConcludeRun, LoadRange, LoadResiduals, LoadState,
-    OpenCheckpoints, Opened, SavePart,
+    CheckpointError, CommitCheckpoint, ConcludeRun, FindCheckpoint, FoundCheckpoint, LoadRange,
+    LoadResiduals, LoadState, OpenCheckpoints, Opened, SavePart,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::plan::JobOffer;
@@ -407,4 +407,19 @@ async fn a_changed_byte_of_the_sign_of_a_finished_run_says_nothing_or_the_same()
         }
     }
     assert!(ignored > whole.len() / 2, "{ignored} of {}", whole.len());
+}
+
+#[actix_rt::test]
+async fn who_follows_finds_the_newest_checkpoint_that_counts_and_hears_when_it_knows_it() {
+    let stored = Stored::new();
+    let find = async |known| stored.store.send(FindCheckpoint { known }).await.unwrap().unwrap();
+    assert_eq!(find(None).await, FoundCheckpoint::Nothing);
+    stored.commit(4, &HALVES).await;
+    let eight = stored.commit(8, &HALVES).await;
+    // Without a manifest it does not count yet.
+    stored.save(12, 0..600).await;
+    for known in [None, Some(Version(4)), Some(Version(12))] {
+        assert_eq!(find(known).await, FoundCheckpoint::Other(Box::new(eight.clone())));
+    }
+    assert_eq!(find(Some(Version(8))).await, FoundCheckpoint::Known);
 }

@@ -106,13 +106,16 @@ impl CheckpointStore {
     }
 
     async fn newest(self, find: FindCheckpoint) -> Result<FoundCheckpoint, CheckpointError> {
-        let Some(newest) = self.versions().await?.pop() else {
-            return Ok(FoundCheckpoint::Nothing);
-        };
-        if find.known == Some(newest) {
-            return Ok(FoundCheckpoint::Known);
+        for version in self.folders().await?.into_iter().rev() {
+            // Whoever follows looks again and again: not at all that are older.
+            if self.counts(version).await {
+                return Ok(match find.known == Some(version) {
+                    true => FoundCheckpoint::Known,
+                    false => FoundCheckpoint::Other(Box::new(self.manifest(version).await?)),
+                });
+            }
         }
-        Ok(FoundCheckpoint::Other(Box::new(self.manifest(newest).await?)))
+        Ok(FoundCheckpoint::Nothing)
     }
 
     /// The run that finished last, if it is one of the wanted job.
@@ -226,16 +229,27 @@ impl CheckpointStore {
 
     /// Versions that have a manifest, in order.
     async fn versions(&self) -> Result<Vec<Version>, CheckpointError> {
-        let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
         let mut versions = Vec::new();
-        for folder in list.common_prefixes {
-            let Some(version) = version_of(folder.as_ref()) else { continue };
-            if self.store.head(&Path::from(manifest_path(version))).await.is_ok() {
+        for version in self.folders().await? {
+            if self.counts(version).await {
                 versions.push(version);
             }
         }
+        Ok(versions)
+    }
+
+    /// Versions that have a folder, in order.
+    async fn folders(&self) -> Result<Vec<Version>, CheckpointError> {
+        let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
+        let folders = list.common_prefixes.iter();
+        let mut versions: Vec<_> = folders.filter_map(|one| version_of(one.as_ref())).collect();
         versions.sort_unstable();
         Ok(versions)
+    }
+
+    /// Whether it has a manifest.
+    async fn counts(&self, version: Version) -> bool {
+        self.store.head(&Path::from(manifest_path(version))).await.is_ok()
     }
 
     /// The manifest first: a checkpoint that is half gone doesn't count.
