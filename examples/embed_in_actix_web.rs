@@ -14,7 +14,7 @@
 //! ```text
 //! GET /                        -> 200 {"digits":"step 0"}
 //! GET /                        -> 200 {"digits":"version 1, after 230 steps"}
-//! POST /classify               -> 200 {"digit":1,"probability":0.9948167204856873,"version":1}
+//! POST /classify               -> 200 {"digit":1,"probability":0.9948167204856873,"version":"1"}
 //! POST /classify               -> 400 {"error":"a row of digits has 64 features, the request has 3"}
 //! GET /v2/models/digits/ready  -> 200 {"name":"digits","ready":true}
 //! ```
@@ -71,7 +71,7 @@ async fn classify(digits: web::Data<Digits>, pixels: web::Json<Vec<f32>>) -> imp
             let (values, _) = answer.values();
             let best = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
             let (digit, probability) = best.map_or((0, 0.0), |(digit, part)| (digit, *part));
-            let version = answer.version;
+            let version = answer.version.to_string();
             HttpResponse::Ok()
                 .json(json!({ "digit": digit, "probability": probability, "version": version }))
         }
