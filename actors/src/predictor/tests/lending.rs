@@ -139,6 +139,22 @@ async fn a_node_whose_instance_is_busy_runs_nothing_of_others() {
     there.await.unwrap();
 }
 
+#[actix_rt::test]
+async fn a_version_of_another_digest_or_one_that_is_not_served_is_not_lent() {
+    let (_own, other, _) = two_nodes().await;
+    assert_eq!(latest(&other.predictor).await, (1, 3.0));
+    let digest = new_version("m", "run").digest;
+    let run = |digest: &str| {
+        let (model, digest) = ("m".to_owned(), digest.to_owned());
+        other.predictor.send(LendRun { model, version: 1, digest, requests: vec![row([1.0, 2.0])] })
+    };
+    assert!(run(&digest).await.unwrap().is_ok());
+    let not_there = LendError::NotThere { model: "m".into(), version: 1 };
+    assert_eq!(run("another").await.unwrap().unwrap_err(), not_there);
+    other.predictor.send(UnloadModel { model: "m".into() }).await.unwrap().unwrap();
+    assert_eq!(run(&digest).await.unwrap().unwrap_err(), not_there);
+}
+
 /// Takes what it is asked, and never says a word.
 struct Silent;
 
