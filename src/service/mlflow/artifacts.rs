@@ -105,7 +105,7 @@ pub(crate) async fn artifact(state: web::Data<ServiceState>, request: HttpReques
     let Some(file) = file else { return Err(no_file(path)) };
     if file == DESCRIPTION {
         let description = json(&describe(&state, model, version).await?)?;
-        return Ok(HttpResponse::Ok().content_type("application/json").body(description));
+        return Ok(HttpResponse::Ok().content_type("application/octet-stream").body(description));
     }
     let description = describe(&state, model.clone(), version).await?;
     if file != description.artifact.file {
