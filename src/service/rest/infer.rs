@@ -1,5 +1,6 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`.
 
+use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 
 use super::body::{Body, read_body};
@@ -11,6 +12,11 @@ use crate::service::ServiceState;
 use crate::service::api_error::ApiError;
 use crate::service::oip::Inference;
 use crate::service::request_id::request_id;
+
+// Looked up by a text, a header's name is checked and hashed as one that a stranger has sent.
+static JSON_LENGTH_HEADER: HeaderName = HeaderName::from_static(JSON_LENGTH);
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A prediction.
 ///
@@ -39,7 +45,7 @@ pub(super) async fn infer(
         }
         Ok(Written { body, json_length: Some(length) }) => HttpResponse::Ok()
             .content_type("application/octet-stream")
-            .insert_header((JSON_LENGTH, length))
+            .insert_header((JSON_LENGTH_HEADER.clone(), length))
             .body(body),
         Err(error) => error.error_response(),
     };
@@ -49,8 +55,8 @@ pub(super) async fn infer(
 
 /// What its sender calls it.
 pub(in crate::service) fn named(request: &HttpRequest) -> String {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    request_id(header("traceparent"), header("x-request-id"))
+    let header = |name: &HeaderName| request.headers().get(name)?.to_str().ok();
+    request_id(header(&TRACEPARENT), header(&REQUEST_ID))
 }
 
 async fn answer(
@@ -73,7 +79,7 @@ async fn answer(
 }
 
 fn json_length(request: &HttpRequest) -> Result<Option<usize>, ApiError> {
-    let Some(value) = request.headers().get(JSON_LENGTH) else { return Ok(None) };
+    let Some(value) = request.headers().get(&JSON_LENGTH_HEADER) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
     let wrong = || ApiError::bad(format!("{JSON_LENGTH} is {value:?}, not a whole number"));
     length.map(Some).ok_or_else(wrong)

@@ -1,5 +1,7 @@
 //! The body of an inference request: JSON, raw tensors behind JSON, or one raw tensor.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,8 +36,9 @@ pub(super) struct JsonInput<'a> {
     name: String,
     #[schema(example = json!([1, 64]))]
     shape: Vec<usize>,
-    #[schema(example = "FP32")]
-    datatype: String,
+    #[serde(borrow)]
+    #[schema(value_type = String, example = "FP32")]
+    datatype: Cow<'a, str>,
     #[serde(borrow, default)]
     parameters: Option<Parameters<'a>>,
     /// Flat or nested, row-major. Numbers, `true` and `false`, or texts, as the datatype says.

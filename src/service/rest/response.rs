@@ -55,6 +55,11 @@ pub(super) struct Written {
     pub(super) json_length: Option<usize>,
 }
 
+/// Room for names, shapes and the digest of a small response, so that it is written without moves.
+const NAMES: usize = 512;
+/// Characters for a byte of a tensor: an FP32 value has 4 bytes, and about 12 characters.
+const DIGITS: usize = 3;
+
 pub(super) fn write_response(response: &InferResponse, form: &Form) -> Result<Written, ApiError> {
     let outputs = response.outputs.iter();
     let raw: Vec<_> = outputs.filter(|output| form.is_raw(&output.name)).collect();
@@ -65,13 +70,15 @@ pub(super) fn write_response(response: &InferResponse, form: &Form) -> Result<Wr
         parameters: Parameters { digest: &response.digest },
         outputs: response.outputs.iter().map(|output| json_output(output, form)).collect(),
     };
-    let mut body = serde_json::to_vec(&json)
+    let bytes = response.outputs.iter().map(|output| output.tensor.bytes().len());
+    let expected = bytes.sum::<usize>().saturating_mul(if raw.is_empty() { DIGITS } else { 1 });
+    let mut body = Vec::with_capacity(expected.saturating_add(NAMES));
+    serde_json::to_writer(&mut body, &json)
         .map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
     if raw.is_empty() {
         return Ok(Written { body, json_length: None });
     }
     let json_length = Some(body.len());
-    body.reserve_exact(raw.iter().map(|output| output.tensor.bytes().len()).sum());
     for output in raw {
         body.extend_from_slice(output.tensor.bytes());
     }

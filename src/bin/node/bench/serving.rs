@@ -45,7 +45,9 @@ pub(super) struct Served {
     node: Node,
     architecture: ModelDescription,
     layout: Layout,
-    published: u64,
+    /// What versions have by turns. Made before: no part of a publication, on the same two cores.
+    parameters: [Vec<f32>; 2],
+    published: usize,
     limit: std::net::SocketAddr,
     limit_handle: ServerHandle,
 }
@@ -95,9 +97,11 @@ impl Served {
         let architecture = ModelDescription { kind: "mlp".to_owned(), settings };
         let model: Arc<dyn Model> = ModelKinds::builtin().build(&architecture)?;
         let layout = Layout::new(model.tensors())?;
-        let parameters = initialise(&layout, 0, 0..layout.len())?;
-        let (limit, limit_handle) = bare::start(model, parameters)?;
-        let mut served = Self { node, architecture, layout, published: 0, limit, limit_handle };
+        let of = |seed| initialise(&layout, seed, 0..layout.len());
+        let parameters = [of(0)?, of(1)?];
+        let (limit, limit_handle) = bare::start(model, parameters[0].clone())?;
+        let mut served =
+            Self { node, architecture, layout, parameters, published: 0, limit, limit_handle };
         served.publish().await?;
         Ok(served)
     }
@@ -111,11 +115,11 @@ impl Served {
         self.node.http_address().context("the node serves")
     }
 
-    /// A version with parameters of its own.
+    /// A version with other parameters than the one before.
     async fn publish(&mut self) -> anyhow::Result<u64> {
         self.published += 1;
         let (layout, run) = (&self.layout, format!("bench-{}", self.published));
-        let values = initialise(layout, self.published, 0..layout.len())?;
+        let values = &self.parameters[self.published % 2];
         let shape = |spec: &gradmesh_actors::layout::TensorSpec| TensorShape {
             name: spec.name.clone(),
             shape: spec.shape.clone(),
@@ -141,7 +145,7 @@ impl Served {
             made_of: Vec::new(),
             parent: None,
         };
-        let mut rest = &values[..];
+        let mut rest = values.as_slice();
         let mut tensors = Vec::new();
         for tensor in &description.tensors {
             let (values, others) = rest.split_at(tensor.len().context("a small tensor")?);
