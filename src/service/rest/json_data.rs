@@ -30,7 +30,7 @@ pub(super) fn read_data(
 }
 
 /// The values of one flat array of numbers, FP32, if they are as many as the shape says: what most
-/// requests have, at a third of what a visitor costs for each value. None for all else, whose values and errors
+/// requests have, without a visitor's call for each value. None for all else, whose values and errors
 /// are the visitor's to tell.
 ///
 /// `json`: valid, so that a word that is none of its numbers, like `inf`, can't be a value of it.
