@@ -16,39 +16,12 @@ pub(super) fn read_data(
     if let Datatype::Fp16 | Datatype::Bf16 = datatype {
         return Err(format!("{datatype} has no JSON form; send FP32, or {datatype} as binary"));
     }
-    if datatype == Datatype::Fp32
-        && let Some(bytes) = flat_reals(data.get(), &shape)
-    {
-        return Tensor::new(datatype, shape, bytes.into()).map_err(|error| error.to_string());
-    }
     let mut data_read =
         Data { datatype, bytes: Vec::new(), len: 0, nesting: Vec::new(), depth: None };
     let mut deserializer = serde_json::Deserializer::from_str(data.get());
     let level = Level { data: &mut data_read, depth: 0 };
     level.deserialize(&mut deserializer).map_err(|error| sentence(&error))?;
     data_read.into_tensor(shape)
-}
-
-/// The values of one flat array of numbers, FP32, if they are as many as the shape says: what most
-/// requests have, without a visitor's call for each value. None for all else, whose values and errors
-/// are the visitor's to tell.
-///
-/// `json`: valid, so that a word that is none of its numbers, like `inf`, can't be a value of it.
-fn flat_reals(json: &str, shape: &[usize]) -> Option<Vec<u8>> {
-    let inner = json.strip_prefix('[')?.strip_suffix(']')?;
-    let len = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
-    // A value and its comma have two bytes or more.
-    let mut bytes = Vec::with_capacity(len.min(inner.len() / 2 + 1) * size_of::<f32>());
-    for number in inner.split(',') {
-        let value: f64 = number.trim_ascii().parse().ok()?;
-        // Beyond, whole numbers are rounded once, not first to 64 bits.
-        let is_small = value.abs() < (1u64 << f64::MANTISSA_DIGITS) as f64;
-        if !is_small {
-            return None;
-        }
-        bytes.extend_from_slice(&(value as f32).to_le_bytes());
-    }
-    (bytes.len() == len.checked_mul(size_of::<f32>())?).then_some(bytes)
 }
 
 /// Without the place of the error, which is one in the data alone.
@@ -240,61 +213,7 @@ impl<'de> Visitor<'de> for Level<'_> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        /// Nested once more, the same values go to the visitor.
-        #[test]
-        fn a_flat_array_is_read_as_the_visitor_reads_it(values in prop::collection::vec(number(), 1..20)) {
-            let flat = format!("[{}]", values.join(","));
-            let (len, nested) = (values.len(), format!("[{flat}]"));
-            let bits = |json: &str, shape: &[usize]| {
-                let tensor = tensor(json, "FP32", shape)?;
-                Ok::<_, String>(tensor.bytes().to_vec())
-            };
-            prop_assert_eq!(bits(&flat, &[len]), bits(&nested, &[1, len]));
-        }
-    }
-
-    /// As JSON writes one, with what separates it from its neighbours.
-    fn number() -> impl Strategy<Value = String> {
-        let of = any::<u32>().prop_map(|bits| f64::from(f32::from_bits(bits)));
-        let finite = of.prop_filter("JSON has no others", |value| value.is_finite());
-        prop_oneof![
-            finite.prop_map(|value| format!("{value:?}")),
-            any::<f64>()
-                .prop_filter("JSON has no others", |value| value.is_finite())
-                .prop_map(|value| format!("{value:e}")),
-            any::<i64>().prop_map(|value| format!(" {value}\n")),
-            any::<u64>().prop_map(|value| format!("\t{value}")),
-            (-300i32..300).prop_map(|value| format!("{value} ")),
-            "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?",
-            Just("-0".to_owned()),
-        ]
-    }
-
-    #[test]
-    fn flat_numbers_take_the_short_way_and_nothing_else_does() {
-        let taken = |json: &str, shape: &[usize]| flat_reals(json, shape).is_some();
-        assert!(taken("[1, -2.5e1,\t3 ]", &[3]) && taken("[7]", &[1, 1]));
-        for other in [
-            "[]",
-            "[[1,2]]",
-            "[1,null]",
-            "[\"1\",2]",
-            "{\"a\":1}",
-            "[true]",
-            "[1e39]",
-            "[9007199254740992]",
-        ] {
-            assert!(!taken(other, &[1]), "{other}");
-        }
-        assert!(
-            !taken("[1,2]", &[3]) && !taken("[1,2]", &[usize::MAX, 2]) && !taken("[1]", &[1 << 63])
-        );
-    }
 
     fn tensor(json: &str, datatype: &str, shape: &[usize]) -> Result<Tensor, String> {
         let data: &RawValue = serde_json::from_str(json).map_err(|error| error.to_string())?;
