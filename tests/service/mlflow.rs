@@ -263,6 +263,8 @@ fn the_files_of_a_version_are_listed_and_loaded_byte_for_byte() {
         let name = file["path"].as_str().unwrap();
         let url = server.url(&format!("{artifacts}/sum/2/{name}"));
         let mut answer = server.agent().get(url).call().unwrap();
+        // As the OpenAPI document says of each of them.
+        assert_eq!(answer.headers()["content-type"], "application/octet-stream", "{name}");
         let bytes = answer.body_mut().read_to_vec().unwrap();
         let stored = std::fs::read(server.folder.path().join("models/sum/2").join(name)).unwrap();
         assert_eq!((bytes.len() as u64, &bytes), (file["file_size"].as_u64().unwrap(), &stored));
