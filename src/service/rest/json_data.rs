@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
 use serde_json::value::RawValue;
 
 use super::super::oip::{Datatype, Tensor, TensorError, put_string};
@@ -13,15 +15,11 @@ pub(super) fn read_data(
     datatype: Datatype,
     shape: Vec<usize>,
 ) -> Result<Tensor, String> {
-    if let Datatype::Fp16 | Datatype::Bf16 = datatype {
-        return Err(format!("{datatype} has no JSON form; send FP32, or {datatype} as binary"));
-    }
-    let mut data_read =
-        Data { datatype, bytes: Vec::new(), len: 0, nesting: Vec::new(), depth: None };
+    let mut read = Data::new(datatype);
+    let level = Level { data: &mut read, depth: 0 };
     let mut deserializer = serde_json::Deserializer::from_str(data.get());
-    let level = Level { data: &mut data_read, depth: 0 };
     level.deserialize(&mut deserializer).map_err(|error| sentence(&error))?;
-    data_read.into_tensor(shape)
+    read.into_tensor(shape)
 }
 
 /// Without the place of the error, which is one in the data alone.
@@ -31,9 +29,10 @@ fn sentence(error: &serde_json::Error) -> String {
     text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
 }
 
-/// What was read so far.
+/// What was read so far. What is wrong with it is said once all is read: the request around it is
+/// understood whatever its numbers are.
 #[derive(Debug)]
-struct Data {
+pub(super) struct Data {
     datatype: Datatype,
     /// The values in the binary form of `datatype`.
     bytes: Vec<u8>,
@@ -43,10 +42,22 @@ struct Data {
     nesting: Vec<Option<usize>>,
     /// How many arrays each value stands in.
     depth: Option<usize>,
+    /// The first of its faults. No value behind it is kept.
+    fault: Option<String>,
 }
 
 impl Data {
-    fn into_tensor(self, shape: Vec<usize>) -> Result<Tensor, String> {
+    fn new(datatype: Datatype) -> Self {
+        let fault = matches!(datatype, Datatype::Fp16 | Datatype::Bf16)
+            .then(|| format!("{datatype} has no JSON form; send FP32, or {datatype} as binary"));
+        Self { datatype, bytes: Vec::new(), len: 0, nesting: Vec::new(), depth: None, fault }
+    }
+
+    /// The tensor, if its values are what shape and datatype say.
+    pub(super) fn into_tensor(self, shape: Vec<usize>) -> Result<Tensor, String> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         if self.depth == Some(0) {
             return Err("data is not an array".to_owned());
         }
@@ -74,8 +85,8 @@ impl Data {
             Datatype::Int16 => self.put(i16::try_from(value).map(i16::to_le_bytes), value)?,
             Datatype::Int32 => self.put(i32::try_from(value).map(i32::to_le_bytes), value)?,
             Datatype::Int64 => self.put(i64::try_from(value).map(i64::to_le_bytes), value)?,
-            Datatype::Fp32 => self.bytes.extend((value as f32).to_le_bytes()),
-            Datatype::Fp64 => self.bytes.extend((value as f64).to_le_bytes()),
+            Datatype::Fp32 => self.bytes.extend_from_slice(&(value as f32).to_le_bytes()),
+            Datatype::Fp64 => self.bytes.extend_from_slice(&(value as f64).to_le_bytes()),
             _ => return Err(self.refused(value)),
         }
         Ok(())
@@ -83,9 +94,9 @@ impl Data {
 
     fn real(&mut self, value: f64) -> Result<(), String> {
         match self.datatype {
-            Datatype::Fp64 => self.bytes.extend(value.to_le_bytes()),
+            Datatype::Fp64 => self.bytes.extend_from_slice(&value.to_le_bytes()),
             Datatype::Fp32 if (value as f32).is_finite() => {
-                self.bytes.extend((value as f32).to_le_bytes());
+                self.bytes.extend_from_slice(&(value as f32).to_le_bytes());
             }
             Datatype::Fp32 => {
                 return Err(TensorError::Range { index: self.len, value }.to_string());
@@ -102,12 +113,42 @@ impl Data {
         held: Result<[u8; SIZE], E>,
         value: i128,
     ) -> Result<(), String> {
-        self.bytes.extend(held.map_err(|_| self.refused(value))?);
+        self.bytes.extend_from_slice(&held.map_err(|_| self.refused(value))?);
         Ok(())
     }
 
     fn refused(&self, value: impl fmt::Display) -> String {
         format!("value {} is {value}, which {} can't hold", self.len, self.datatype)
+    }
+}
+
+/// Reads data where its datatype is known before it comes; none where that is null.
+#[derive(Debug)]
+pub(super) struct DataOf(pub(super) Datatype);
+
+impl<'de> DeserializeSeed<'de> for DataOf {
+    type Value = Option<Data>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Data>, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for DataOf {
+    type Value = Option<Data>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Option<Data>, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Data>, D::Error> {
+        let mut data = Data::new(self.0);
+        Level { data: &mut data, depth: 0 }.deserialize(deserializer)?;
+        Ok(Some(data))
     }
 }
 
@@ -119,21 +160,35 @@ struct Level<'a> {
 
 impl Level<'_> {
     /// Takes a value by `put`.
-    fn value<E: Error>(self, put: impl FnOnce(&mut Data) -> Result<(), String>) -> Result<(), E> {
-        // A value beside an array, or deeper or less deep than another value.
-        let depth = *self.data.depth.get_or_insert(self.depth);
-        if depth != self.depth || self.data.nesting.len() != depth {
-            return Err(E::custom("data is ragged"));
+    fn value(self, put: impl FnOnce(&mut Data) -> Result<(), String>) {
+        let Level { data, depth } = self;
+        if data.fault.is_some() {
+            return;
         }
-        put(self.data).map_err(E::custom)?;
-        self.data.len += 1;
-        Ok(())
+        // A value beside an array, or deeper or less deep than another value.
+        if *data.depth.get_or_insert(depth) != depth || data.nesting.len() != depth {
+            data.fault = Some(RAGGED.to_owned());
+        } else if let Err(fault) = put(data) {
+            data.fault = Some(fault);
+        } else {
+            data.len += 1;
+        }
     }
 
     fn is_text(&self) -> bool {
         self.data.datatype == Datatype::Bytes
     }
+
+    /// Something that the datatype has no values of.
+    fn refuse(self, unexpected: Unexpected<'_>) {
+        if self.data.fault.is_none() {
+            let error = serde_json::Error::invalid_type(unexpected, &self);
+            self.data.fault = Some(error.to_string());
+        }
+    }
 }
+
+const RAGGED: &str = "data is ragged";
 
 impl<'de> DeserializeSeed<'de> for Level<'_> {
     type Value = ();
@@ -153,50 +208,76 @@ impl<'de> Visitor<'de> for Level<'_> {
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
         if self.is_text() {
-            return Err(E::invalid_type(Unexpected::Bool(value), &self));
+            self.refuse(Unexpected::Bool(value));
+        } else {
+            self.value(|data| match data.datatype {
+                Datatype::Bool => data.whole(value.into()),
+                other => Err(format!("data holds true or false, which {other} can't")),
+            });
         }
-        self.value(|data| match data.datatype {
-            Datatype::Bool => data.whole(value.into()),
-            other => Err(format!("data holds true or false, which {other} can't")),
-        })
+        Ok(())
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         if self.is_text() {
-            return Err(E::invalid_type(Unexpected::Unsigned(value), &self));
+            self.refuse(Unexpected::Unsigned(value));
+        } else {
+            self.value(|data| match (data.datatype, i64::try_from(value)) {
+                // Pixels and counts: the conversion of wider numbers takes as long as reading them.
+                (Datatype::Fp32, Ok(value)) => {
+                    data.bytes.extend_from_slice(&(value as f32).to_le_bytes());
+                    Ok(())
+                }
+                _ => data.whole(value.into()),
+            });
         }
-        self.value(|data| data.whole(value.into()))
+        Ok(())
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
         if self.is_text() {
-            return Err(E::invalid_type(Unexpected::Signed(value), &self));
+            self.refuse(Unexpected::Signed(value));
+        } else {
+            self.value(|data| data.whole(value.into()));
         }
-        self.value(|data| data.whole(value.into()))
+        Ok(())
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         if self.is_text() {
-            return Err(E::invalid_type(Unexpected::Float(value), &self));
+            self.refuse(Unexpected::Float(value));
+        } else {
+            self.value(|data| data.real(value));
         }
-        self.value(|data| data.real(value))
+        Ok(())
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        if !self.is_text() {
-            return Err(E::invalid_type(Unexpected::Str(value), &self));
+        if self.is_text() {
+            self.value(|data| {
+                put_string(&mut data.bytes, value.as_bytes());
+                Ok(())
+            });
+        } else {
+            self.refuse(Unexpected::Str(value));
         }
-        self.value(|data| {
-            put_string(&mut data.bytes, value.as_bytes());
-            Ok(())
-        })
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.refuse(Unexpected::Unit);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.refuse(Unexpected::Map);
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Level { data, depth } = self;
-        if data.depth.is_some_and(|values| values <= depth) {
-            return Err(A::Error::custom("data is ragged"));
-        }
+        let mut ragged = data.depth.is_some_and(|values| values <= depth);
         if data.nesting.len() == depth {
             data.nesting.push(None);
         }
@@ -204,10 +285,11 @@ impl<'de> Visitor<'de> for Level<'_> {
         while seq.next_element_seed(Level { data, depth: depth + 1 })?.is_some() {
             len += 1;
         }
-        match data.nesting[depth].replace(len) {
-            Some(other) if other != len => Err(A::Error::custom("data is ragged")),
-            _ => Ok(()),
+        ragged |= data.nesting[depth].replace(len).is_some_and(|other| other != len);
+        if ragged && data.fault.is_none() {
+            data.fault = Some(RAGGED.to_owned());
         }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ mod body;
 mod documents;
 mod infer;
 mod json_data;
+mod json_input;
 mod openapi;
 mod repository;
 mod request;

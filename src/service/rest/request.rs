@@ -1,17 +1,13 @@
 //! The body of an inference request: JSON, raw tensors behind JSON, or one raw tensor.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::json_data::read_data;
+use super::json_input::JsonInput;
 use crate::service::api_error::ApiError;
-use crate::service::oip::{
-    Datatype, InferRequest, NamedTensor, RequestedOutput, Tensor, TensorError, Turn,
-};
+use crate::service::oip::{InferRequest, NamedTensor, RequestedOutput, Tensor, TensorError, Turn};
 
 /// How many bytes of the body are JSON; tensors follow. 0: the body is one tensor.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
@@ -28,23 +24,6 @@ pub(super) struct JsonRequest<'a> {
     inputs: Vec<JsonInput<'a>>,
     #[serde(borrow, default)]
     outputs: Option<Vec<JsonOutput<'a>>>,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = InputTensor)]
-pub(super) struct JsonInput<'a> {
-    name: String,
-    #[schema(example = json!([1, 64]))]
-    shape: Vec<usize>,
-    #[serde(borrow)]
-    #[schema(value_type = String, example = "FP32")]
-    datatype: Cow<'a, str>,
-    #[serde(borrow, default)]
-    parameters: Option<Parameters<'a>>,
-    /// Flat or nested, row-major. Numbers, `true` and `false`, or texts, as the datatype says.
-    #[serde(borrow)]
-    #[schema(value_type = Option<Vec<f32>>)]
-    data: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -162,10 +141,10 @@ impl RawTensors {
         let JsonInput { name, shape, datatype, parameters, data } = input;
         let refuse = |cause: String| ApiError::bad(format!("input {name:?}: {cause}"));
         let invalid = |error: TensorError| refuse(error.to_string());
-        let datatype: Datatype = datatype.parse().map_err(invalid)?;
+        let datatype = datatype.map_err(invalid)?;
         let size = count("binary_data_size", parameters.unwrap_or_default().binary_data_size)?;
         let tensor = match (data, size) {
-            (Some(data), None) => read_data(data, datatype, shape).map_err(refuse)?,
+            (Some(data), None) => data.into_tensor(datatype, shape).map_err(refuse)?,
             (None, Some(size)) if self.expected => {
                 let left = self.rest.len();
                 if size > left {
