@@ -216,9 +216,13 @@ impl Handler<Heartbeat> for Coordinator {
         if !self.leads() {
             return Err(HeartbeatError::NotLeading);
         }
-        let now = self.now();
+        let (now, changes) = (self.now(), self.training.member_changes());
         let (answer, commands) = self.training.heartbeat(&heartbeat, now);
-        self.carry_out(commands, ctx);
+        // Nearly all of them say nothing new, and what is shown grows with the cluster.
+        let is_news = heartbeat.offer.is_some() || changes != self.training.member_changes();
+        if is_news || !commands.is_empty() {
+            self.carry_out(commands, ctx);
+        }
         answer
     }
 }

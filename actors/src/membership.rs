@@ -27,6 +27,10 @@ pub struct Patience {
 pub struct Membership {
     patience: Patience,
     alive: BTreeMap<Member, Life>,
+    /// The same by their nodes: a heartbeat costs what its own members cost, however many others live.
+    nodes: BTreeMap<String, BTreeSet<Member>>,
+    /// How often who is alive has changed.
+    changes: u64,
     /// Nodes of members whose address has refused a call since they were heard of.
     refused: BTreeSet<String>,
     /// Of the first of those who were lost since it was asked for.
@@ -71,14 +75,46 @@ pub enum Change {
 
 impl Membership {
     pub fn new(patience: Patience) -> Self {
-        let (alive, refused) = (BTreeMap::new(), BTreeSet::new());
-        Self { patience, alive, refused, departed: None, alone_since: None, heard: false }
+        Self {
+            patience,
+            alive: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            changes: 0,
+            refused: BTreeSet::new(),
+            departed: None,
+            alone_since: None,
+            heard: false,
+        }
+    }
+
+    /// How often anybody has joined, was lost, or was confirmed.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    fn enter(&mut self, member: Member, life: Life) {
+        self.leave(member);
+        self.nodes.entry(life.node.clone()).or_default().insert(member);
+        self.alive.insert(member, life);
+    }
+
+    fn leave(&mut self, member: Member) -> Option<Life> {
+        let life = self.alive.remove(&member)?;
+        if let Some(members) = self.nodes.get_mut(&life.node) {
+            members.remove(&member);
+            if members.is_empty() {
+                self.nodes.remove(&life.node);
+            }
+        }
+        Some(life)
     }
 
     /// Takes these for alive without a word of theirs: they have until the deadline to say one.
     pub fn assume(&mut self, members: impl Iterator<Item = Member>, now: Duration) {
-        let life = Life { node: String::new(), incarnation: None, heard: now };
-        self.alive.extend(members.map(|member| (member, life.clone())));
+        for member in members {
+            self.enter(member, Life { node: String::new(), incarnation: None, heard: now });
+            self.changes += 1;
+        }
     }
 
     /// Takes a node's word for its actors. `now` is the time since the coordinator started.
@@ -93,22 +129,23 @@ impl Membership {
         self.heard |= !members.is_empty();
         let mut last_words = Vec::new();
         for &(member, incarnation) in members {
-            let life = Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
+            let life =
+                || Life { node: node.to_owned(), incarnation: Some(incarnation), heard: now };
             match self.alive.get_mut(&member) {
                 Some(known) if known.incarnation.is_none() => {
-                    *known = life;
+                    self.enter(member, life());
                     changes.push(Change::Confirmed(member));
                 }
-                Some(known) if known.incarnation == life.incarnation => known.heard = now,
+                Some(known) if known.incarnation == Some(incarnation) => known.heard = now,
                 // A late word of an earlier life.
-                Some(known) if known.incarnation > life.incarnation => {}
+                Some(known) if known.incarnation > Some(incarnation) => {}
                 Some(known) => {
                     last_words.push(known.heard);
-                    *known = life;
+                    self.enter(member, life());
                     changes.extend([Change::Lost(member), Change::Joined(member)]);
                 }
                 None => {
-                    self.alive.insert(member, life);
+                    self.enter(member, life());
                     changes.push(Change::Joined(member));
                 }
             }
@@ -116,23 +153,20 @@ impl Membership {
         // An actor that gave up is no longer among its node's members. As a set: a peer may list
         // many.
         let listed: BTreeSet<Member> = members.iter().map(|(member, _)| *member).collect();
-        let gone: Vec<Member> = self
-            .alive
-            .iter()
-            .filter(|(member, life)| life.node == node && !listed.contains(member))
-            .map(|(member, _)| *member)
-            .collect();
+        let known = self.nodes.get(node).into_iter().flatten();
+        let gone: Vec<Member> = known.filter(|member| !listed.contains(member)).copied().collect();
         for member in gone {
-            last_words.extend(self.alive.remove(&member).map(|life| life.heard));
+            last_words.extend(self.leave(member).map(|life| life.heard));
             changes.push(Change::Lost(member));
         }
+        self.changes += changes.len() as u64;
         self.note(last_words, now, false);
         changes
     }
 
     /// A call to the node's address was refused.
     pub fn refused(&mut self, node: &str) {
-        if self.alive.values().any(|life| life.node == node) {
+        if self.nodes.contains_key(node) {
             self.refused.insert(node.to_owned());
         }
     }
@@ -158,8 +192,8 @@ impl Membership {
             .filter(|(_, life)| now.saturating_sub(life.heard) > self.patience_with(life))
             .map(|(member, _)| *member)
             .collect();
-        let lost: Vec<Life> =
-            silent.iter().filter_map(|member| self.alive.remove(member)).collect();
+        let lost: Vec<Life> = silent.iter().filter_map(|&member| self.leave(member)).collect();
+        self.changes += lost.len() as u64;
         let refused = lost.iter().any(|life| self.refused.contains(&life.node));
         self.note(lost.iter().map(|life| life.heard), now, refused);
         for life in lost {

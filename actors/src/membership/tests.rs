@@ -72,6 +72,31 @@ fn a_member_that_its_node_no_longer_names_is_lost() {
 }
 
 #[test]
+fn a_member_that_has_moved_to_another_node_is_not_lost_with_the_one_before() {
+    let mut members = members();
+    let changes = members.heard("b", &[(WORKER, Incarnation(2))], at(10));
+    assert_eq!(changes, [Change::Lost(WORKER), Change::Joined(WORKER)]);
+    assert_eq!(members.heard("a", &[(SHARD, Incarnation(1))], at(11)), []);
+    assert_eq!(members.heard("b", &[], at(12)), [Change::Lost(WORKER)]);
+    assert_eq!(members.heard("a", &[], at(13)), [Change::Lost(SHARD)]);
+    members.refused("a");
+    assert!(members.alive.is_empty() && members.nodes.is_empty() && members.refused.is_empty());
+}
+
+#[test]
+fn heartbeats_that_say_nothing_new_are_no_changes() {
+    let mut members = members();
+    assert_eq!(members.changes(), 2);
+    let alive = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
+    for ms in 1..100 {
+        members.heard("a", &alive, at(ms));
+    }
+    assert_eq!(members.changes(), 2);
+    members.expire(at(2000));
+    assert_eq!(members.changes(), 4);
+}
+
+#[test]
 fn a_refused_call_shortens_the_patience_with_its_node_alone() {
     let mut members = members();
     let other = Member::Worker(WorkerId(2));

@@ -183,12 +183,12 @@ impl Training {
 
     /// Starts, or starts again, when everyone who is needed is there.
     pub(super) fn gather(&mut self, now: Duration) -> Vec<Command> {
+        if !matches!(self.phase, Phase::Gathering { .. }) || self.plan.is_none() {
+            return Vec::new();
+        }
         let (none, all) =
             (self.servers().is_empty() || self.workers().is_empty(), self.all_there());
         let Phase::Gathering { since } = &mut self.phase else { return Vec::new() };
-        if self.plan.is_none() {
-            return Vec::new();
-        }
         if none {
             *since = None;
             return Vec::new();

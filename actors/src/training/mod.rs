@@ -210,6 +210,11 @@ impl Training {
         (Ok(HeartbeatAck { view: self.view, offer_wanted: false }), commands)
     }
 
+    /// How often anybody has come or gone.
+    pub fn member_changes(&self) -> u64 {
+        self.members.changes()
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) -> Vec<Command> {
         let mut commands = Vec::new();
