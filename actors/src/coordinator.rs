@@ -29,7 +29,7 @@ use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
     PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
 };
-use crate::training::{Command, Training, TrainingConfig, TrainingStatus};
+use crate::training::{Command, Heard, Training, TrainingConfig, TrainingStatus};
 
 /// A heartbeat and a report of each of 64 nodes and shards; senders beyond it are held back.
 const MAILBOX_CAPACITY: usize = 256;
@@ -216,11 +216,9 @@ impl Handler<Heartbeat> for Coordinator {
         if !self.leads() {
             return Err(HeartbeatError::NotLeading);
         }
-        let (now, changes) = (self.now(), self.training.member_changes());
-        let (answer, commands) = self.training.heartbeat(&heartbeat, now);
-        // Nearly all of them say nothing new, and what is shown grows with the cluster.
-        let is_news = heartbeat.offer.is_some() || changes != self.training.member_changes();
-        if is_news || !commands.is_empty() {
+        let now = self.now();
+        let Heard { answer, commands, is_news } = self.training.heartbeat(&heartbeat, now);
+        if is_news {
             self.carry_out(commands, ctx);
         }
         answer

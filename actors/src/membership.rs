@@ -29,8 +29,6 @@ pub struct Membership {
     alive: BTreeMap<Member, Life>,
     /// The same by their nodes: a heartbeat costs what its own members cost, however many others live.
     nodes: BTreeMap<String, BTreeSet<Member>>,
-    /// How often who is alive has changed.
-    changes: u64,
     /// Nodes of members whose address has refused a call since they were heard of.
     refused: BTreeSet<String>,
     /// Of the first of those who were lost since it was asked for.
@@ -79,17 +77,11 @@ impl Membership {
             patience,
             alive: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            changes: 0,
             refused: BTreeSet::new(),
             departed: None,
             alone_since: None,
             heard: false,
         }
-    }
-
-    /// How often anybody has joined, was lost, or was confirmed.
-    pub fn changes(&self) -> u64 {
-        self.changes
     }
 
     fn enter(&mut self, member: Member, life: Life) {
@@ -113,7 +105,6 @@ impl Membership {
     pub fn assume(&mut self, members: impl Iterator<Item = Member>, now: Duration) {
         for member in members {
             self.enter(member, Life { node: String::new(), incarnation: None, heard: now });
-            self.changes += 1;
         }
     }
 
@@ -159,7 +150,6 @@ impl Membership {
             last_words.extend(self.leave(member).map(|life| life.heard));
             changes.push(Change::Lost(member));
         }
-        self.changes += changes.len() as u64;
         self.note(last_words, now, false);
         changes
     }
@@ -193,7 +183,6 @@ impl Membership {
             .map(|(member, _)| *member)
             .collect();
         let lost: Vec<Life> = silent.iter().filter_map(|&member| self.leave(member)).collect();
-        self.changes += lost.len() as u64;
         let refused = lost.iter().any(|life| self.refused.contains(&life.node));
         self.note(lost.iter().map(|life| life.heard), now, refused);
         for life in lost {

@@ -84,19 +84,6 @@ fn a_member_that_has_moved_to_another_node_is_not_lost_with_the_one_before() {
 }
 
 #[test]
-fn heartbeats_that_say_nothing_new_are_no_changes() {
-    let mut members = members();
-    assert_eq!(members.changes(), 2);
-    let alive = [(WORKER, Incarnation(1)), (SHARD, Incarnation(1))];
-    for ms in 1..100 {
-        members.heard("a", &alive, at(ms));
-    }
-    assert_eq!(members.changes(), 2);
-    members.expire(at(2000));
-    assert_eq!(members.changes(), 4);
-}
-
-#[test]
 fn a_refused_call_shortens_the_patience_with_its_node_alone() {
     let mut members = members();
     let other = Member::Worker(WorkerId(2));

@@ -133,6 +133,16 @@ struct ShardProgress {
     bytes_before: BytesMoved,
 }
 
+/// What a heartbeat has led to.
+#[derive(Debug)]
+pub struct Heard {
+    pub answer: Result<HeartbeatAck, HeartbeatError>,
+    pub commands: Vec<Command>,
+    /// Whether the status may be another one. It grows with the cluster, and nearly all heartbeats
+    /// say nothing new.
+    pub is_news: bool,
+}
+
 impl Training {
     /// `run` names this run, unless a checkpoint names one that it continues.
     pub fn new(job: JobSpec, config: TrainingConfig, run: String) -> Self {
@@ -177,14 +187,11 @@ impl Training {
     /// # Errors
     /// The node would train something else than the others, or runs a member beyond the
     /// configuration.
-    pub fn heartbeat(
-        &mut self,
-        heartbeat: &Heartbeat,
-        now: Duration,
-    ) -> (Result<HeartbeatAck, HeartbeatError>, Vec<Command>) {
-        let mut commands = Vec::new();
+    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Duration) -> Heard {
+        let is_news = heartbeat.offer.is_some();
+        let without = |answer| Heard { answer, commands: Vec::new(), is_news };
         if let Err(refused) = self.check_members(heartbeat) {
-            return (Err(refused), commands);
+            return without(Err(refused));
         }
         let new_plan = self.plan.is_none() && heartbeat.offer.is_some();
         let has_workers =
@@ -192,27 +199,24 @@ impl Training {
         match &heartbeat.offer {
             Some(offer) => {
                 if let Err(refused) = self.offered(heartbeat, offer) {
-                    return (Err(refused), commands);
+                    return without(Err(refused));
                 }
             }
             // Nobody counts before it is known that they train the same.
             None if has_workers && !self.knows(heartbeat) => {
-                return (Ok(HeartbeatAck { view: self.view, offer_wanted: true }), commands);
+                return without(Ok(HeartbeatAck { view: self.view, offer_wanted: true }));
             }
             None => {}
         }
         let changes = self.members.heard(&heartbeat.node, &heartbeat.members, now);
-        commands.extend(self.changed(&changes));
+        let mut commands = self.changed(&changes);
         commands.extend(self.gather(now));
         if new_plan {
             commands.extend(self.read_store());
         }
-        (Ok(HeartbeatAck { view: self.view, offer_wanted: false }), commands)
-    }
-
-    /// How often anybody has come or gone.
-    pub fn member_changes(&self) -> u64 {
-        self.members.changes()
+        let answer = Ok(HeartbeatAck { view: self.view, offer_wanted: false });
+        let is_news = is_news || !changes.is_empty() || !commands.is_empty();
+        Heard { answer, commands, is_news }
     }
 
     /// Time has passed.

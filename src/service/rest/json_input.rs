@@ -1,5 +1,5 @@
 //! An input of an inference request. Its data is read as what its datatype says, in one pass over
-//! the body where the datatype comes first, as all clients write it.
+//! the body where the datatype comes first, as tritonclient and kserve's client write it.
 
 use std::borrow::Cow;
 use std::fmt;

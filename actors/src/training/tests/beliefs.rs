@@ -45,7 +45,7 @@ fn members_beyond_the_configuration_are_refused_with_the_key_that_counts_them() 
             members: vec![(Member::Worker(WorkerId(0)), Incarnation(9)), (member, Incarnation(1))],
             offer: Some(Box::new(offer(world.training.job.clone()))),
         };
-        let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+        let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
         let refused = answer.unwrap_err().to_string();
         assert!(refused.contains(key), "{refused}");
         assert_eq!(commands, [], "nobody of that node counts");
@@ -178,7 +178,7 @@ fn nodes_that_are_remembered_are_bounded_and_those_forgotten_are_asked_again() {
             members: Vec::new(),
             offer: Some(Box::new(offer(world.training.job.clone()))),
         };
-        world.training.heartbeat(&heartbeat, world.now).0.unwrap();
+        world.training.heartbeat(&heartbeat, world.now).answer.unwrap();
     }
     assert!(world.training.recoveries.offered.len() <= OFFERS_MAX);
     world.pass(2);

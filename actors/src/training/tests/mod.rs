@@ -131,7 +131,10 @@ impl World {
             members: process.members().into_iter().map(|m| (m, Incarnation(life))).collect(),
             offer: offer.filter(|_| matches!(process, Process::Worker(_))),
         };
-        let (_, commands) = self.training.heartbeat(&heartbeat, self.now);
+        let mut status = self.training.status();
+        self.training.update(&mut status);
+        let Heard { commands, is_news, .. } = self.training.heartbeat(&heartbeat, self.now);
+        assert!(is_news || !self.training.update(&mut status), "{heartbeat:?}: {status:?}");
         self.inbox.extend(commands);
     }
 
@@ -438,10 +441,29 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
         members: vec![(Member::Worker(WorkerId(1)), Incarnation(1))],
         offer: Some(Box::new(other)),
     };
-    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
     let text = answer.unwrap_err().to_string();
     assert!(text.contains("data is e there, d elsewhere"), "{text}");
     assert_eq!(commands, []);
+}
+
+#[test]
+fn a_heartbeat_is_news_where_somebody_comes_or_goes_or_offers_a_job() {
+    let mut world = World::new(CodecKind::None);
+    let (process, incarnation) = (Process::Server(0), Incarnation(1));
+    let members: Vec<_> = process.members().into_iter().map(|m| (m, incarnation)).collect();
+    let mut heartbeat =
+        Heartbeat { node: format!("{process:?}"), life: incarnation, members, offer: None };
+    let mut is_news =
+        |heartbeat: &Heartbeat| world.training.heartbeat(heartbeat, world.now).is_news;
+    assert!(!is_news(&heartbeat));
+    heartbeat.members.pop();
+    assert!(is_news(&heartbeat));
+    assert!(!is_news(&heartbeat));
+    heartbeat.members[0].1 = Incarnation(2);
+    assert!(is_news(&heartbeat));
+    heartbeat.offer = Some(Box::new(offer(job())));
+    assert!(is_news(&heartbeat));
 }
 
 #[test]
@@ -456,7 +478,7 @@ fn a_node_with_its_data_elsewhere_trains_with_the_others() {
         members: vec![(Member::Worker(WorkerId(2)), Incarnation(1))],
         offer: Some(Box::new(offer(job))),
     };
-    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
     assert!(!answer.unwrap().offer_wanted);
     assert!(matches!(commands[..], [Command::RaiseView { .. }]), "{commands:?}");
 }
@@ -471,11 +493,11 @@ fn a_worker_counts_only_when_it_has_said_what_it_trains() {
         members: vec![(Member::Worker(WorkerId(2)), Incarnation(1))],
         offer: None,
     };
-    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
     assert!(answer.unwrap().offer_wanted);
     assert_eq!(commands, []);
     heartbeat.offer = Some(Box::new(offer(world.training.job.clone())));
-    let (answer, commands) = world.training.heartbeat(&heartbeat, world.now);
+    let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
     assert!(!answer.unwrap().offer_wanted);
     assert!(matches!(commands[..], [Command::RaiseView { .. }]), "{commands:?}");
 }
