@@ -41,7 +41,7 @@ fn reduction(c: &mut Criterion) {
                 let inserted = tree.insert(Span::one(Slot(slot)), Part { values, rows: 8 });
                 assert!(inserted.is_ok());
             }
-            tree.take_total()
+            tree.take_parts()
         };
         b.iter_batched(setup, |parts| black_box(sum(parts)), BatchSize::LargeInput);
     });
@@ -79,7 +79,7 @@ fn order(c: &mut Criterion) {
                 let sum = |(mut tree, left): (Reduction, Vec<Push>)| {
                     left.into_iter().for_each(|(slot, values)| add(&mut tree, slot, values));
                     assert!(tree.is_complete());
-                    tree
+                    tree.take_parts()
                 };
                 b.iter_batched(setup, |input| black_box(sum(input)), BatchSize::SmallInput);
             });

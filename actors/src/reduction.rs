@@ -70,11 +70,22 @@ pub struct Part {
     pub rows: u64,
 }
 
+/// A complete sum. Its last addition is left to whoever reads it, in the same pass over memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Total {
+    pub left: Values,
+    /// To be added to the left, value by value; `None` where that is all of it.
+    pub right: Option<Values>,
+    /// Training rows in it.
+    pub rows: u64,
+}
+
 /// Parts of one step's sum, added up as far as the tree allows.
 #[derive(Clone, Debug)]
 pub struct Reduction {
     root: Span,
-    /// Disjoint nodes of the tree; two that are halves of one node are never both here.
+    /// Disjoint nodes of the tree; two that are halves of one node are never both here, but for
+    /// those of the root.
     parts: BTreeMap<Span, Part>,
     /// For sums, and what was added to one.
     pool: Pool,
@@ -194,21 +205,32 @@ impl Reduction {
     }
 
     pub fn is_complete(&self) -> bool {
-        self.parts.contains_key(&self.root)
+        let is_here = |span: &Span| self.parts.contains_key(span);
+        let halves = self.root.halves();
+        is_here(&self.root) || halves.is_some_and(|(left, right)| is_here(&left) && is_here(&right))
     }
 
     /// Takes the whole sum, if it is complete.
-    pub fn take_total(&mut self) -> Option<Part> {
-        self.parts.remove(&self.root)
+    pub fn take_total(&mut self) -> Option<Total> {
+        if let Some(Part { values, rows }) = self.parts.remove(&self.root) {
+            return Some(Total { left: values, right: None, rows });
+        }
+        let (left, right) = self.root.halves().filter(|_| self.is_complete())?;
+        let (left, right) = (self.parts.remove(&left)?, self.parts.remove(&right)?);
+        let rows = left.rows + right.rows;
+        Some(Total { left: left.values, right: Some(right.values), rows })
     }
 
     /// Takes all parts: the maximal sums over the slots that were inserted.
     pub fn take_parts(&mut self) -> BTreeMap<Span, Part> {
+        if let Some((left, right)) = self.root.halves() {
+            self.join(self.root, left, right);
+        }
         std::mem::take(&mut self.parts)
     }
 
-    /// Replaces two halves by their node, from the parent of `span` up to `node`; whether that has
-    /// become a part.
+    /// Replaces two halves by their node, from the parent of `span` up to `node` but for the root;
+    /// whether that has become a part.
     fn add_up(&mut self, node: Span, span: Span) -> bool {
         if node == span {
             return true;
@@ -216,8 +238,12 @@ impl Reduction {
         let (Some(half), Some((left, right))) = (node.half_with(span), node.halves()) else {
             return false;
         };
-        let other = if half == left { right } else { left };
-        if !self.add_up(half, span) || !self.parts.contains_key(&other) {
+        self.add_up(half, span) && node != self.root && self.join(node, left, right)
+    }
+
+    /// Replaces the halves of a node by their sum, if both are here.
+    fn join(&mut self, node: Span, left: Span, right: Span) -> bool {
+        if !self.parts.contains_key(&left) || !self.parts.contains_key(&right) {
             return false;
         }
         let (Some(mut sum), Some(right)) = (self.parts.remove(&left), self.parts.remove(&right))
@@ -228,6 +254,23 @@ impl Reduction {
         self.pool.give(right.values);
         self.parts.insert(node, sum);
         true
+    }
+}
+
+impl Total {
+    /// The values from `place` on, as many as `sum` has room for or there are: added up in `sum`
+    /// where they aren't yet.
+    ///
+    /// # Panics
+    /// If there are fewer than `place`.
+    pub fn part<'a>(&'a self, place: usize, sum: &'a mut [f32]) -> &'a [f32] {
+        let end = self.left.len().min(place + sum.len());
+        let left = &self.left[place..end];
+        let Some(right) = &self.right else { return left };
+        let sum = &mut sum[..end - place];
+        let halves = left.iter().zip(&right[place..end]);
+        wide(|| sum.iter_mut().zip(halves).for_each(|(sum, (left, right))| *sum = left + right));
+        sum
     }
 }
 
@@ -262,7 +305,16 @@ mod tests {
         for slot in order {
             sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
         }
-        sum.take_total().unwrap()
+        whole(&mut sum)
+    }
+
+    /// The complete sum, with a buffer that is shorter than it.
+    fn whole(sum: &mut Reduction) -> Part {
+        let total = sum.take_total().unwrap();
+        let mut buffer = [f32::NAN; 3];
+        let places = (0..total.left.len()).step_by(buffer.len());
+        let values = places.flat_map(|place| total.part(place, &mut buffer).to_vec()).collect();
+        Part { values: Arc::new(values), rows: total.rows }
     }
 
     /// Sums of a worker that holds `slots`, as it would send them.
@@ -296,7 +348,7 @@ mod tests {
                     sum.insert(span, part).unwrap();
                 }
             }
-            prop_assert_eq!(sum.take_total(), Some(total(slots, 0..slots)));
+            prop_assert_eq!(whole(&mut sum), total(slots, 0..slots));
         }
 
         #[test]
@@ -314,7 +366,7 @@ mod tests {
             for slot in 0..slots {
                 sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();
             }
-            prop_assert_eq!(sum.take_total(), Some(total(slots, 0..slots)));
+            prop_assert_eq!(whole(&mut sum), total(slots, 0..slots));
         }
     }
 

@@ -269,10 +269,10 @@ impl Shard {
         // A sum over no rows is all zeros, and stays so.
         let scale = 1.0 / total.rows.max(1) as f32;
         let limit = if clip_value > 0.0 { clip_value } else { f32::INFINITY };
-        let mut gradient = Complete { values: total.values, reading: Reading { scale, limit } };
+        let mut gradient = Complete { sum: total, reading: Reading { scale, limit } };
         let sums = if clip_norm > 0.0 {
             gradient = self.mean(gradient)?;
-            Some(block_sums(&gradient.values))
+            Some(block_sums(&gradient.sum.left))
         } else {
             None
         };
@@ -324,7 +324,7 @@ impl Shard {
     fn update(&mut self, update: &Arc<Update>) -> Result<(), PushError> {
         if update.step < self.plan.last_version() {
             let values = Values::clone(&update.gradient);
-            self.advance(Complete { values, reading: Reading::AS_IT_IS }, false)?;
+            self.advance(Complete::as_it_is(values), false)?;
         }
         self.count_step(update);
         self.last = Some(Arc::clone(update));
@@ -378,7 +378,7 @@ impl Shard {
     /// What this shard hands in for the global norm, while the step in flight waits for it.
     pub fn block_sums(&self) -> Option<Vec<f64>> {
         let clips = self.plan.offer.job.gradient.clip_norm > 0.0;
-        self.complete.as_ref().filter(|_| clips).map(|mean| block_sums(&mean.values))
+        self.complete.as_ref().filter(|_| clips).map(|mean| block_sums(&mean.sum.left))
     }
 
     /// Whether the job's last version is here.
