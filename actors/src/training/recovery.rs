@@ -121,10 +121,14 @@ impl Training {
             let lost = !there.contains(copy) || self.stateless.contains(copy);
             holds_state(&self.holders, *copy) && lost
         };
-        if placement::copies(&self.holders).any(|copy| missing(&copy)) {
-            return self.plan(false);
-        }
-        self.ask_again()
+        let mut commands = if placement::copies(&self.holders).any(|copy| missing(&copy)) {
+            self.plan(false)
+        } else {
+            self.ask_again()
+        };
+        // What the store said meanwhile could not be acted on.
+        commands.extend(self.read_store());
+        commands
     }
 
     /// An entry of this leader has the number that was to be the next view's.

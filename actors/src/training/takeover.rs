@@ -155,13 +155,17 @@ impl Training {
             Phase::Raising(assignment) => assignment.recovery == Recovery::Continue,
             _ => false,
         };
+        let Opened { manifest, finished } = opened;
+        let finished = finished.filter(|finished| finished.run == self.run);
+        if finished.is_some() && matches!(self.phase, Phase::Raising(_)) {
+            // That a view is raised can't be given up: it is read again when the view is there.
+            return Vec::new();
+        }
         if !std::mem::take(&mut self.reading) || !goes_on {
             return Vec::new();
         }
-        let Opened { manifest, finished } = opened;
         let of_run = |manifest: &Manifest| manifest.run == self.run;
-        let raises = matches!(self.phase, Phase::Raising(_));
-        if let Some(finished) = finished.filter(|finished| finished.run == self.run && !raises) {
+        if let Some(finished) = finished {
             let newest = manifest.filter(of_run).map(Box::new);
             let finished = Box::new(finished);
             self.phase = Phase::Confirming { finished: finished.clone(), newest };

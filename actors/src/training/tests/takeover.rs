@@ -129,6 +129,41 @@ fn parts_of_a_checkpoint_that_was_removed_are_not_committed_by_a_successor() {
     assert_eq!(commits(&world), [16]);
 }
 
+/// A successor that went on with a finished run would commit checkpoints whose parts are gone.
+#[test]
+fn a_finished_run_is_found_finished_though_a_view_is_raised_while_the_store_is_read() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    world.save(18);
+    world.pass(2);
+    assert!(world.finished.is_some());
+    world.succeed();
+    for (process, life) in world.lives.clone() {
+        world.beat(process, life);
+    }
+    world.inbox.retain(|command| !matches!(command, Command::Open(_)));
+    world.carry_out();
+    // Somebody comes or goes.
+    let raise = world.training.raise(Assignment {
+        recovery: Recovery::Continue,
+        holders: world.training.holders.clone(),
+        leases: world.training.leases.clone(),
+        leaving: world.training.raised.clone(),
+    });
+    let finished = world.finished.clone();
+    let nothing = world.training.opened(Opened { manifest: None, finished });
+    assert!(nothing.is_empty(), "{nothing:?}");
+    for (start, end) in [(0, 256), (256, 600)] {
+        let part = PartContent::Parameters { start, end };
+        world.report(16, part, world.training.view).unwrap();
+    }
+    assert!(world.inbox.is_empty(), "{:?}", world.inbox);
+    world.inbox = raise;
+    world.carry_out();
+    let status = world.training.status();
+    assert!(matches!(status.progress, Progress::Done(_)), "{status:?}");
+    assert_eq!(status.checkpoint, None);
+}
+
 #[test]
 fn a_run_of_another_job_or_another_cut_leaves_nothing_to_take_over() {
     let world = World::with(CodecKind::None, 2, 1);
