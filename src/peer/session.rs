@@ -6,15 +6,15 @@ use std::pin::pin;
 use gradmesh_actors::messages::LinkError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
 use super::link::{LinkPolicy, Outgoing};
 use super::pending::Pending;
 use crate::transport::Connection;
 use crate::wire::{
-    Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, HelloError, Limits, Pulse,
-    shake_hands,
+    Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, HelloError,
+    Limits, Pulse, shake_hands,
 };
 
 pub(super) struct Session {
@@ -22,14 +22,35 @@ pub(super) struct Session {
     reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
     writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
     pulse: Pulse,
+    /// Where both ends are on one machine.
+    attachment: Option<Attachment>,
+}
+
+/// More answers than any side lends at once.
+const ANSWERS_LENT_MAX: usize = 64;
+
+/// What the reader has the writer say.
+#[derive(Default)]
+struct Notes {
+    /// About the attachment, a few in all.
+    frames: RefCell<Vec<Frame>>,
+    wake: Notify,
+    /// Answers whose bodies have been read from the other side's memory, as many as it lends. That
+    /// goes out with the next request or ping.
+    taken: RefCell<Vec<u64>>,
 }
 
 impl Session {
     pub(super) fn new(node: &str, connection: Connection) -> Self {
         let pulse = Pulse::new();
-        let reader = FrameReader::new(connection.reader, Limits::HELLO, pulse.clone());
-        let writer = FrameWriter::new(connection.writer, pulse.clone());
-        Self { node: node.to_owned(), reader, writer, pulse }
+        let mut reader = FrameReader::new(connection.reader, Limits::HELLO, pulse.clone());
+        let mut writer = FrameWriter::new(connection.writer, pulse.clone());
+        let attachment = connection.same_host.and_then(|own| Attachment::new(own, connection.peer));
+        if let Some(attachment) = &attachment {
+            reader.attach(attachment.clone());
+            writer.attach(attachment.clone());
+        }
+        Self { node: node.to_owned(), reader, writer, pulse, attachment }
     }
 
     pub(super) async fn shake_hands(&mut self, own: &Hello) -> Result<(), HelloError> {
@@ -44,11 +65,14 @@ impl Session {
         pending: &RefCell<Pending>,
         policy: &LinkPolicy,
     ) -> Result<(), LinkError> {
-        let Self { node, mut reader, mut writer, pulse } = self;
+        let Self { node, mut reader, mut writer, pulse, attachment } = self;
+        let attachment = attachment.as_ref();
+        let notes = Notes::default();
+        notes.frames.borrow_mut().extend(attachment.and_then(Attachment::offer));
         // Reads first: what has arrived counts, even where the other futures have given up.
         let ended = select! { biased;
-            error = read_answers(&node, &mut reader, pending) => Err(error),
-            written = write_requests(&mut writer, first, requests, pending, &pulse, policy) => {
+            error = read_answers(&node, &mut reader, pending, attachment, &notes) => Err(error),
+            written = write_requests(&mut writer, first, requests, pending, &notes, &pulse, policy) => {
                 written.map_err(|error| disconnected(&node, &error.to_string()))
             }
             () = pulse.silent_for(policy.silence_max) => {
@@ -68,6 +92,8 @@ async fn read_answers<R: AsyncRead + Unpin>(
     node: &str,
     reader: &mut FrameReader<R>,
     pending: &RefCell<Pending>,
+    attachment: Option<&Attachment>,
+    notes: &Notes,
 ) -> LinkError {
     loop {
         let frame = match reader.read().await {
@@ -82,10 +108,23 @@ async fn read_answers<R: AsyncRead + Unpin>(
         };
         match frame.class {
             Class::Pong => {}
+            Class::Memory => {
+                let note = attachment.and_then(|attachment| attachment.hear(frame, true));
+                notes.frames.borrow_mut().extend(note);
+                notes.wake.notify_one();
+            }
             Class::Error if frame.request == 0 => {
                 return Fault::from_frame(frame).into_link_error(node);
             }
             Class::Reply | Class::Refusal | Class::Error => {
+                if let Some(attachment) = attachment {
+                    attachment.release(frame.request);
+                    let mut taken = notes.taken.borrow_mut();
+                    // More than it lends at once need no word.
+                    if attachment.has_read() && taken.len() < ANSWERS_LENT_MAX {
+                        taken.push(frame.request);
+                    }
+                }
                 let waiting = pending.borrow_mut().take(frame.request);
                 if let Some(waiting) = waiting {
                     waiting.answer(Ok(frame));
@@ -101,6 +140,7 @@ async fn write_requests<W: AsyncWrite + Unpin>(
     first: Option<Outgoing>,
     requests: &mut mpsc::Receiver<Outgoing>,
     pending: &RefCell<Pending>,
+    notes: &Notes,
     pulse: &Pulse,
     policy: &LinkPolicy,
 ) -> Result<(), FrameError> {
@@ -120,6 +160,11 @@ async fn write_requests<W: AsyncWrite + Unpin>(
                 writer.write(&Frame::bare(Class::Ping, 0)).await?;
             }
             has_sent = false;
+            write_taken(writer, notes).await?;
+        }
+        let frames = notes.frames.take();
+        for frame in &frames {
+            writer.write(frame).await?;
         }
         match next.take().or_else(|| requests.try_recv().ok()) {
             // Not sent: its sender has given up.
@@ -127,6 +172,7 @@ async fn write_requests<W: AsyncWrite + Unpin>(
             Some(Outgoing { mut frame, waiting }) => {
                 has_sent = true;
                 frame.request = pending.borrow_mut().insert(waiting);
+                write_taken(writer, notes).await?;
                 writer.write(&frame).await?;
             }
             // Small requests leave together, as soon as there is no other to join them.
@@ -134,6 +180,7 @@ async fn write_requests<W: AsyncWrite + Unpin>(
                 writer.flush().await?;
                 select! { biased;
                     () = ping_due.as_mut() => {}
+                    () = notes.wake.notified() => {}
                     request = requests.recv() => match request {
                         Some(request) => next = Some(request),
                         None => return Ok(()),
@@ -142,6 +189,18 @@ async fn write_requests<W: AsyncWrite + Unpin>(
             }
         }
     }
+}
+
+/// Lets the other side have its memory again.
+async fn write_taken<W: AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
+    notes: &Notes,
+) -> Result<(), FrameError> {
+    let taken = notes.taken.take();
+    for request in taken {
+        writer.write(&Frame::bare(Class::Taken, request)).await?;
+    }
+    Ok(())
 }
 
 fn disconnected(node: &str, cause: &str) -> LinkError {

@@ -20,8 +20,8 @@ use super::{Router, SILENCE_MAX};
 use crate::peer::REQUESTS_MAX;
 use crate::transport::{self, Connection};
 use crate::wire::{
-    Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, Limits, Pulse, Target,
-    shake_hands,
+    Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, Limits, Pulse,
+    Target, shake_hands,
 };
 
 /// Pongs and faults that wait for the socket: a few, so that a caller that doesn't read is held
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     refusals: &Refusals,
     permit: OwnedSemaphorePermit,
 ) {
-    let Connection { peer, reader, writer, socket } = connection;
+    let Connection { peer, reader, writer, same_host, socket } = connection;
     let pulse = Pulse::new();
     let mut reader = FrameReader::new(reader, Limits::HELLO, pulse.clone());
     let mut writer = FrameWriter::new(writer, pulse.clone());
@@ -77,13 +77,13 @@ pub(super) async fn serve(
         }
         return;
     }
-    answer(Caller { peer, node, reader, writer, pulse }, router).await;
+    answer(Caller::new(peer, node, reader, writer, pulse, same_host), router).await;
 }
 
 /// Serves a caller that another thread has greeted.
 pub(super) async fn serve_moved(moved: Moved, router: &Router) {
     let Moved { socket, peer, node, read, permit } = moved;
-    let Connection { reader, writer, .. } = match transport::moved(socket, peer) {
+    let Connection { reader, writer, same_host, .. } = match transport::moved(socket, peer) {
         Ok(connection) => connection,
         Err(error) => return warn!(%peer, %error, "a caller can't be taken over"),
     };
@@ -92,7 +92,7 @@ pub(super) async fn serve_moved(moved: Moved, router: &Router) {
         if read.is_empty() { reader } else { Box::new(Cursor::new(read).chain(reader)) };
     let reader = FrameReader::new(reader, Limits::TRUSTED, pulse.clone());
     let writer = FrameWriter::new(writer, pulse.clone());
-    answer(Caller { peer, node, reader, writer, pulse }, router).await;
+    answer(Caller::new(peer, node, reader, writer, pulse, same_host), router).await;
     drop(permit);
 }
 
@@ -103,15 +103,35 @@ struct Caller {
     reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
     writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
     pulse: Pulse,
+    attachment: Option<Attachment>,
+}
+
+impl Caller {
+    fn new(
+        peer: SocketAddr,
+        node: String,
+        mut reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
+        mut writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
+        pulse: Pulse,
+        same_host: Option<SocketAddr>,
+    ) -> Self {
+        let attachment = same_host.and_then(|own| Attachment::new(own, peer));
+        if let Some(attachment) = &attachment {
+            reader.attach(attachment.clone());
+            writer.attach(attachment.clone());
+        }
+        Self { peer, node, reader, writer, pulse, attachment }
+    }
 }
 
 /// Until the caller is gone.
 async fn answer(caller: Caller, router: &Router) {
-    let Caller { peer, node, mut reader, mut writer, pulse } = caller;
+    let Caller { peer, node, mut reader, mut writer, pulse, attachment } = caller;
     let (answers, waiting) = mpsc::channel(ANSWERS_WAITING_MAX);
     let under_way = RefCell::new(FuturesUnordered::new());
     let reading = async {
-        read_requests(&mut reader, router, &under_way, answers, peer, &node).await;
+        let attachment = attachment.as_ref();
+        read_requests(&mut reader, router, &under_way, answers, attachment, peer, &node).await;
         under_way.borrow_mut().clear();
         // What was answered before still goes out; the writer then ends by itself.
         pending::<()>().await;
@@ -134,6 +154,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
     router: &Router,
     under_way: &RefCell<UnderWay>,
     answers: mpsc::Sender<Frame>,
+    attachment: Option<&Attachment>,
     peer: SocketAddr,
     node: &str,
 ) {
@@ -143,6 +164,21 @@ async fn read_requests<R: AsyncRead + Unpin>(
             Ok(Some(frame)) if frame.class == Class::Ping => {
                 if answers.send(Frame::bare(Class::Pong, frame.request)).await.is_err() {
                     return;
+                }
+                continue;
+            }
+            Ok(Some(frame)) if frame.class == Class::Memory => {
+                let note = attachment.and_then(|attachment| attachment.hear(frame, false));
+                if let Some(note) = note
+                    && answers.send(note).await.is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+            Ok(Some(frame)) if frame.class == Class::Taken => {
+                if let Some(attachment) = attachment {
+                    attachment.release(frame.request);
                 }
                 continue;
             }

@@ -69,6 +69,7 @@ pub(super) fn connection(
         peer,
         reader: Box::new(Reader { owner, pipe: reads }),
         writer: Box::new(Writer { owner, pipe: writes }),
+        same_host: None,
         socket: None,
     }
 }

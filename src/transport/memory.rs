@@ -133,7 +133,8 @@ impl Listener for Accepting {
 
 fn connection(end: Rc<End>, peer: SocketAddr) -> Connection {
     let half = Half(end);
-    Connection { peer, reader: Box::new(half.clone()), writer: Box::new(half), socket: None }
+    let (reader, writer) = (Box::new(half.clone()), Box::new(half));
+    Connection { peer, reader, writer, same_host: None, socket: None }
 }
 
 /// Reader or writer of one end.

@@ -41,6 +41,9 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub reader: Box<dyn AsyncRead + Unpin>,
     pub writer: Box<dyn AsyncWrite + Unpin>,
+    /// This side's address, if both ends are on one machine: there, processes may be able to read each
+    /// other's memory.
+    pub same_host: Option<SocketAddr>,
     /// The same connection, for [`moved`] on another thread; of those that were taken over TCP.
     pub socket: Option<std::net::TcpStream>,
 }

@@ -66,9 +66,12 @@ pub fn moved(socket: std::net::TcpStream, peer: SocketAddr) -> io::Result<Connec
 fn connection(stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
     // A reply never waits for an acknowledgement of the one before it: frames are written whole.
     stream.set_nodelay(true)?;
+    let own = stream.local_addr()?;
+    let same_host = (own.ip() == peer.ip()).then_some(own);
     let (reader, writer) = stream.into_split();
     let writer = Writer(Some(writer));
-    Ok(Connection { peer, reader: Box::new(reader), writer: Box::new(writer), socket: None })
+    let (reader, writer) = (Box::new(reader), Box::new(writer));
+    Ok(Connection { peer, reader, writer, same_host, socket: None })
 }
 
 /// Ends the connection only together with its reader: tokio's own ends it for all who have it, which

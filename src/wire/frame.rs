@@ -13,9 +13,9 @@
 //! | 2 | number of bodies |
 //! | 4 | index of the target |
 //! | 4 | length of the typed part |
-//! | 5 each | body table: kind (1 = f32, 2 = bytes), length in bytes |
+//! | 5 each | body table: kind (1 = f32, 2 = bytes, 3 = f32 in the sender's memory), length in bytes |
 //! | … | the typed part, MessagePack |
-//! | … | the bodies, raw, in the order of the table |
+//! | … | the bodies, raw, in the order of the table; of kind 3, 8 bytes of address |
 //! | 4 | CRC-32 of everything before |
 //!
 //! The first five bytes keep their meaning in every version, so that nodes of two versions can
@@ -25,6 +25,7 @@ use std::io;
 
 use gradmesh_actors::messages::Body;
 
+use super::attachment::lendable;
 use super::{Role, Target};
 
 #[cfg(target_endian = "big")]
@@ -33,7 +34,7 @@ compile_error!("bodies travel as the memory of little-endian machines");
 /// First bytes of each frame; whatever else talks to the port is recognised by them.
 pub const MAGIC: [u8; 4] = *b"GMSH";
 /// Raised whenever a frame or a message changes its layout.
-pub const PROTOCOL: u8 = 1;
+pub const PROTOCOL: u8 = 2;
 /// Longest frame: twice a push of 64 MB of gradient with as much of residuals. Parameters beyond
 /// it are cut into more shards, so that one frame never holds a connection for long.
 pub const FRAME_BYTES_MAX: u64 = 256 << 20;
@@ -46,6 +47,8 @@ pub const BODIES_MAX: u16 = 8192;
 pub(super) const HEAD_BYTES: usize = 28;
 pub(super) const ENTRY_BYTES: usize = 5;
 pub(super) const CHECKSUM_BYTES: usize = 4;
+/// Of a body that stays in the sender's memory.
+pub(super) const ADDRESS_BYTES: usize = 8;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,11 @@ pub enum Class {
     Error = 5,
     Ping = 6,
     Pong = 7,
+    /// How the two sides find out whether they can read each other's memory: see
+    /// [`Attachment`](super::Attachment).
+    Memory = 8,
+    /// What was lent with the answer to this request has been read.
+    Taken = 9,
 }
 
 impl Class {
@@ -72,6 +80,8 @@ impl Class {
             5 => Self::Error,
             6 => Self::Ping,
             7 => Self::Pong,
+            8 => Self::Memory,
+            9 => Self::Taken,
             _ => return None,
         })
     }
@@ -115,6 +125,10 @@ pub enum FrameError {
     BodyKind { index: usize, got: u8 },
     #[error("body {index} has {got} bytes, not a whole number of f32")]
     BodyLength { index: usize, got: u32 },
+    #[error("body {index} of {got} bytes is in the sender's memory, where no less than {min} are")]
+    LentTooShort { index: usize, got: usize, min: usize },
+    #[error("more than {max} requests whose bodies are in the sender's memory wait for an answer")]
+    LentTooMany { max: usize },
     #[error("frame of {got} bytes, limit {max}; cut the parameters into more shards")]
     FrameTooLong { got: u64, max: u64 },
     #[error("checksum {got:08x}, computed {computed:08x}")]
@@ -143,6 +157,8 @@ impl Limits {
 pub(super) enum BodyKind {
     F32,
     Bytes,
+    /// `f32` in the sender's memory.
+    Lent,
 }
 
 /// One row of the body table.
@@ -150,6 +166,16 @@ pub(super) enum BodyKind {
 pub(super) struct Entry {
     pub(super) kind: BodyKind,
     pub(super) bytes: u32,
+}
+
+impl Entry {
+    /// What the body takes in its frame.
+    pub(super) fn framed_bytes(self) -> usize {
+        match self.kind {
+            BodyKind::F32 | BodyKind::Bytes => self.bytes as usize,
+            BodyKind::Lent => ADDRESS_BYTES,
+        }
+    }
 }
 
 /// The fixed part of a frame, as read.
@@ -224,18 +250,21 @@ impl Head {
         usize::from(self.bodies) * ENTRY_BYTES
     }
 
-    /// Length of all bodies; checks the body table, and the length of the whole frame.
+    /// What all bodies take in the frame; checks the body table, and the length of the whole message,
+    /// wherever its bodies are.
     pub(super) fn bodies_bytes(&self, table: &[u8], limits: &Limits) -> Result<u64, FrameError> {
-        let mut bodies_bytes = 0;
+        let (mut bodies_bytes, mut framed_bytes) = (0, 0);
         for entry in entries(table) {
-            bodies_bytes += u64::from(entry?.bytes);
+            let entry = entry?;
+            bodies_bytes += u64::from(entry.bytes);
+            framed_bytes += entry.framed_bytes() as u64;
         }
         let got = bodies_bytes
             + frame_bytes_without_bodies(u64::from(self.bodies), u64::from(self.meta_bytes));
         if got > limits.frame_bytes {
             return Err(FrameError::FrameTooLong { got, max: limits.frame_bytes });
         }
-        Ok(bodies_bytes)
+        Ok(framed_bytes)
     }
 }
 
@@ -245,11 +274,12 @@ pub(super) fn entries(table: &[u8]) -> impl Iterator<Item = Result<Entry, FrameE
     rows.iter().enumerate().map(|(index, &[kind, length @ ..])| {
         let bytes = u32::from_le_bytes(length);
         let kind = match kind {
-            1 if !(bytes as usize).is_multiple_of(size_of::<f32>()) => {
+            1 | 3 if !(bytes as usize).is_multiple_of(size_of::<f32>()) => {
                 return Err(FrameError::BodyLength { index, got: bytes });
             }
             1 => BodyKind::F32,
             2 => BodyKind::Bytes,
+            3 => BodyKind::Lent,
             got => return Err(FrameError::BodyKind { index, got }),
         };
         Ok(Entry { kind, bytes })
@@ -318,9 +348,10 @@ impl Frame {
         Ok(())
     }
 
-    /// Head and body table. The casts keep every bit: [`Frame::check`] came first.
+    /// Head and body table; `lends`: long bodies stay where they are. The casts keep every bit:
+    /// [`Frame::check`] came first.
     #[expect(clippy::cast_possible_truncation, reason = "check() bounds each length")]
-    pub(super) fn put_head(&self, out: &mut Vec<u8>) {
+    pub(super) fn put_head(&self, lends: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[PROTOCOL, self.class as u8]);
         out.extend_from_slice(&self.kind.to_le_bytes());
@@ -331,6 +362,7 @@ impl Frame {
         out.extend_from_slice(&(self.meta.len() as u32).to_le_bytes());
         for body in &self.bodies {
             out.push(match body {
+                body if lends && lendable(body).is_some() => 3,
                 Body::F32(_) => 1,
                 Body::Bytes(_) => 2,
             });

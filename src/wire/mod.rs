@@ -2,6 +2,7 @@
 //!
 //! Knows bytes and [`WireMessage`](gradmesh_actors::messages::WireMessage), no actor and no socket.
 
+mod attachment;
 mod deadline;
 mod fault;
 mod frame;
@@ -12,6 +13,7 @@ mod reader;
 mod target;
 mod writer;
 
+pub use attachment::Attachment;
 pub use deadline::FRAME_TIME_MAX;
 pub use fault::Fault;
 pub use frame::{

@@ -11,15 +11,19 @@ use crc32fast::Hasher;
 use gradmesh_actors::messages::{Body, Values};
 use gradmesh_actors::pool::Pool;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio::task::yield_now;
 
+use super::attachment::{LENT_BYTES_MIN, LENT_MAX};
 use super::deadline::in_time;
-use super::frame::{BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head, entries};
-use super::{Frame, FrameError, Limits, Pulse};
+use super::frame::{ADDRESS_BYTES, BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head, entries};
+use super::{Attachment, Class, Frame, FrameError, Limits, Pulse};
 
 /// A small frame arrives by one system call; a body longer than this bypasses the buffer.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Read, then summed while it is in the second-level cache.
 const STEP_BYTES: usize = 256 << 10;
+/// Of what the other side lends, read without a turn for others: less than a millisecond.
+const PIECE_BYTES: usize = 4 << 20;
 /// Memory that a length alone gets, before its bytes arrive. Beyond it a body at most doubles
 /// what has come, so a lie costs no more than the liar sends.
 const UNSEEN_BYTES_MAX: usize = 1 << 20;
@@ -35,14 +39,29 @@ const TENSORS_KEPT: usize = 8;
 pub struct FrameReader<R> {
     inner: BufReader<Observed<R>>,
     limits: Limits,
-    tensors: Pool,
+    tensors: Tensors,
+}
+
+/// Where tensors of frames come from.
+#[derive(Debug)]
+struct Tensors {
+    /// Into memory that whoever had the last one has let go.
+    pool: Pool,
+    /// Those that the other side lends.
+    attachment: Option<Attachment>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// `pulse` beats whenever bytes arrive.
     pub fn new(reader: R, limits: Limits, pulse: Pulse) -> Self {
         let inner = BufReader::with_capacity(BUFFER_BYTES, Observed { inner: reader, pulse });
-        Self { inner, limits, tensors: Pool::new(TENSORS_KEPT) }
+        let tensors = Tensors { pool: Pool::new(TENSORS_KEPT), attachment: None };
+        Self { inner, limits, tensors }
+    }
+
+    /// Bodies that the other side lends are read from its memory from now on.
+    pub fn attach(&mut self, attachment: Attachment) {
+        self.tensors.attachment = Some(attachment);
     }
 
     /// What it has read beyond the last frame.
@@ -88,10 +107,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
         let meta = self.read_values::<u8>(head.meta_bytes as usize, &mut sum).await?;
         let mut bodies = Vec::with_capacity(usize::from(head.bodies));
-        for entry in entries(&table) {
+        for (index, entry) in entries(&table).enumerate() {
             let Entry { kind, bytes } = entry?;
             let bytes = bytes as usize;
             bodies.push(match kind {
+                BodyKind::Lent => {
+                    let mut address = [0; ADDRESS_BYTES];
+                    self.fill(&mut address).await?;
+                    sum.update(&address);
+                    Body::F32(self.read_lent(&head, index, bytes, address).await?)
+                }
                 BodyKind::F32 => {
                     let count = bytes / size_of::<f32>();
                     Body::F32(self.read_tensor(count, &mut sum).await?)
@@ -117,7 +142,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if count < POOLED_BYTES_MIN / size_of::<f32>() {
             return Ok(Arc::new(self.read_values(count, sum).await?));
         }
-        let values = match self.tensors.take(count) {
+        let values = match self.tensors.pool.take(count) {
             Some(mut values) => {
                 for step in values.chunks_mut(STEP_BYTES / size_of::<f32>()) {
                     let bytes = bytemuck::cast_slice_mut(step);
@@ -128,7 +153,38 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             None => self.read_values(count, sum).await?,
         };
-        Ok(self.tensors.lend(values))
+        Ok(self.tensors.pool.lend(values))
+    }
+
+    /// Reads what the other side lends: body `index` of its frame. Piece by piece, so that others have
+    /// their turns.
+    async fn read_lent(
+        &mut self,
+        head: &Head,
+        index: usize,
+        bytes: usize,
+        address: [u8; ADDRESS_BYTES],
+    ) -> Result<Values, FrameError> {
+        let Some(attachment) = self.tensors.attachment.clone() else {
+            return Err(FrameError::BodyKind { index, got: 3 });
+        };
+        if bytes < LENT_BYTES_MIN {
+            return Err(FrameError::LentTooShort { index, got: bytes, min: LENT_BYTES_MIN });
+        }
+        if head.class == Class::Request && !attachment.borrows(head.request) {
+            return Err(FrameError::LentTooMany { max: LENT_MAX });
+        }
+        let mut values = self.tensors.pool.take_or_new(bytes / size_of::<f32>());
+        let mut at = u64::from_le_bytes(address);
+        for piece in bytemuck::cast_slice_mut(&mut values).chunks_mut(PIECE_BYTES) {
+            attachment.read(at, piece)?;
+            at = at.wrapping_add(piece.len() as u64);
+            self.inner.get_ref().pulse.beat();
+            if bytes > PIECE_BYTES {
+                yield_now().await;
+            }
+        }
+        Ok(self.tensors.pool.lend(values))
     }
 
     /// `count` values straight into memory of their own alignment.
@@ -168,7 +224,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 fn whole_frame(
     bytes: &[u8],
     limits: &Limits,
-    tensors: &mut Pool,
+    tensors: &mut Tensors,
 ) -> Result<Option<(Frame, usize)>, FrameError> {
     let Some(raw) = bytes.first_chunk() else { return Ok(None) };
     let head = Head::parse(raw, limits)?;
@@ -190,17 +246,19 @@ fn whole_frame(
     let (before, mut left) = summed.split_at(bodies_start);
     let mut bodies = Vec::with_capacity(usize::from(head.bodies));
     for entry in entries(table) {
-        let Entry { kind, bytes } = entry?;
-        let (body, after) = left.split_at(bytes as usize);
+        let entry = entry?;
+        let (body, after) = left.split_at(entry.framed_bytes());
         left = after;
-        bodies.push(match kind {
+        bodies.push(match entry.kind {
+            // Long, so it is read piece by piece.
+            BodyKind::Lent => return Ok(None),
             BodyKind::F32 => {
-                let mut values = tensors.take_or_new(body.len() / size_of::<f32>());
+                let mut values = tensors.pool.take_or_new(body.len() / size_of::<f32>());
                 bytemuck::cast_slice_mut(&mut values).copy_from_slice(body);
                 Body::F32(if body.len() < POOLED_BYTES_MIN {
                     Arc::new(values)
                 } else {
-                    tensors.lend(values)
+                    tensors.pool.lend(values)
                 })
             }
             BodyKind::Bytes => Body::Bytes(Bytes::copy_from_slice(body)),

@@ -6,8 +6,9 @@ use crc32fast::Hasher;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::attachment::{address, lendable};
 use super::deadline::in_time;
-use super::{Frame, FrameError, Pulse};
+use super::{Attachment, Frame, FrameError, Pulse};
 
 /// What is shorter is copied into the buffer: a system call of its own costs more than the copy.
 const COPY_BYTES_MAX: usize = 16 << 10;
@@ -24,13 +25,19 @@ pub struct FrameWriter<W> {
     /// Follows a part of a body that is held back; empty between two frames.
     after: Vec<u8>,
     pulse: Pulse,
+    attachment: Option<Attachment>,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// `pulse` beats for each part of a long body that the other side takes: while it does, it
     /// can't answer a ping. Short writes are no sign of life, the kernel takes many for the dead.
     pub fn new(writer: W, pulse: Pulse) -> Self {
-        Self { inner: writer, staged: Vec::new(), after: Vec::new(), pulse }
+        Self { inner: writer, staged: Vec::new(), after: Vec::new(), pulse, attachment: None }
+    }
+
+    /// Long bodies stay where they are from now on, where the other side can read them there.
+    pub fn attach(&mut self, attachment: Attachment) {
+        self.attachment = Some(attachment);
     }
 
     /// Writes one frame; its bodies are borrowed, not copied, where they are long.
@@ -67,10 +74,20 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     async fn put_frame(&mut self, frame: &Frame) -> Result<(), FrameError> {
         let mut sum = Hasher::new();
         let start = self.staged.len();
-        frame.put_head(&mut self.staged);
+        let lends = self.attachment.as_ref().is_some_and(|attachment| {
+            attachment.answered(frame.request);
+            attachment.lend(frame)
+        });
+        frame.put_head(lends, &mut self.staged);
         sum.update(&self.staged[start..]);
         let mut held = self.put(&frame.meta, &[], &mut sum).await?;
         for body in &frame.bodies {
+            if lends && let Some(values) = lendable(body) {
+                let address = address(values).to_le_bytes();
+                sum.update(&address);
+                self.stage(&address, held);
+                continue;
+            }
             held = match body {
                 Body::F32(values) => self.put(bytemuck::cast_slice(values), held, &mut sum).await?,
                 Body::Bytes(bytes) => self.put(bytes, held, &mut sum).await?,

@@ -5,6 +5,7 @@
 mod deadlines;
 mod frames;
 mod handshake;
+mod lending;
 mod links;
 mod support;
 mod threads;

@@ -1,6 +1,8 @@
 //! Push and pull between two processes: a server node as in any cluster, and this one as its
 //! worker, over the links that workers use.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -10,10 +12,12 @@ use std::time::Duration;
 use actix::{Actor, Recipient};
 use actix_rt::Arbiter;
 use anyhow::{Context, bail};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use gradmesh::config::{Config, NodeConfig, Role};
 use gradmesh::node::hello;
 use gradmesh::peer::{Link, LinkPolicy, Peer, Proxy};
-use gradmesh::transport::TcpTransport;
+use gradmesh::transport::{Connection, Listener, TcpTransport, Transport};
 use gradmesh::wire::{self, Hello, Target};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
 use gradmesh_actors::ids::{
@@ -40,14 +44,15 @@ use crate::chaos::ports::Ports;
 /// More than any measurement makes.
 pub(super) const STEPS: usize = 100_000_000;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-const SMALL: usize = 4 << 10;
+pub(super) const SMALL: usize = 4 << 10;
+const SIZES: [usize; 4] = [SMALL, 1 << 20, 16 << 20, 64 << 20];
 /// Exchanges until all memory that is used again is there.
 const WARM_UP: usize = 8;
 const REPEATS_MIN: usize = 3;
 
 /// A shard of so many bytes in one process.
-struct Server {
-    _process: Child,
+pub(super) struct Server {
+    process: Child,
     worker: Arbiter,
     push: Recipient<PushGradient>,
     gradient: Arc<Vec<f32>>,
@@ -60,11 +65,13 @@ pub(super) async fn rows(
     folder: &Path,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for bytes in [SMALL, 1 << 20, 16 << 20, 64 << 20] {
-        if bytes > effort.largest {
+    let apart = [false, true].into_iter().flat_map(|apart| SIZES.map(|bytes| (bytes, apart)));
+    for (bytes, apart) in apart {
+        // What is short goes through the socket in any case.
+        if bytes > effort.largest || (apart && bytes == SMALL) {
             continue;
         }
-        let mut server = Server::start(config, folder, bytes).await?;
+        let mut server = Server::start(config, folder, bytes, apart).await?;
         server.measure(WARM_UP, Duration::ZERO).await?;
         let mut raw = RawPeer::start(bytes)?;
         // Each side twice, in turns.
@@ -78,7 +85,8 @@ pub(super) async fn rows(
             let (what, goal) = ("push and pull of 4 KiB".to_owned(), Goal::AtMost(1.5));
             Row::new(what, "TCP", Unit::Microseconds, goal).with(ours * 1e6, limit * 1e6)
         } else {
-            let what = format!("push and pull of {} MiB", bytes >> 20);
+            let way = if apart { " through the socket" } else { "" };
+            let what = format!("push and pull of {} MiB{way}", bytes >> 20);
             let rate = |time: f64| 2.0 * bytes as f64 / time / 1e9;
             let row = Row::new(what, "TCP", Unit::GigabytesPerSecond, Goal::AtLeast(0.85));
             row.with(rate(ours), rate(limit))
@@ -94,9 +102,15 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start(config: &Config, folder: &Path, bytes: usize) -> anyhow::Result<Self> {
+    /// `apart`: as if the worker were on another machine, and nobody could read anybody's memory.
+    pub(super) async fn start(
+        config: &Config,
+        folder: &Path,
+        bytes: usize,
+        apart: bool,
+    ) -> anyhow::Result<Self> {
         let config = configure(config, folder, &mut Ports::new())?;
-        let name = format!("exchange-{bytes}");
+        let name = format!("exchange-{bytes}-{apart}");
         let file = folder.join(format!("{name}.toml"));
         std::fs::write(&file, config.to_toml()?)?;
         let mut command = command(&file)?;
@@ -120,17 +134,28 @@ impl Server {
         let (opened, push) = oneshot::channel();
         let worker = Arbiter::new();
         worker.spawn_fn(move || {
-            let link = Link::open(peer, own, Rc::new(TcpTransport), LinkPolicy::default());
+            let transport: Rc<dyn Transport> =
+                if apart { Rc::new(Apart) } else { Rc::new(TcpTransport) };
+            let link = Link::open(peer, own, transport, LinkPolicy::default());
             drop(opened.send(Proxy { link, target }.start().recipient()));
         });
         let push = push.await.context("the measuring thread")?;
         let gradient = Arc::new(vec![1e-6; bytes / size_of::<f32>()]);
-        Ok(Self { _process: process, worker, push, gradient, step: Version(0) })
+        Ok(Self { process, worker, push, gradient, step: Version(0) })
+    }
+
+    /// The server's process.
+    pub(super) fn process(&self) -> anyhow::Result<u32> {
+        self.process.id().context("the server has ended")
     }
 
     /// Median time from a push to the parameters that come of it, asked as a worker does: from a
     /// thread of its own.
-    async fn measure(&mut self, at_least: usize, lasts: Duration) -> anyhow::Result<Duration> {
+    pub(super) async fn measure(
+        &mut self,
+        at_least: usize,
+        lasts: Duration,
+    ) -> anyhow::Result<Duration> {
         let (push, gradient, mut step) = (self.push.clone(), Arc::clone(&self.gradient), self.step);
         let (done, measured) = oneshot::channel();
         let started = Instant::now();
@@ -153,6 +178,21 @@ impl Server {
         let (time, step) = measured.await.context("the measuring thread")??;
         self.step = step;
         Ok(Duration::from_secs_f64(time))
+    }
+}
+
+/// TCP as between machines.
+#[derive(Debug)]
+struct Apart;
+
+impl Transport for Apart {
+    fn connect(&self, address: SocketAddr) -> LocalBoxFuture<'_, io::Result<Connection>> {
+        async move { Ok(Connection { same_host: None, ..TcpTransport.connect(address).await? }) }
+            .boxed_local()
+    }
+
+    fn listen(&self, address: SocketAddr) -> LocalBoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        async move { TcpTransport.listen(address).await }.boxed_local()
     }
 }
 
