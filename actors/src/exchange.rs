@@ -38,22 +38,28 @@ pub(crate) fn pushes(
     step: Version,
     computed: &StepWork,
 ) -> Vec<PushGradient> {
+    let shards = computed.payloads.len().max(1);
+    (0..shards).map(|shard| push(worker, lease, step, computed, shard)).collect()
+}
+
+/// What one shard is sent. Reports are for the first one.
+pub(crate) fn push(
+    worker: WorkerId,
+    lease: &LeaseSlots,
+    step: Version,
+    computed: &StepWork,
+    shard: usize,
+) -> PushGradient {
     let StepWork { parts, payloads, reports } = computed;
-    let mut reports = reports.clone();
-    let mut payloads = payloads.clone();
-    if payloads.is_empty() {
-        payloads.push(Vec::new());
-    }
-    let push = |(shard, payload)| PushGradient {
+    PushGradient {
         view: lease.view,
         worker,
-        shard: ShardId(shard),
+        shard: ShardId(u32::try_from(shard).unwrap_or(u32::MAX)),
         step,
         parts: parts.clone(),
-        reports: std::mem::take(&mut reports),
-        payload,
-    };
-    (0u32..).zip(payloads).map(push).collect()
+        reports: if shard == 0 { reports.clone() } else { Vec::new() },
+        payload: payloads.get(shard).cloned().unwrap_or_default(),
+    }
 }
 
 /// Repeats a push until it is answered.

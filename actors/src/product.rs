@@ -10,7 +10,7 @@ use std::ops::Range;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 /// Terms that ndarray's kernels add up in registers before they go to memory.
 const BLOCK: usize = 256;
@@ -44,20 +44,36 @@ pub fn multiply(
     a: ArrayView2<'_, f32>,
     b: ArrayView2<'_, f32>,
     onto: Onto,
+    c: ArrayViewMut2<'_, f32>,
+) {
+    multiply_rows(a, 0..a.nrows(), b, onto, c);
+}
+
+/// The same of some rows of `a`; `c` has as many.
+///
+/// # Panics
+/// If the shapes don't fit.
+pub fn multiply_rows(
+    a: ArrayView2<'_, f32>,
+    rows: Range<usize>,
+    b: ArrayView2<'_, f32>,
+    onto: Onto,
     mut c: ArrayViewMut2<'_, f32>,
 ) {
-    let (rows, columns) = c.dim();
-    let fits = (rows, columns) == (a.nrows(), b.ncols()) && a.ncols() == b.nrows();
+    let (height, columns) = c.dim();
+    let fits = (height, columns) == (rows.len(), b.ncols()) && a.ncols() == b.nrows();
     if fits
+        && rows.end <= a.nrows()
         && has_avx512()
-        && is_large(rows, a.ncols(), columns)
+        && is_large(height, a.ncols(), columns)
         && let (Some(a), Some(b)) = (borrow(&a), borrow(&b))
         && let Some(values) = c.as_slice_mut()
     {
-        return by_blocks(a, b, onto, MatMut::from_row_major_slice_mut(values, rows, columns));
+        let (a, c) = (a.subrows(rows.start, height), &mut *values);
+        return by_blocks(a, b, onto, MatMut::from_row_major_slice_mut(c, height, columns));
     }
     let keep = if onto == Onto::Them { 1.0 } else { 0.0 };
-    general_mat_mul(1.0, &a, &b, keep, &mut c);
+    general_mat_mul(1.0, &a.slice_axis(Axis(0), rows.into()), &b, keep, &mut c);
 }
 
 /// Whether each block is past what faer has loops of its own for, which add up in another order:
@@ -126,7 +142,7 @@ fn has_avx512() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array2, Axis, Slice};
+    use ndarray::{Array2, Slice};
     use proptest::prelude::*;
 
     use super::*;
@@ -180,6 +196,12 @@ mod tests {
             let mut alone = Array2::zeros((rows, n));
             multiply(a.slice_axis(Axis(0), part), b.view(), Onto::Nothing, alone.view_mut());
             prop_assert_eq!(bits(&alone), bits(&whole.slice_axis(Axis(0), part).to_owned()));
+            let turned = a.t().as_standard_layout().into_owned();
+            for a in [a.view(), turned.t()] {
+                alone.fill(f32::NAN);
+                multiply_rows(a, first..first + rows, b.view(), Onto::Nothing, alone.view_mut());
+                prop_assert_eq!(bits(&alone), bits(&whole.slice_axis(Axis(0), part).to_owned()));
+            }
         }
     }
 

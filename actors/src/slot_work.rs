@@ -10,7 +10,7 @@ use crate::allocation::{NoMemory, zeros};
 use crate::codec::{Codec, codec};
 use crate::dataset::{Dataset, DatasetError, Rows, Split};
 use crate::finite::first_not_finite;
-use crate::ids::{Slot, Version};
+use crate::ids::{ShardId, Slot, Version};
 use crate::ledger::SlotReport;
 use crate::messages::{PartHeader, Payload, Values};
 use crate::model::{Backward, Model, Score};
@@ -32,8 +32,12 @@ pub struct SlotWork {
     /// The rows that are computed together, and how.
     batch: SharedBatch,
     backward: Option<Box<dyn Backward>>,
-    /// Of the step that is computed, and memory of those before it.
-    sum: Reduction,
+    /// Of the step that is computed, by shard, and memory of those before it: each shard's gradients
+    /// are computed into memory of its own, which is what it is sent.
+    sums: Vec<Reduction>,
+    /// For gradients that can't be had shard by shard: a lossy codec looks at all of one, and other
+    /// models may give all at once.
+    whole: Pool,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,9 @@ struct Share {
     of: Arc<Rows>,
     rows: Range<usize>,
 }
+
+/// Whole gradients that are used again: one is computed at a time.
+const WHOLE_KEPT: usize = 2;
 
 /// What a worker sends for one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,9 +98,10 @@ pub enum WorkError {
 impl SlotWork {
     pub fn new(plan: Arc<JobPlan>, model: Arc<dyn Model>) -> Self {
         let codec = codec(&plan.offer.job.gradient);
-        let sum = Reduction::new(plan.offer.job.virtual_workers);
-        let (batch, backward) = (SharedBatch::default(), model.backward());
-        Self { plan, model, codec, slots: BTreeMap::new(), batch, backward, sum }
+        let sums = vec![Reduction::new(plan.offer.job.virtual_workers); plan.shards.len()];
+        let (batch, backward, whole) =
+            (SharedBatch::default(), model.backward(), Pool::new(WHOLE_KEPT));
+        Self { plan, model, codec, slots: BTreeMap::new(), batch, backward, sums, whole }
     }
 
     pub fn plan(&self) -> &Arc<JobPlan> {
@@ -110,6 +118,9 @@ impl SlotWork {
     /// # Errors
     /// The data set can't give the rows, or there is no memory for the residuals.
     pub fn hold(&mut self, span: Span, data: &dyn Dataset) -> Result<(), WorkError> {
+        if self.slots.keys().copied().eq(span.slots()) {
+            return Ok(());
+        }
         self.batch.forget();
         self.slots.retain(|slot, _| (span.first..span.end).contains(&slot.0));
         let missing: Vec<Slot> =
@@ -190,24 +201,78 @@ impl SlotWork {
     /// # Errors
     /// A gradient that is not finite, or no memory for one.
     pub fn compute(&mut self, step: Version, parameters: &[f32]) -> Result<StepWork, WorkError> {
+        let mut work = self.begin(step, parameters)?;
+        for shard in (0..work.payloads.len()).rev() {
+            self.complete(shard, step, parameters, &mut work)?;
+        }
+        Ok(work)
+    }
+
+    /// Whether what is left of a step after [`SlotWork::begin`] is worth doing shard by shard: most of
+    /// it is then.
+    pub fn computes_by_shard(&self) -> bool {
+        self.codec.is_none() && self.backward.is_some() && self.plan.shards.len() > 1
+    }
+
+    /// Begins a step: all but what [`SlotWork::complete`] does for each shard, from the last one to
+    /// the first.
+    ///
+    /// # Errors
+    /// As [`SlotWork::compute`].
+    pub fn begin(&mut self, step: Version, parameters: &[f32]) -> Result<StepWork, WorkError> {
         if step == self.plan.last_version() {
             return Ok(self.close(parameters));
         }
-        self.sum.clear();
+        self.sums.iter_mut().for_each(Reduction::clear);
         let payloads = vec![Vec::new(); self.plan.shards.len()];
         let mut work = StepWork { parts: Vec::new(), payloads, reports: Vec::new() };
-        for group in self.groups(step) {
+        for (at, group) in self.groups(step).into_iter().enumerate() {
+            if at > 0 {
+                self.add_group(parameters)?;
+            }
             self.gather(step, group);
             if let Some(backward) = &mut self.backward {
                 backward.run(parameters, self.batch.batch());
             }
             let parts: Vec<_> = self.batch.parts().collect();
             for (slot, rows) in parts {
-                self.compute_slot(slot, rows, step, parameters, &mut work)?;
+                self.begin_slot(slot, rows, step, parameters, &mut work)?;
             }
         }
-        self.take_sums(step, parameters, &mut work)?;
         Ok(work)
+    }
+
+    /// Computes what a shard is sent: the rest of its gradients, and their sums. What is not finite in
+    /// a gradient is not in their sum either: one look at each sum is enough.
+    ///
+    /// # Errors
+    /// As [`SlotWork::compute`].
+    pub fn complete(
+        &mut self,
+        shard: usize,
+        step: Version,
+        parameters: &[f32],
+        work: &mut StepWork,
+    ) -> Result<(), WorkError> {
+        if self.codec.is_some() {
+            return Ok(());
+        }
+        self.add_shard(shard, parameters)?;
+        let Some(sum) = self.sums.get_mut(shard) else { return Ok(()) };
+        let parts = sum.take_parts();
+        if work.parts.is_empty() {
+            let header = |(&span, part): (&Span, &Part)| PartHeader { span, rows: part.rows };
+            work.parts = parts.iter().map(header).collect();
+        }
+        let mut not_finite = None;
+        for (span, part) in parts {
+            if first_not_finite(&part.values).is_some() {
+                not_finite.get_or_insert(span);
+            }
+            sum.pool().lend_shared(&part.values);
+            work.payloads[shard].push(Payload::Dense(part.values));
+        }
+        not_finite.map_or(Ok(()), |span| Err(self.not_finite(span, step, parameters)))
     }
 
     /// Has the rows of a step side by side before it is computed.
@@ -235,8 +300,9 @@ impl SlotWork {
         self.batch.end(step, group);
     }
 
-    /// The gradient of one slot, whose rows lie at `rows` of the batch.
-    fn compute_slot(
+    /// Reports on one slot, whose rows lie at `rows` of the batch; adds its gradient where that can't
+    /// be had shard by shard.
+    fn begin_slot(
         &mut self,
         slot: Slot,
         rows: Range<usize>,
@@ -244,59 +310,79 @@ impl SlotWork {
         parameters: &[f32],
         work: &mut StepWork,
     ) -> Result<(), WorkError> {
-        let Some(state) = self.slots.get_mut(&slot) else { return Ok(()) };
-        let plan = &self.plan;
-        let pooled = self.sum.pool().take(plan.layout.len());
-        let mut gradient = pooled.map_or_else(|| zeros(plan.layout.len()), Ok)?;
-        let (batch, len) = (self.batch.batch(), rows.len() as u64);
+        let (len, evaluate) = (rows.len() as u64, self.plan.ends_epoch(step));
         let loss = match &self.backward {
-            Some(backward) => backward.gradient(batch, rows, &mut gradient),
-            None => self.model.gradient(parameters, batch.part(rows), &mut gradient),
+            Some(backward) if self.codec.is_none() => backward.loss(rows),
+            _ => self.add_whole(slot, rows, step, parameters, work)?,
         };
         if !loss.is_finite() {
             return Err(WorkError::NotFinite { slot, step, loss });
         }
-        let evaluate = plan.ends_epoch(step);
-        let score = evaluate.then(|| evaluated(&*self.model, parameters, &state.test));
+        let test = self.slots.get(&slot).filter(|_| evaluate).map(|state| &state.test);
+        let score = test.map(|test| evaluated(&*self.model, parameters, test));
         work.reports.push(SlotReport { slot, rows: len, loss, score });
-        let span = Span::one(slot);
-        let Some(codec) = &self.codec else {
-            // A leaf is always a node of the tree.
-            let _ = self.sum.insert(span, Part { values: Arc::new(gradient), rows: len });
-            return Ok(());
-        };
-        // Before it gets into the residual.
-        if first_not_finite(&gradient).is_some() {
-            return Err(WorkError::NotFinite { slot, step, loss });
-        }
-        let pieces = codec.encode(&gradient, &mut state.residual, &plan.shards);
-        for (payload, piece) in work.payloads.iter_mut().zip(pieces) {
-            payload.push(Payload::Encoded(piece.into()));
-        }
-        work.parts.push(PartHeader { span, rows: len });
-        self.sum.pool().give(Arc::new(gradient));
         Ok(())
     }
 
-    /// The sums that are sent where there is no codec. What is not finite in a gradient is not in
-    /// their sum either: one look at each sum is enough.
-    fn take_sums(
+    /// Adds the gradients of the slots in the batch to all sums.
+    fn add_group(&mut self, parameters: &[f32]) -> Result<(), WorkError> {
+        (0..self.sums.len()).rev().try_for_each(|shard| self.add_shard(shard, parameters))
+    }
+
+    /// Adds them to one shard's sum, in memory of its own; nothing where they came as a whole.
+    fn add_shard(&mut self, shard: usize, parameters: &[f32]) -> Result<(), WorkError> {
+        let Some(backward) = self.backward.as_mut().filter(|_| self.codec.is_none()) else {
+            return Ok(());
+        };
+        let id = ShardId(u32::try_from(shard).unwrap_or(u32::MAX));
+        let (range, sum, batch) = (self.plan.shards.range(id), &mut self.sums[shard], &self.batch);
+        for (slot, rows) in batch.parts() {
+            let mut gradient = taken(sum.pool(), range.len())?;
+            let to = &mut gradient[..];
+            backward.gradient(parameters, batch.batch(), rows.clone(), range.clone(), to);
+            insert(sum, slot, gradient, &rows);
+        }
+        Ok(())
+    }
+
+    /// Computes a slot's gradient as a whole, then encodes it or cuts it; returns the loss.
+    fn add_whole(
         &mut self,
+        slot: Slot,
+        rows: Range<usize>,
         step: Version,
         parameters: &[f32],
         work: &mut StepWork,
-    ) -> Result<(), WorkError> {
-        for (span, part) in self.sum.take_parts() {
-            if first_not_finite(&part.values).is_some() {
-                return Err(self.not_finite(span, step, parameters));
+    ) -> Result<f64, WorkError> {
+        let Some(state) = self.slots.get_mut(&slot) else { return Ok(0.0) };
+        let (batch, len) = (self.batch.batch(), self.plan.layout.len());
+        let mut gradient = taken(&mut self.whole, len)?;
+        let loss = match &mut self.backward {
+            Some(backward) => {
+                backward.gradient(parameters, batch, rows.clone(), 0..len, &mut gradient);
+                backward.loss(rows.clone())
             }
-            work.parts.push(PartHeader { span, rows: part.rows });
-            for (payload, (_, range)) in work.payloads.iter_mut().zip(self.plan.shards.iter()) {
-                payload.push(Payload::Dense(cut(self.sum.pool(), range, &part.values)));
+            None => self.model.gradient(parameters, batch.part(rows.clone()), &mut gradient),
+        };
+        if let Some(codec) = &self.codec {
+            // Before it gets into the residual.
+            if !loss.is_finite() || first_not_finite(&gradient).is_some() {
+                return Err(WorkError::NotFinite { slot, step, loss });
             }
-            self.sum.pool().give(part.values);
+            let pieces = codec.encode(&gradient, &mut state.residual, &self.plan.shards);
+            for (payload, piece) in work.payloads.iter_mut().zip(pieces) {
+                payload.push(Payload::Encoded(piece.into()));
+            }
+            work.parts.push(PartHeader { span: Span::one(slot), rows: rows.len() as u64 });
+        } else {
+            for (sum, (_, range)) in self.sums.iter_mut().zip(self.plan.shards.iter()) {
+                let mut part = taken(sum.pool(), range.len())?;
+                part.copy_from_slice(&gradient[range]);
+                insert(sum, slot, part, &rows);
+            }
         }
-        Ok(())
+        self.whole.give(Arc::new(gradient));
+        Ok(loss)
     }
 
     /// Finds whose gradient it is, by computing them once more.
@@ -353,15 +439,15 @@ fn evaluated(model: &dyn Model, parameters: &[f32], Share { of, rows }: &Share) 
     model.evaluate(parameters, of.batch().part(rows.clone()))
 }
 
-/// A range of a gradient; the gradient itself where it is all of it.
-fn cut(pool: &mut Pool, range: Range<usize>, values: &Values) -> Values {
-    if range.len() == values.len() {
-        pool.lend_shared(values);
-        return Arc::clone(values);
-    }
-    let mut part = pool.take_or_new(range.len());
-    part.copy_from_slice(&values[range]);
-    pool.lend(part)
+/// Memory for a gradient, whatever is in it.
+fn taken(pool: &mut Pool, len: usize) -> Result<Vec<f32>, NoMemory> {
+    pool.take(len).map_or_else(|| zeros(len), Ok)
+}
+
+fn insert(sum: &mut Reduction, slot: Slot, gradient: Vec<f32>, rows: &Range<usize>) {
+    let part = Part { values: Arc::new(gradient), rows: rows.len() as u64 };
+    // A leaf is always a node of the tree.
+    let _ = sum.insert(Span::one(slot), part);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Connects a mailbox to [`SlotWork`]. One thing is under way at a time: a pull, a load of
 //! residuals, or the exchange of one step with all shards; a new lease drops it.
 
+mod by_shard;
 mod saving;
 
 use std::collections::VecDeque;
@@ -80,6 +81,8 @@ pub struct Worker {
     residuals_due: Option<Version>,
     /// The whole flat space at one version.
     parameters: Option<(Version, Values)>,
+    /// Counts the steps that were begun: what is left of one that was given up is not gone on with.
+    attempt: u64,
     /// The pull, load or exchange that is going on.
     under_way: Option<SpawnHandle>,
     began: Instant,
@@ -113,6 +116,7 @@ impl Worker {
             parts: Vec::new(),
             residuals_due: None,
             parameters: None,
+            attempt: 0,
             under_way: None,
             began: Instant::now(),
             stopwatch: Stopwatch::default(),
@@ -223,6 +227,7 @@ impl Worker {
         parameters: &Values,
         ctx: &mut Context<Self>,
     ) {
+        self.attempt += 1;
         let Some(work) = &mut self.work else { return };
         let last = work.plan().last_version();
         if !self.computed.iter().any(|(of, _)| *of == version) {
@@ -233,16 +238,12 @@ impl Worker {
                 let cause = format!("residuals are of {of}, the shards are at {version}");
                 return self.report(lease.view, kind, cause, ctx);
             }
+            if version < last && work.computes_by_shard() {
+                return self.step_by_shard(lease, version, parameters, ctx);
+            }
             let began = self.began.elapsed();
             match work.compute(version, parameters) {
-                Ok(computed) => {
-                    // Without residuals an earlier one can be computed again.
-                    let kept = if work.keeps_residuals() { COMPUTED_KEPT } else { 1 };
-                    self.measured(&lease, began, ctx);
-                    self.computed.push_front((version, computed));
-                    self.computed.truncate(kept);
-                    self.residuals_of = version.next();
-                }
+                Ok(computed) => self.computed(&lease, version, began, computed, ctx),
                 Err(error) => return self.fail(lease.view, error.to_string(), ctx),
             }
         }
@@ -252,21 +253,57 @@ impl Worker {
         let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
         let receivers: Vec<_> = receivers.collect();
         let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
+        self.exchange(lease, version, exchange, ctx);
+        self.prepare(version.next(), ctx);
+    }
+
+    /// Goes on when all shards have answered.
+    fn exchange(
+        &mut self,
+        lease: LeaseSlots,
+        version: Version,
+        exchange: impl Future<Output = Result<Vec<Values>, Halt>> + 'static,
+        ctx: &mut Context<Self>,
+    ) {
+        let last = self.work.as_ref().map(|work| work.plan().last_version());
         let handle =
             ctx.spawn(exchange.into_actor(self).map(move |pushed, worker, ctx| match pushed {
                 _ if !worker.holds_lease(&lease) => {}
-                Ok(_) if version == last => info!(worker = %worker.id, "last version evaluated"),
+                Ok(_) if Some(version) == last => {
+                    info!(worker = %worker.id, "last version evaluated")
+                }
                 Ok(shards) => worker.advance(lease, version.next(), shards, ctx),
                 Err(halt) => worker.halt(lease, halt, ctx),
             }));
         self.under_way = Some(handle);
-        // Once the pushes are on their way.
-        let prepare = yield_now().into_actor(self).map(move |(), worker, _| {
-            if let Some(work) = &mut worker.work {
-                work.prepare(version.next());
+    }
+
+    /// Keeps what was computed: whoever asks for it again gets the same.
+    fn computed(
+        &mut self,
+        lease: &LeaseSlots,
+        version: Version,
+        began: Duration,
+        computed: StepWork,
+        ctx: &mut Context<Self>,
+    ) {
+        self.measured(lease, began, ctx);
+        // Without residuals an earlier one can be computed again.
+        let keeps_residuals = self.work.as_ref().is_some_and(SlotWork::keeps_residuals);
+        self.computed.push_front((version, computed));
+        self.computed.truncate(if keeps_residuals { COMPUTED_KEPT } else { 1 });
+        self.residuals_of = version.next();
+    }
+
+    /// Has the next step's rows side by side, once the pushes are on their way.
+    fn prepare(&mut self, next: Version, ctx: &mut Context<Self>) {
+        let attempt = self.attempt;
+        ctx.spawn(sent().into_actor(self).map(move |(), worker, _| {
+            // Unless it has begun already.
+            if let Some(work) = worker.work.as_mut().filter(|_| worker.attempt == attempt) {
+                work.prepare(next);
             }
-        });
-        ctx.spawn(prepare);
+        }));
     }
 
     /// Tells the coordinator from time to time how fast this worker is.
@@ -316,8 +353,13 @@ impl Worker {
         let whole = match <[Values; 1]>::try_from(shards) {
             Ok([whole]) => whole,
             Err(shards) => {
-                let whole = with_room(plan.layout.len());
+                let len = plan.layout.len();
+                // In the memory of the version before: fresh memory costs as much as the copies.
+                let before = self.parameters.take().and_then(|(_, values)| Arc::into_inner(values));
+                let whole = before.filter(|values| values.capacity() >= len);
+                let whole = whole.map_or_else(|| with_room(len), Ok);
                 let mut whole = whole.map_err(|error| error.to_string())?;
+                whole.clear();
                 shards.iter().for_each(|values| whole.extend_from_slice(values));
                 Arc::new(whole)
             }
@@ -358,6 +400,16 @@ impl Worker {
             }
         };
         self.under_way = Some(ctx.spawn(sent.into_actor(self)));
+    }
+}
+
+/// Turns of this thread until what was handed to a proxy's mailbox is in the socket: the proxy's, the
+/// connection's, and one for each to be woken.
+const TURNS: usize = 4;
+
+async fn sent() {
+    for _ in 0..TURNS {
+        yield_now().await;
     }
 }
 

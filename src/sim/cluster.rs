@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use gradmesh_actors::dataset::{Dataset, DatasetError};
 use gradmesh_actors::layout::TensorSpec;
-use gradmesh_actors::model::{Batch, Model, ModelDescription, ModelKinds, Score};
+use gradmesh_actors::model::{Backward, Batch, Model, ModelDescription, ModelKinds, Score};
 use ndarray::{Array2, ArrayView2};
 use tokio::task::spawn_local;
 
@@ -105,7 +106,8 @@ fn fragile(kinds: &ModelKinds, kind: &str, node: &SimNode) -> ModelKinds {
     fragile.register(kind, move |settings| {
         let described = ModelDescription { kind: name.clone(), settings: settings.clone() };
         let model = kinds.build(&described)?;
-        Ok(Arc::new(Fragile { model, panics: Arc::clone(&panics), slow: Arc::clone(&slow) }))
+        let faults = ModelFaults { panics: Arc::clone(&panics), slow: Arc::clone(&slow) };
+        Ok(Arc::new(Fragile { model, faults }))
     });
     fragile
 }
@@ -114,8 +116,55 @@ fn fragile(kinds: &ModelKinds, kind: &str, node: &SimNode) -> ModelKinds {
 #[derive(Debug)]
 struct Fragile {
     model: Arc<dyn Model>,
+    faults: ModelFaults,
+}
+
+/// What is done to each gradient of a node.
+#[derive(Clone, Debug)]
+struct ModelFaults {
     panics: Arc<AtomicBool>,
     slow: Arc<AtomicU16>,
+}
+
+impl ModelFaults {
+    fn strike(&self) {
+        if self.panics.swap(false, Ordering::Relaxed) {
+            // As a panic, but that nothing is printed: it is meant.
+            std::panic::resume_unwind(Box::new("the fault plan says so"));
+        }
+        take_time(self.slow.load(Ordering::Relaxed));
+    }
+}
+
+#[derive(Debug)]
+struct FragileBackward {
+    backward: Box<dyn Backward>,
+    faults: ModelFaults,
+}
+
+impl Backward for FragileBackward {
+    fn run(&mut self, parameters: &[f32], batch: Batch<'_>) {
+        self.backward.run(parameters, batch);
+    }
+
+    fn loss(&self, rows: Range<usize>) -> f64 {
+        self.backward.loss(rows)
+    }
+
+    fn gradient(
+        &mut self,
+        parameters: &[f32],
+        batch: Batch<'_>,
+        rows: Range<usize>,
+        range: Range<usize>,
+        gradient: &mut [f32],
+    ) {
+        // Once for each gradient: its beginning comes last, when other shards have theirs already.
+        if range.start == 0 {
+            self.faults.strike();
+        }
+        self.backward.gradient(parameters, batch, rows, range, gradient);
+    }
 }
 
 impl Model for Fragile {
@@ -132,12 +181,13 @@ impl Model for Fragile {
     }
 
     fn gradient(&self, parameters: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64 {
-        if self.panics.swap(false, Ordering::Relaxed) {
-            // As a panic, but that nothing is printed: it is meant.
-            std::panic::resume_unwind(Box::new("the fault plan says so"));
-        }
-        take_time(self.slow.load(Ordering::Relaxed));
+        self.faults.strike();
         self.model.gradient(parameters, batch, gradient)
+    }
+
+    fn backward(&self) -> Option<Box<dyn Backward>> {
+        let backward = self.model.backward()?;
+        Some(Box::new(FragileBackward { backward, faults: self.faults.clone() }))
     }
 
     fn predict(&self, parameters: &[f32], inputs: ArrayView2<'_, f32>) -> Array2<f32> {

@@ -86,13 +86,14 @@ pub enum PushError {
     /// Or it doesn't follow the parts before it.
     #[error("{span} is not a part of this job's sum")]
     WrongSpan { span: Span },
-    /// The same job would fail again: a lower learning rate or clipping is what helps.
+    /// Of a part that is encoded. The same job would fail again: a lower learning rate or clipping is
+    /// what helps.
     #[error(
         "the gradient of {span} at {step} is not finite; lower job.optimizer.learning_rate or set job.gradient.clip_norm"
     )]
     NotFinite { span: Span, step: Version },
-    /// Every part was finite; their sum, or what the update makes of it, is not. The shard stays at
-    /// `step`, and the same job would fail again.
+    /// The sum of the parts, or what the update makes of it, is not finite. The shard stays at `step`,
+    /// and the same job would fail again.
     #[error(
         "the {what} of {shard} at {step} overflow, first at parameter {index} (tensor {tensor:?}); lower job.optimizer.learning_rate or set job.gradient.clip_norm"
     )]

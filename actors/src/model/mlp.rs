@@ -121,7 +121,9 @@ impl Model for Mlp {
     fn gradient(&self, parameters: &[f32], batch: Batch<'_>, gradient: &mut [f32]) -> f64 {
         let mut backpropagation = Backpropagation::new(Arc::new(self.clone()));
         backpropagation.run(parameters, batch);
-        backpropagation.gradient(batch, 0..batch.inputs.nrows(), gradient)
+        let rows = 0..batch.inputs.nrows();
+        backpropagation.gradient(parameters, batch, rows.clone(), 0..gradient.len(), gradient);
+        backpropagation.loss(rows)
     }
 
     fn backward(&self) -> Option<Box<dyn Backward>> {

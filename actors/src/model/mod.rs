@@ -105,13 +105,28 @@ pub trait Model: Send + Sync + fmt::Debug {
 ///
 /// # What an implementation promises
 /// To the bit what [`Model::gradient`] gives for the rows of a part alone, whatever rows lie beside
-/// them: that is what lets a worker take all its slots at once, and another one take them over.
+/// them, and however the parameters are cut: that is what lets a worker take all its slots at once,
+/// and another one take them over.
 pub trait Backward: Send + fmt::Debug {
-    /// Does for the rows of a batch what does not depend on how they are cut into parts.
+    /// Begins with the rows of a batch: whatever their losses need.
     fn run(&mut self, parameters: &[f32], batch: Batch<'_>);
 
-    /// What [`Model::gradient`] does, for `rows` of the batch that ran last, which is given again.
-    fn gradient(&self, batch: Batch<'_>, rows: Range<usize>, gradient: &mut [f32]) -> f64;
+    /// The sum of the losses of `rows` of the batch that ran last.
+    fn loss(&self, rows: Range<usize>) -> f64;
+
+    /// What [`Model::gradient`] writes to the parameters in `range`, for `rows` of the batch that ran
+    /// last, which is given again with its parameters. `gradient` is as long as `range`.
+    ///
+    /// Ranges come from the end of the parameters to their beginning, each for all parts of the batch:
+    /// what only earlier parameters need can be left for later, while those behind are on their way.
+    fn gradient(
+        &mut self,
+        parameters: &[f32],
+        batch: Batch<'_>,
+        rows: Range<usize>,
+        range: Range<usize>,
+        gradient: &mut [f32],
+    );
 }
 
 /// Names the kind of a model and the values it is built from.

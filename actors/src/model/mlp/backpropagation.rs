@@ -21,6 +21,8 @@ pub(super) struct Backpropagation {
     model: Arc<Mlp>,
     /// Rows that ran last; the arrays may have more.
     rows: usize,
+    /// The first layer whose delta is there.
+    first_delta: usize,
     /// After the activation, of each layer but the last; shape `[rows, width]`.
     outputs: Vec<Array2<f32>>,
     /// `dᵢ` of each layer; shape `[rows, width]`.
@@ -34,7 +36,7 @@ impl Backpropagation {
         let empty = |layers: usize| vec![Array2::default((0, 0)); layers];
         let layers = model.layers.len();
         let (outputs, deltas) = (empty(layers - 1), empty(layers));
-        Self { model, rows: 0, outputs, deltas, losses: Vec::new() }
+        Self { model, rows: 0, first_delta: layers, outputs, deltas, losses: Vec::new() }
     }
 
     /// Memory of larger batches is kept.
@@ -65,34 +67,60 @@ impl Backpropagation {
     }
 }
 
-impl Backward for Backpropagation {
-    fn run(&mut self, parameters: &[f32], batch: Batch<'_>) {
-        self.make_room(batch.inputs.nrows());
-        self.forward(parameters, batch.inputs);
+impl Backpropagation {
+    /// Has the deltas of this layer and those behind it.
+    fn propagate(&mut self, parameters: &[f32], to: usize) {
         let (model, rows) = (Arc::clone(&self.model), Slice::from(..self.rows));
-        let last = self.outputs.len();
-        let raw = self.deltas[last].slice_axis_mut(ROWS, rows);
-        model.settings.loss.differentiate(raw, batch.targets, &mut self.losses);
-        for at in (1..=last).rev() {
+        while self.first_delta > to {
+            let at = self.first_delta;
             let (below, above) = self.deltas.split_at_mut(at);
             let mut below = below[at - 1].slice_axis_mut(ROWS, rows);
             let delta = above[0].slice_axis(ROWS, rows);
             model.layers[at].propagate_into(parameters, delta, &mut below);
             let outputs = self.outputs[at - 1].slice_axis(ROWS, rows);
             model.settings.activation.differentiate(outputs, below);
+            self.first_delta -= 1;
         }
     }
+}
 
-    fn gradient(&self, batch: Batch<'_>, rows: Range<usize>, gradient: &mut [f32]) -> f64 {
+impl Backward for Backpropagation {
+    fn run(&mut self, parameters: &[f32], batch: Batch<'_>) {
+        self.make_room(batch.inputs.nrows());
+        self.forward(parameters, batch.inputs);
+        let last = self.outputs.len();
+        let raw = self.deltas[last].slice_axis_mut(ROWS, Slice::from(..self.rows));
+        self.model.settings.loss.differentiate(raw, batch.targets, &mut self.losses);
+        self.first_delta = last;
+    }
+
+    fn loss(&self, rows: Range<usize>) -> f64 {
+        self.losses[rows].iter().sum()
+    }
+
+    fn gradient(
+        &mut self,
+        parameters: &[f32],
+        batch: Batch<'_>,
+        rows: Range<usize>,
+        range: Range<usize>,
+        gradient: &mut [f32],
+    ) {
         let part = Slice::from(rows.clone());
-        let batch = batch.part(rows.clone());
-        for (at, layer) in self.model.layers.iter().enumerate() {
+        let batch = batch.part(rows);
+        let model = Arc::clone(&self.model);
+        // From behind: a layer's own gradient comes before the delta of the one below it.
+        for (at, layer) in model.layers.iter().enumerate().rev() {
+            if layer.weight.start >= range.end || layer.bias.end <= range.start {
+                continue;
+            }
+            self.propagate(parameters, at);
             let inputs = match at.checked_sub(1) {
                 Some(below) => self.outputs[below].slice_axis(ROWS, part),
                 None => batch.inputs,
             };
-            layer.write_gradient(inputs, self.deltas[at].slice_axis(ROWS, part), gradient);
+            let delta = self.deltas[at].slice_axis(ROWS, part);
+            layer.write_gradient(inputs, delta, &range, gradient);
         }
-        self.losses[rows].iter().sum()
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Zip};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Zip};
 
 use crate::job::Activation;
-use crate::product::{Onto, multiply};
+use crate::product::{Onto, multiply, multiply_rows};
 
 /// Where one layer's tensors lie in the flat space.
 #[derive(Clone, Debug)]
@@ -35,18 +35,66 @@ impl Layer {
         multiply(inputs, self.weight(parameters), Onto::Them, outputs.view_mut());
     }
 
-    /// Writes `∂W` and `∂b` to their places in the flat gradient.
+    /// Writes what `∂W` and `∂b` have in `range` of the flat space to `out`, which is as long. Nothing
+    /// where they have nothing there.
     pub(super) fn write_gradient(
         &self,
         inputs: ArrayView2<'_, f32>,
         delta: ArrayView2<'_, f32>,
-        flat: &mut [f32],
+        range: &Range<usize>,
+        out: &mut [f32],
     ) {
-        multiply(inputs.t(), delta, Onto::Nothing, self.weight_mut(flat));
-        let mut bias = ArrayViewMut1::from(&mut flat[self.bias.clone()]);
-        bias.fill(0.0);
-        for row in delta.rows() {
-            bias += &row;
+        let within = |tensor: &Range<usize>| {
+            let start = range.start.clamp(tensor.start, tensor.end);
+            let end = range.end.clamp(start, tensor.end);
+            (start - tensor.start..end - tensor.start, start.wrapping_sub(range.start))
+        };
+        let (weight, at) = within(&self.weight);
+        if !weight.is_empty() {
+            let len = weight.len();
+            self.write_weight(inputs, delta, weight, &mut out[at..at + len]);
+        }
+        let (bias, at) = within(&self.bias);
+        if !bias.is_empty() {
+            let mut sum = ArrayViewMut1::from(&mut out[at..at + bias.len()]);
+            sum.fill(0.0);
+            for row in delta.rows() {
+                sum += &row.slice_axis(Axis(0), bias.clone().into());
+            }
+        }
+    }
+
+    /// Elements `part` of `∂W`, row by row. A row of which only some are asked for is computed whole.
+    fn write_weight(
+        &self,
+        inputs: ArrayView2<'_, f32>,
+        delta: ArrayView2<'_, f32>,
+        part: Range<usize>,
+        out: &mut [f32],
+    ) {
+        let width = self.outputs;
+        let mut at = part.start;
+        while at < part.end {
+            let (row, column) = (at / width, at % width);
+            let is_whole = column == 0 && part.end - at >= width;
+            let rows = if is_whole { (part.end - at) / width } else { 1 };
+            let end = if is_whole { at + rows * width } else { part.end.min((row + 1) * width) };
+            let to = &mut out[at - part.start..end - part.start];
+            let product = |to: ArrayViewMut2<'_, f32>| {
+                multiply_rows(inputs.t(), row..row + rows, delta, Onto::Nothing, to);
+            };
+            match ArrayViewMut2::from_shape((rows, width), to) {
+                Ok(to) => product(to),
+                Err(_) => {
+                    let mut whole = Array2::zeros((1, width));
+                    product(whole.view_mut());
+                    let columns = column..column + (end - at);
+                    let to = &mut out[at - part.start..end - part.start];
+                    ArrayViewMut1::from(to)
+                        .assign(&whole.row(0).slice_axis(Axis(0), columns.into()));
+                }
+            }
+            at = end;
         }
     }
 
@@ -64,13 +112,6 @@ impl Layer {
     fn weight<'a>(&self, flat: &'a [f32]) -> ArrayView2<'a, f32> {
         let shape = (self.inputs, self.outputs);
         ArrayView2::from_shape(shape, &flat[self.weight.clone()]).expect("range of this shape")
-    }
-
-    #[expect(clippy::expect_used, reason = "the range was made from this shape")]
-    fn weight_mut<'a>(&self, flat: &'a mut [f32]) -> ArrayViewMut2<'a, f32> {
-        let shape = (self.inputs, self.outputs);
-        ArrayViewMut2::from_shape(shape, &mut flat[self.weight.clone()])
-            .expect("range of this shape")
     }
 }
 

@@ -116,6 +116,7 @@ proptest! {
     fn parts_of_a_batch_have_the_bits_that_they_have_alone(
         widths in prop::collection::vec(prop_oneof![1usize..20, 250usize..300], 2..5),
         parts in prop::collection::vec(0usize..40, 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
         activation in prop::sample::select(&ACTIVATIONS[..]),
         loss in prop::sample::select(&LOSSES[..]),
     ) {
@@ -133,15 +134,29 @@ proptest! {
             let classes: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
             let batch = Batch { inputs: inputs.view(), targets: Targets::Classes(&classes) };
             backward.run(&parameters, batch);
-            let mut first = 0;
-            for len in &parts {
-                let part = first..first + len;
-                first += len;
-                let mut gradients = [vec![f32::NAN; parameters.len()], vec![0.5; parameters.len()]];
-                let together = backward.gradient(batch, part.clone(), &mut gradients[0]);
-                let alone = model.gradient(&parameters, batch.part(part), &mut gradients[1]);
-                prop_assert_eq!(together.to_bits(), alone.to_bits());
-                let bits = gradients.map(|g| g.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+            let ends = parts.iter().scan(0, |end, len| {
+                *end += len;
+                Some((*end - len)..*end)
+            });
+            let parts: Vec<_> = ends.collect();
+            let mut ends: Vec<usize> =
+                cuts.iter().map(|cut| cut.index(parameters.len() + 1)).collect();
+            ends.extend([0, parameters.len()]);
+            ends.sort_unstable();
+            let mut together = vec![vec![f32::NAN; parameters.len()]; parts.len()];
+            // From behind, each for all parts.
+            for range in ends.windows(2).rev().map(|ends| ends[0]..ends[1]) {
+                for (part, gradient) in parts.iter().zip(&mut together) {
+                    let to = &mut gradient[range.clone()];
+                    backward.gradient(&parameters, batch, part.clone(), range.clone(), to);
+                }
+            }
+            for (part, together) in parts.into_iter().zip(together) {
+                let mut alone = vec![0.5; parameters.len()];
+                let loss = model.gradient(&parameters, batch.part(part.clone()), &mut alone);
+                prop_assert_eq!(backward.loss(part).to_bits(), loss.to_bits());
+                let bits =
+                    [together, alone].map(|g| g.into_iter().map(f32::to_bits).collect::<Vec<_>>());
                 prop_assert_eq!(&bits[0], &bits[1]);
             }
         }
