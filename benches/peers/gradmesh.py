@@ -41,8 +41,7 @@ loss = "softmax"
 format = "idx"
 train = "{data}/train-images-idx3-ubyte"
 train_labels = "{data}/train-labels-idx1-ubyte"
-test = "{data}/t10k-images-idx3-ubyte"
-test_labels = "{data}/t10k-labels-idx1-ubyte"
+{test}
 scale = "divide"
 divide_by = 255
 
@@ -51,7 +50,7 @@ kind = "sgd"
 learning_rate = {learning_rate}
 
 [servers]
-shards = 1
+shards = {shards}
 replicas = 0
 
 [workers]
@@ -69,10 +68,39 @@ store = "registry"
 [service]
 listen = "127.0.0.1:{service}"
 """
-NODES = (
-    ("main", ["coordinator", "registry", "service"]),
-    ("ps-0", ["server"]),
-    *((f"worker-{index}", ["worker"]) for index in range(WORKERS)),
+# Tested after each epoch.
+ALL_TEST_ROWS = """\
+test = "{data}/t10k-images-idx3-ubyte"
+test_labels = "{data}/t10k-labels-idx1-ubyte\""""
+# Others test nothing while samples are counted.
+FEW_TEST_ROWS = "test_fraction = 0.01"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which processes there are, by name, with their roles; none: all is in one."""
+
+    name: str
+    label: str
+    shards: int
+    nodes: tuple[tuple[str, list[str]], ...]
+
+
+MAIN = ("main", ["coordinator", "registry", "service"])
+LAYOUTS = (
+    Layout(
+        "gradmesh",
+        "gradmesh, 4 processes and `node up`",
+        1,
+        (MAIN, ("ps-0", ["server"]), *((f"worker-{index}", ["worker"]) for index in range(WORKERS))),
+    ),
+    Layout(
+        "gradmesh-pairs",
+        "gradmesh, 3 processes and `node up`",
+        WORKERS,
+        (MAIN, *((f"both-{index}", ["server", "worker"]) for index in range(WORKERS))),
+    ),
+    Layout("gradmesh-embedded", "gradmesh, 1 process", 1, ()),
 )
 NODE = """
 [[nodes]]
@@ -83,11 +111,11 @@ roles = {roles}
 
 
 class Gradmesh:
-    def __init__(self, node: Path, embedded: bool) -> None:
-        self.name = "gradmesh-embedded" if embedded else "gradmesh"
-        self.label = "gradmesh, 1 process" if embedded else "gradmesh, 4 processes and `node up`"
+    def __init__(self, node: Path, layout: Layout) -> None:
+        self.name = layout.name
+        self.label = layout.label
         self._node = node
-        self._embedded = embedded
+        self._layout = layout
         self._service = 0
 
     def prepare(self) -> None:
@@ -95,23 +123,26 @@ class Gradmesh:
             raise Failed(f"{self._node} isn't there; run `cargo build --release`, or name it with --node")
 
     def command(self, task: Task, scratch: Path) -> tuple[list[str], dict[str, str]]:
-        self._service, *ports = free_ports(1 + len(NODES))
+        nodes = self._layout.nodes
+        self._service, *ports = free_ports(1 + len(nodes))
+        test = FEW_TEST_ROWS if task.accuracy is None else ALL_TEST_ROWS.format(data=task.data)
         text = CONFIGURATION.format(
             epochs=EPOCHS,
             batch_size=task.model.batch * WORKERS,
             hidden=list(task.model.hidden),
             data=task.data,
+            test=test,
+            shards=self._layout.shards,
             learning_rate=LEARNING_RATE,
             workers=WORKERS,
             service=self._service,
         )
-        if not self._embedded:
-            for (name, roles), port in zip(NODES, ports, strict=True):
-                text += NODE.format(name=name, port=port, roles=json.dumps(roles))
+        for (name, roles), port in zip(nodes, ports, strict=True):
+            text += NODE.format(name=name, port=port, roles=json.dumps(roles))
         file = scratch / "cluster.toml"
         file.write_text(text)
         own = {key: value for key, value in os.environ.items() if not key.startswith("GRADMESH_")}
-        verb = "run" if self._embedded else "up"
+        verb = "up" if nodes else "run"
         return [str(self._node), "--config", str(file), "--log", "warn", verb], own
 
     def watch(self, child: subprocess.Popen[bytes], task: Task, scratch: Path) -> Seen:

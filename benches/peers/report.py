@@ -11,7 +11,7 @@ from typing import Any
 from task import Model, Seen, Task
 
 # What all others are divided by.
-OURS = ("gradmesh", "gradmesh-embedded")
+OURS = ("gradmesh", "gradmesh-pairs", "gradmesh-embedded")
 Cell = str
 
 
@@ -75,7 +75,7 @@ def as_table(outcomes: Sequence[Outcome], model: Model, task: Task) -> str:
     rows = [outcome for outcome in outcomes if outcome.model == model.name]
     to_goal = task.accuracy is not None
     figure = f"s to {task.accuracy:.1%}" if to_goal else "samples/s"
-    header = [model.name, figure, "steps/s", "gradmesh ×", "embedded ×", "start s", "RSS MB", "PSS MB", "accuracy"]
+    header = [model.name, figure, "steps/s", "gradmesh ×", "pairs ×", "embedded ×", "start s", "RSS MB", "PSS MB", "accuracy"]
     lines = [header]
     for system in dict.fromkeys(outcome.system for outcome in rows):
         own = [outcome for outcome in rows if outcome.system == system]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import processes
-from gradmesh import Gradmesh
+from gradmesh import LAYOUTS, Gradmesh
 from memory import Memory
 from program import PROGRAMS
 from report import OURS, Outcome, as_json, as_table
@@ -102,7 +102,7 @@ def main() -> int:
 def prepared(asked: argparse.Namespace) -> list[System]:
     """The systems that were asked for and can be had."""
     node = asked.node.resolve()
-    all_systems: list[System] = [Gradmesh(node, False), Gradmesh(node, True), *PROGRAMS]
+    all_systems: list[System] = [*(Gradmesh(node, layout) for layout in LAYOUTS), *PROGRAMS]
     systems = []
     for system in all_systems:
         if system.name not in asked.only:

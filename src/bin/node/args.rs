@@ -178,6 +178,15 @@ pub(crate) enum Command {
             value_parser = clap::value_parser!(u64).range(1000..)
         )]
         requests: Option<u64>,
+        /// Makes so many pushes of 4 KiB to a server process and prints the memory of both sides; ends
+        /// with 1 where it still grows in the second half of them.
+        #[arg(
+            long,
+            value_name = "N",
+            conflicts_with_all = ["quick", "rounds", "only", "serve"],
+            value_parser = clap::value_parser!(u64).range(1000..)
+        )]
+        pushes: Option<u64>,
     },
     /// How far the run of a started cluster, or of a started `node run`, is.
     Status,

@@ -10,7 +10,9 @@ mod limits;
 mod load;
 mod memory;
 mod plain;
+mod pushes;
 mod requests;
+mod resident;
 mod row;
 mod serving;
 mod training;
@@ -39,6 +41,8 @@ pub(crate) struct Wanted {
     pub(crate) only: Option<Part>,
     /// Asks the service so often, and looks at its memory instead of the clock.
     pub(crate) requests: Option<u64>,
+    /// Pushes so often to a server, and looks at memory instead of the clock.
+    pub(crate) pushes: Option<u64>,
 }
 
 /// What can be measured alone.
@@ -85,9 +89,16 @@ pub(crate) async fn bench(config: Config, wanted: Wanted, json: bool) -> anyhow:
     let rounds = if wanted.quick { 1 } else { wanted.rounds };
     let said = || format!("what the nodes said is in {}", folder.display());
     let measure = async {
-        Ok(match wanted.requests {
-            Some(requests) => Measured::Memory(memory::memory(&config, requests, &folder).await?),
-            None => Measured::Rows(rows(&config, effort, rounds, wanted.only, &folder).await?),
+        Ok(match (wanted.requests, wanted.pushes) {
+            (Some(requests), _) => {
+                Measured::Memory(memory::memory(&config, requests, &folder).await?)
+            }
+            (None, Some(pushes)) => {
+                Measured::Pushes(pushes::pushes(&config, pushes, &folder).await?)
+            }
+            (None, None) => {
+                Measured::Rows(rows(&config, effort, rounds, wanted.only, &folder).await?)
+            }
         })
     };
     let measured: Option<anyhow::Result<_>> = tokio::select! { biased;
@@ -103,12 +114,14 @@ pub(crate) async fn bench(config: Config, wanted: Wanted, json: bool) -> anyhow:
     match measured {
         Measured::Rows(rows) => show(&rows, rounds, json).map(|()| ExitCode::SUCCESS),
         Measured::Memory(memory) => memory.show(json),
+        Measured::Pushes(pushes) => pushes.show(json),
     }
 }
 
 enum Measured {
     Rows(Vec<Row>),
     Memory(memory::Memory),
+    Pushes(pushes::Pushes),
 }
 
 /// On a terminal, and nowhere else.

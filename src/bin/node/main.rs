@@ -89,9 +89,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 demo::demo(config, wanted, args.json).await
             }
             #[cfg(feature = "sim")]
-            Command::Bench { quick, rounds, only, serve, requests } => {
+            Command::Bench { quick, rounds, only, serve, requests, pushes } => {
                 let only = if serve { Some(bench::Part::Serving) } else { only };
-                let wanted = bench::Wanted { quick, rounds: rounds.get(), only, requests };
+                let wanted = bench::Wanted { quick, rounds: rounds.get(), only, requests, pushes };
                 bench::bench(config, wanted, args.json).await
             }
             Command::Drain { node, back } => drain::drain(config, &node, back, args.json).await,

@@ -1,7 +1,7 @@
 //! Memory of this process while its service answers a great many requests: it is flat, or something
 //! is left behind by each of them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,11 +13,11 @@ use bytes::Bytes;
 use comfy_table::{Table, presets};
 use gradmesh::config::Config;
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
-use tracing::error;
 
 use super::load::{Client, on_own_thread};
+use super::resident::{LOOKS, Resident, own_process, resident};
 use super::serving::{Served, row};
 use super::{progress, requests};
 
@@ -27,17 +27,6 @@ const REQUESTS_OF_A_CONNECTION: u64 = 1000;
 /// One of so many requests is wrong, and refused.
 const WRONG_EACH: u64 = 16;
 
-/// How often memory is looked at.
-const LOOKS: u64 = 1000;
-/// In percent of the requests. Memory at a mark is the least of the twentieth before it: what the
-/// allocator holds ready goes up and down, and what is left behind stays.
-const MARKS: [u64; 3] = [10, 50, 100];
-/// Bytes by which memory may grow from the second mark to the last. The least that a request can
-/// leave behind is an allocation of 16 bytes, in half of a million 8 MB; what the allocator had more
-/// or less by turns, in a run of four million that ended where it began, was below this.
-/// With fewer requests only larger leaks show, with more also smaller ones.
-const GROWTH_MAX: u64 = 7_500_000;
-
 /// What came of it: each answer was the one that was expected.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -45,8 +34,7 @@ pub(super) struct Memory {
     refused: u64,
     connections: u64,
     took: Duration,
-    /// Resident bytes at each of the marks.
-    resident: [u64; 3],
+    resident: Resident,
 }
 
 pub(super) async fn memory(
@@ -54,8 +42,9 @@ pub(super) async fn memory(
     requests: u64,
     folder: &Path,
 ) -> anyhow::Result<Memory> {
+    let process = own_process();
     // Before anything is measured: not every system tells.
-    resident()?;
+    resident(process)?;
     let served = Served::start(config, &folder.join("serving")).await?;
     let address = served.address()?;
     let bar = progress(requests);
@@ -74,8 +63,7 @@ struct Course {
     answered: Cell<u64>,
     refused: Cell<u64>,
     connections: Cell<u64>,
-    /// At each of the marks, as far as it was looked at.
-    resident: [Cell<u64>; 3],
+    resident: RefCell<Resident>,
     bar: ProgressBar,
 }
 
@@ -90,7 +78,7 @@ async fn ask(address: SocketAddr, requests: u64, bar: ProgressBar) -> anyhow::Re
         answered: Cell::default(),
         refused: Cell::default(),
         connections: Cell::default(),
-        resident: MARKS.map(|_| Cell::new(u64::MAX)),
+        resident: RefCell::default(),
         bar,
     });
     let clients = (0..CONNECTIONS).map(|_| {
@@ -105,7 +93,7 @@ async fn ask(address: SocketAddr, requests: u64, bar: ProgressBar) -> anyhow::Re
         refused: course.refused.get(),
         connections: course.connections.get(),
         took: started.elapsed(),
-        resident: course.resident.each_ref().map(Cell::get),
+        resident: course.resident.borrow().clone(),
     })
 }
 
@@ -146,40 +134,21 @@ impl Course {
         self.refused.set(self.refused.get() + u64::from(is_wrong));
         if answered.is_multiple_of(self.requests / LOOKS) {
             self.bar.set_position(answered);
-            let bytes = resident()?;
-            for (percent, least) in std::iter::zip(MARKS, &self.resident) {
-                let mark = self.requests * percent / 100;
-                if answered <= mark && answered + self.requests / 20 > mark {
-                    least.set(least.get().min(bytes));
-                }
-            }
+            let bytes = resident(own_process())?;
+            self.resident.borrow_mut().see(answered, self.requests, bytes);
         }
         Ok(())
     }
 }
 
 impl Memory {
-    /// By how much memory grew in the second half.
-    fn growth(&self) -> u64 {
-        self.resident[2].saturating_sub(self.resident[1])
-    }
-
-    fn is_flat(&self) -> bool {
-        self.growth() <= GROWTH_MAX
-    }
-
     fn to_json(&self) -> Value {
-        json!({
-            "requests": self.requests,
-            "refused": self.refused,
-            "connections": self.connections,
-            "seconds": self.took.as_secs_f64(),
-            "at_percent": MARKS,
-            "resident_bytes": self.resident,
-            "second_half_grew_bytes": self.growth(),
-            "second_half_grew_bytes_max": GROWTH_MAX,
-            "flat": self.is_flat(),
-        })
+        let mut value = self.resident.to_json();
+        value["requests"] = self.requests.into();
+        value["refused"] = self.refused.into();
+        value["connections"] = self.connections.into();
+        value["seconds"] = self.took.as_secs_f64().into();
+        value
     }
 
     fn table(&self) -> Table {
@@ -191,13 +160,7 @@ impl Memory {
         let asked = format!("{requests} in {seconds:.1} s, {rate:.1} k/s, {refused} of them wrong");
         table.add_row(["requests".to_owned(), asked]);
         table.add_row(["connections".to_owned(), connections.to_string()]);
-        for (percent, bytes) in std::iter::zip(MARKS, resident) {
-            table.add_row([format!("resident at {percent} %"), megabytes(*bytes)]);
-        }
-        let (grew, most) = (megabytes(self.growth()), megabytes(GROWTH_MAX));
-        let verdict = if self.is_flat() { "flat" } else { "not flat" };
-        let verdict = format!("{verdict}: the second half grew by {grew}, {most} are allowed");
-        table.add_row(["memory".to_owned(), verdict]);
+        resident.add_to(&mut table);
         table
     }
 
@@ -207,56 +170,21 @@ impl Memory {
         } else {
             crate::answer::line(self.table())?;
         }
-        if self.is_flat() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        error!(grew = self.growth(), at_most = GROWTH_MAX, "memory of the service is not flat");
-        Ok(ExitCode::FAILURE)
+        Ok(self.resident.verdict("the service"))
     }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-/// Bytes of this process in memory.
-fn resident() -> anyhow::Result<u64> {
-    const FILE: &str = "/proc/self/status";
-    let text = std::fs::read_to_string(FILE)
-        .with_context(|| format!("{FILE} can't be read; --requests needs Linux"))?;
-    resident_in(&text).with_context(|| format!("{FILE} has no VmRSS; --requests needs Linux"))
-}
-
-fn resident_in(status: &str) -> Option<u64> {
-    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn memory(resident: [u64; 3]) -> Memory {
-        let took = Duration::from_secs(2);
-        Memory { requests: 100_000, refused: 6250, connections: 128, took, resident }
-    }
-
     #[test]
-    fn memory_that_grows_in_the_second_half_is_not_flat_whatever_the_first_half_took() {
-        assert!(memory([1 << 20, 1 << 30, (1 << 30) + GROWTH_MAX]).is_flat());
-        assert!(memory([1 << 30, 1 << 30, 1 << 20]).is_flat());
-        let grown = memory([1 << 30, 1 << 30, (1 << 30) + GROWTH_MAX + 1]);
-        assert_eq!((grown.is_flat(), grown.growth()), (false, GROWTH_MAX + 1));
-        assert_eq!(grown.to_json()["flat"], false);
-        let table = grown.table().to_string();
+    fn the_table_says_how_many_were_asked_and_whether_memory_is_flat() {
+        let (took, resident) = (Duration::from_secs(2), Resident::default());
+        let memory = Memory { requests: 100_000, refused: 6250, connections: 128, took, resident };
+        let table = memory.table().to_string();
         assert!(table.contains("100000 in 2.0 s, 50.0 k/s, 6250 of them wrong"), "{table}");
-        assert!(table.contains("not flat: the second half grew by 7.5 MB"), "{table}");
-    }
-
-    #[test]
-    fn resident_memory_is_the_line_of_that_name() {
-        let status = "Name:\tnode\nVmHWM:\t  999 kB\nVmRSS:\t  124 kB\nRssAnon:\t 1 kB\n";
-        assert_eq!(resident_in(status), Some(124 << 10));
-        assert_eq!(resident_in("Name:\tnode\n"), None);
+        assert!(table.contains("flat: the second half grew by 0.0 MB"), "{table}");
+        assert_eq!(memory.to_json()["flat"], true);
     }
 }

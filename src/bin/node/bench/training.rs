@@ -46,7 +46,7 @@ pub(super) async fn rows(
     folder: &Path,
 ) -> anyhow::Result<Vec<Row>> {
     let mut rows = small_rows(config, effort, folder).await?;
-    rows.push(wide_row(config, effort, folder).await?);
+    rows.extend(wide_rows(config, effort, folder).await?);
     Ok(rows)
 }
 
@@ -70,7 +70,7 @@ async fn small_rows(config: &Config, effort: Effort, folder: &Path) -> anyhow::R
         let run = embedded(config, effort, &folder.join("embedded")).await?;
         let goal = if cut.is_empty() { Goal::AtLeast(0.8) } else { Goal::None };
         runs.push((format!("MLP, one process{cut}"), goal, run.sample_rate));
-        let run = processes(config, effort, &folder.join("processes")).await?;
+        let run = processes(config, effort, &folder.join("processes"), &APART).await?;
         runs.push((format!("MLP, processes{cut}"), Goal::None, run.sample_rate));
         rates.push(plain()?);
         start = run.first_step;
@@ -85,7 +85,7 @@ async fn small_rows(config: &Config, effort: Effort, folder: &Path) -> anyhow::R
     Ok(rows)
 }
 
-async fn wide_row(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Row> {
+async fn wide_rows(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let wide = sized(config, Some(&WIDE), WIDE_ROWS);
     // Forward, and backward for weights and, but for the first layer, for inputs.
     let features = wide_features(&wide)?;
@@ -93,11 +93,20 @@ async fn wide_row(config: &Config, effort: Effort, folder: &Path) -> anyhow::Res
     let weights: usize = sizes.windows(2).map(|pair| pair[0] * pair[1]).sum();
     let operations = (6 * weights - 2 * sizes[0] * sizes[1]) as f64;
     let products = || product_rate(WIDE[0], WORKERS as usize, effort.repeats) / operations;
-    let before = products();
-    let run = processes(&wide, effort, &folder.join("wide")).await?;
-    let limit = (before + products()) / 2.0;
-    let goal = Goal::AtLeast(0.85);
-    Ok(row("wide MLP, processes", "products", goal).with(run.sample_rate, limit))
+    let mut rows = Vec::new();
+    let cases: [(u32, &Nodes, &str, Goal); 2] = [
+        (2, &PAIRS, "wide MLP, two processes, each a server and a worker", Goal::AtLeast(0.85)),
+        (1, &APART, "wide MLP, processes", Goal::None),
+    ];
+    for (shards, nodes, what, goal) in cases {
+        let mut config = wide.clone();
+        config.servers.shards = shards;
+        let before = products();
+        let run = processes(&config, effort, &folder.join(format!("wide-{shards}")), nodes).await?;
+        let limit = (before + products()) / 2.0;
+        rows.push(row(what, "products", goal).with(run.sample_rate, limit));
+    }
+    Ok(rows)
 }
 
 fn wide_features(config: &Config) -> anyhow::Result<usize> {
@@ -106,12 +115,15 @@ fn wide_features(config: &Config) -> anyhow::Result<usize> {
 }
 
 /// The configuration's data and optimizer with a model of these widths, the peers' where none are
-/// given; one slot a worker, of so many rows.
+/// given; one slot a worker, of so many rows. The limits train and don't test: a hundredth of the
+/// rows is left for tests.
 fn sized(config: &Config, hidden: Option<&[usize]>, rows: usize) -> Config {
     let mut config = config.clone();
     config.job.model.kind = "mlp".to_owned();
     config.job.model.hidden = hidden.unwrap_or(&[64, 32]).to_vec();
     config.job.batch_size = rows * WORKERS as usize;
+    (config.job.data.test, config.job.data.test_labels) = (None, None);
+    config.job.data.test_fraction = 0.01;
     config.job.virtual_workers = WORKERS;
     config.job.epochs = EPOCHS;
     config.workers.count = WORKERS;
@@ -144,26 +156,36 @@ async fn embedded(config: &Config, effort: Effort, folder: &Path) -> anyhow::Res
     measured.run(rows)
 }
 
+/// The nodes of a cluster with their roles; shard 0 is at the second one.
+type Nodes = [(&'static str, &'static [Role])];
+
+const MAIN: (&str, &[Role]) = ("main", &[Role::Coordinator, Role::Registry]);
 /// One server, two workers and a coordinator, each a process.
-async fn processes(config: &Config, effort: Effort, folder: &Path) -> anyhow::Result<Run> {
+const APART: [(&str, &[Role]); 4] =
+    [MAIN, ("ps-0", &[Role::Server]), ("worker-0", &[Role::Worker]), ("worker-1", &[Role::Worker])];
+/// A server and a worker in each of two processes, as others that sum gradients without a server do,
+/// and a coordinator.
+const PAIRS: [(&str, &[Role]); 3] =
+    [MAIN, ("both-0", &[Role::Server, Role::Worker]), ("both-1", &[Role::Server, Role::Worker])];
+
+async fn processes(
+    config: &Config,
+    effort: Effort,
+    folder: &Path,
+    nodes: &Nodes,
+) -> anyhow::Result<Run> {
     std::fs::create_dir(folder).context("temporary folder")?;
     let rows = config.job.batch_size;
     let mut config = config.clone();
-    let roles = [
-        ("main", vec![Role::Coordinator, Role::Registry]),
-        ("ps-0", vec![Role::Server]),
-        ("worker-0", vec![Role::Worker]),
-        ("worker-1", vec![Role::Worker]),
-    ];
     let address = ([127, 0, 0, 1], 0).into();
-    let node = |(name, roles): (&str, Vec<Role>)| NodeConfig {
+    let node = |&(name, roles): &(&str, &[Role])| NodeConfig {
         name: name.to_owned(),
         address,
-        roles,
+        roles: roles.to_vec(),
         listen: None,
         grpc_listen: None,
     };
-    config.nodes = roles.into_iter().map(node).collect();
+    config.nodes = nodes.iter().map(node).collect();
     let (mut cluster, config) =
         Cluster::prepare(&config, folder, &mut Ports::new(), Ways::Direct).await?;
     let started = Instant::now();
@@ -174,7 +196,8 @@ async fn processes(config: &Config, effort: Effort, folder: &Path) -> anyhow::Re
 }
 
 async fn watch(config: &Config, started: Instant, effort: Effort) -> anyhow::Result<Measured> {
-    let peer = Peer { node: "ps-0".to_owned(), address: config.nodes[1].address };
+    let NodeConfig { name, address, .. } = &config.nodes[1];
+    let peer = Peer { node: name.clone(), address: *address };
     let own = hello(config, "bench".to_owned());
     // Calls that are refused while it starts are made again soon.
     let policy =
