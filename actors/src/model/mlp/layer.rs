@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis
 
 use crate::job::Activation;
 use crate::product::{Onto, multiply, multiply_rows};
+use crate::vector::wide;
 
 /// Where one layer's tensors lie in the flat space.
 #[derive(Clone, Debug)]
@@ -56,11 +57,7 @@ impl Layer {
         }
         let (bias, at) = within(&self.bias);
         if !bias.is_empty() {
-            let mut sum = ArrayViewMut1::from(&mut out[at..at + bias.len()]);
-            sum.fill(0.0);
-            for row in delta.rows() {
-                sum += &row.slice_axis(Axis(0), bias.clone().into());
-            }
+            sum_rows(delta.slice_axis(Axis(1), bias.clone().into()), &mut out[at..at + bias.len()]);
         }
     }
 
@@ -115,23 +112,57 @@ impl Layer {
     }
 }
 
+/// Sums over rows, one row after the other.
+fn sum_rows(rows: ArrayView2<'_, f32>, sum: &mut [f32]) {
+    sum.fill(0.0);
+    if let Some(values) = rows.as_slice() {
+        let width = sum.len().max(1);
+        wide(|| {
+            for row in values.chunks_exact(width) {
+                sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+        });
+    } else {
+        let mut sum = ArrayViewMut1::from(sum);
+        rows.rows().into_iter().for_each(|row| sum += &row);
+    }
+}
+
 impl Activation {
     pub(super) fn apply(self, mut values: ArrayViewMut2<'_, f32>) {
-        match self {
-            // Not `max(0.0)`, which would turn NaN into 0 and hide it from the guard.
-            Self::Relu => values.mapv_inplace(|x| if x < 0.0 { 0.0 } else { x }),
-            Self::Tanh => values.mapv_inplace(f32::tanh),
-            Self::Sigmoid => values.mapv_inplace(|x| 1.0 / (1.0 + (-x).exp())),
+        // Not `max(0.0)`, which would turn NaN into 0 and hide it from the guard. Signs are as good as
+        // random: a branch for each would be guessed wrong half of the time.
+        let relu = |x: f32| if x < 0.0 { 0.0 } else { x };
+        match (self, values.as_slice_mut()) {
+            (Self::Relu, Some(values)) => wide(|| values.iter_mut().for_each(|x| *x = relu(*x))),
+            (Self::Relu, None) => values.mapv_inplace(relu),
+            (Self::Tanh, _) => values.mapv_inplace(f32::tanh),
+            (Self::Sigmoid, _) => values.mapv_inplace(|x| 1.0 / (1.0 + (-x).exp())),
         }
     }
 
     /// Multiplies `delta` by the derivative, which each activation has as a function of its output.
-    pub(super) fn differentiate(self, outputs: ArrayView2<'_, f32>, delta: ArrayViewMut2<'_, f32>) {
-        let elements = Zip::from(delta).and(outputs);
+    pub(super) fn differentiate(
+        self,
+        outputs: ArrayView2<'_, f32>,
+        mut delta: ArrayViewMut2<'_, f32>,
+    ) {
+        match (delta.as_slice_mut(), outputs.as_slice()) {
+            (Some(delta), Some(outputs)) => {
+                let elements = delta.iter_mut().zip(outputs);
+                wide(|| elements.for_each(|(d, y)| *d = self.derived(*d, *y)));
+            }
+            _ => Zip::from(delta).and(outputs).for_each(|d, y| *d = self.derived(*d, *y)),
+        }
+    }
+
+    #[inline(always)]
+    fn derived(self, delta: f32, output: f32) -> f32 {
         match self {
-            Self::Relu => elements.for_each(|d, &y| *d = if y > 0.0 { *d } else { 0.0 }),
-            Self::Tanh => elements.for_each(|d, &y| *d *= 1.0 - y * y),
-            Self::Sigmoid => elements.for_each(|d, &y| *d *= y * (1.0 - y)),
+            Self::Relu if output > 0.0 => delta,
+            Self::Relu => 0.0,
+            Self::Tanh => delta * (1.0 - output * output),
+            Self::Sigmoid => delta * (output * (1.0 - output)),
         }
     }
 }
