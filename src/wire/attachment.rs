@@ -306,7 +306,6 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     /// Both ends of a connection that is open.
-    #[expect(clippy::disallowed_methods, reason = "no runtime is needed")]
     fn connection() -> [TcpStream; 2] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -22,7 +22,6 @@ use crate::support::{DESK, ECHO_MAX, Echo, Server, echo, link};
 const VALUES: usize = 1 << 18;
 
 /// What two sides on one machine have said to each other. This process may read itself.
-#[expect(clippy::disallowed_methods, reason = "no runtime is needed")]
 fn attached() -> [Attachment; 2] {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
