@@ -1,6 +1,7 @@
 //! What travels between nodes: frames, the messages in them, and the handshake before them.
 //!
-//! Knows bytes and [`WireMessage`](gradmesh_actors::messages::WireMessage), no actor and no socket.
+//! Knows bytes and [`WireMessage`](gradmesh_actors::messages::WireMessage), no actor, and of sockets only
+//! whose they are.
 
 mod attachment;
 mod deadline;

@@ -232,6 +232,10 @@ fn whole_frame(
     let Some(table) = bytes.get(HEAD_BYTES..HEAD_BYTES + head.table_bytes()) else {
         return Ok(None);
     };
+    // What is lent is long, and read piece by piece.
+    if entries(table).any(|entry| matches!(entry, Ok(Entry { kind: BodyKind::Lent, .. }))) {
+        return Ok(None);
+    }
     // At most the limit of a frame.
     let bodies_bytes = head.bodies_bytes(table, limits)? as usize;
     let Some((summed, rest)) = bytes.split_at_checked(bodies_start + bodies_bytes) else {
@@ -250,7 +254,6 @@ fn whole_frame(
         let (body, after) = left.split_at(entry.framed_bytes());
         left = after;
         bodies.push(match entry.kind {
-            // Long, so it is read piece by piece.
             BodyKind::Lent => return Ok(None),
             BodyKind::F32 => {
                 let mut values = tensors.pool.take_or_new(body.len() / size_of::<f32>());

@@ -197,6 +197,16 @@ fn slots_that_are_computed_together_have_the_bits_that_each_has_alone() {
 }
 
 #[test]
+fn rows_that_were_prepared_are_still_there_when_the_same_slots_are_held_on() {
+    let plan = plan(CodecKind::None);
+    let mut work = worker(&plan, 1, 3);
+    work.prepare(Version(2));
+    work.hold(Span { first: 1, end: 3 }, &data(None)).unwrap();
+    let group = work.groups(Version(2)).remove(0);
+    assert!(work.batch.is_of(Version(2), &group));
+}
+
+#[test]
 fn rows_that_were_prepared_for_other_slots_are_not_taken() {
     let (plan, model, data) = perceptron();
     let parameters: Vec<f32> = (0..plan.layout.len()).map(|i| (i as f32).sin()).collect();

@@ -7,7 +7,8 @@ use actix::{AsyncContext, Context};
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
-use super::{Worker, primaries, sent};
+use super::step::sent;
+use super::{Worker, primaries};
 use crate::exchange::{Halt, push, push_one};
 use crate::ids::Version;
 use crate::messages::{LeaseSlots, PushGradient, Values};

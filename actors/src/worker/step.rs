@@ -1,0 +1,134 @@
+//! One step: computed as a whole, or shard by shard, and exchanged with all shards.
+
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, WrapFuture};
+use actix::{AsyncContext, Context};
+use futures_util::future::try_join_all;
+use tokio::task::yield_now;
+use tracing::info;
+
+use super::{COMPUTED_KEPT, Worker, primaries};
+use crate::exchange::{ANSWER_MAX, Halt, push_one, pushes};
+use crate::ids::Version;
+use crate::messages::{FailureKind, LeaseSlots, ReportSpeed, Values, ask};
+use crate::planted::{self, Bug};
+use crate::slot_work::{SlotWork, StepWork};
+
+/// Turns of this thread until what was handed to a proxy's mailbox is in the socket: the proxy's, the
+/// connection's, and one for each to be woken.
+const TURNS: usize = 4;
+
+pub(super) async fn sent() {
+    for _ in 0..TURNS {
+        yield_now().await;
+    }
+}
+
+impl Worker {
+    /// Computes one step and exchanges it: gradients for the next version.
+    pub(super) fn step(
+        &mut self,
+        lease: LeaseSlots,
+        version: Version,
+        parameters: &Values,
+        ctx: &mut Context<Self>,
+    ) {
+        self.attempt += 1;
+        let Some(work) = &mut self.work else { return };
+        let last = work.plan().last_version();
+        if !self.computed.iter().any(|(of, _)| *of == version) {
+            let stale = work.keeps_residuals() && self.residuals_of != version;
+            let unseen = [Bug::ResidualsUnchecked, Bug::ResidualsLost, Bug::ComputesAgain];
+            if stale && !unseen.into_iter().any(planted::is) {
+                let (kind, of) = (FailureKind::Residuals, self.residuals_of);
+                let cause = format!("residuals are of {of}, the shards are at {version}");
+                return self.report(lease.view, kind, cause, ctx);
+            }
+            if version < last && work.computes_by_shard() {
+                return self.step_by_shard(lease, version, parameters, ctx);
+            }
+            let began = self.began.elapsed();
+            match work.compute(version, parameters) {
+                Ok(computed) => self.computed(&lease, version, began, computed, ctx),
+                Err(error) => return self.fail(lease.view, error.to_string(), ctx),
+            }
+        }
+        let computed = self.computed.iter().find(|(of, _)| *of == version);
+        let Some((_, computed)) = computed else { return };
+        let pushes = pushes(self.id, &lease, version, computed);
+        let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
+        let receivers: Vec<_> = receivers.collect();
+        let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
+        self.exchange(lease, version, exchange, ctx);
+        self.prepare(version.next(), ctx);
+    }
+
+    /// Goes on when all shards have answered.
+    pub(super) fn exchange(
+        &mut self,
+        lease: LeaseSlots,
+        version: Version,
+        exchange: impl Future<Output = Result<Vec<Values>, Halt>> + 'static,
+        ctx: &mut Context<Self>,
+    ) {
+        let last = self.work.as_ref().map(|work| work.plan().last_version());
+        let handle =
+            ctx.spawn(exchange.into_actor(self).map(move |pushed, worker, ctx| match pushed {
+                _ if !worker.holds_lease(&lease) => {}
+                Ok(_) if Some(version) == last => {
+                    info!(worker = %worker.id, "last version evaluated")
+                }
+                Ok(shards) => worker.advance(lease, version.next(), shards, ctx),
+                Err(halt) => worker.halt(lease, halt, ctx),
+            }));
+        self.under_way = Some(handle);
+    }
+
+    /// Keeps what was computed: whoever asks for it again gets the same.
+    pub(super) fn computed(
+        &mut self,
+        lease: &LeaseSlots,
+        version: Version,
+        began: Duration,
+        computed: StepWork,
+        ctx: &mut Context<Self>,
+    ) {
+        self.measured(lease, began, ctx);
+        // Without residuals an earlier one can be computed again.
+        let keeps_residuals = self.work.as_ref().is_some_and(SlotWork::keeps_residuals);
+        self.computed.push_front((version, computed));
+        self.computed.truncate(if keeps_residuals { COMPUTED_KEPT } else { 1 });
+        self.residuals_of = version.next();
+    }
+
+    /// Has the next step's rows side by side, once the pushes are on their way.
+    pub(super) fn prepare(&mut self, next: Version, ctx: &mut Context<Self>) {
+        let attempt = self.attempt;
+        ctx.spawn(sent().into_actor(self).map(move |(), worker, _| {
+            // Unless it has begun already.
+            if let Some(work) = worker.work.as_mut().filter(|_| worker.attempt == attempt) {
+                work.prepare(next);
+            }
+        }));
+    }
+
+    /// Tells the coordinator from time to time how fast this worker is.
+    pub(super) fn measured(
+        &mut self,
+        lease: &LeaseSlots,
+        began: Duration,
+        ctx: &mut Context<Self>,
+    ) {
+        let slots = lease.slots.end - lease.slots.first;
+        let Some(pace) = self.stopwatch.computed(slots, began, self.began.elapsed()) else {
+            return;
+        };
+        let leader = self.links.report_speed.get(lease.leader.0 as usize);
+        let Some(leader) = leader.cloned() else { return };
+        let report = ReportSpeed { worker: self.id, pace };
+        // One that is lost is followed by another.
+        let sent = async move { ask(&leader, report, ANSWER_MAX).await };
+        ctx.spawn(sent.into_actor(self).map(|_, _, _| ()));
+    }
+}
