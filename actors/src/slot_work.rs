@@ -1,6 +1,7 @@
 //! One worker's part of a step: gradients of its slots, encoded and summed as far as the tree allows.
 
 mod batch;
+mod kept_rows;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use crate::allocation::{NoMemory, zeros};
 use crate::codec::{Codec, codec};
-use crate::dataset::{Dataset, DatasetError, Rows, Split};
+use crate::dataset::{Dataset, DatasetError, Split};
 use crate::finite::first_not_finite;
 use crate::ids::{ShardId, Slot, Version};
 use crate::ledger::SlotReport;
@@ -21,6 +22,7 @@ use crate::reduction::{Part, Reduction, Span};
 use crate::shuffle;
 
 use batch::{Group, SharedBatch, groups};
+use kept_rows::KeptRows;
 
 /// The slots that a worker holds, with their rows and residuals.
 #[derive(Debug)]
@@ -54,12 +56,15 @@ struct SlotState {
 /// memory while they are made. All are kept as long as one of the slots is held.
 #[derive(Debug)]
 struct Share {
-    of: Arc<Rows>,
+    of: Arc<KeptRows>,
     rows: Range<usize>,
 }
 
 /// Whole gradients that are used again: one is computed at a time.
 const WHOLE_KEPT: usize = 2;
+/// Test rows that are evaluated together: enough for matrix products to be fast, and few enough for
+/// their outputs to be small.
+const EVALUATED: usize = 1024;
 
 /// What a worker sends for one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,8 +143,7 @@ impl SlotWork {
         let plan = Arc::clone(&self.plan);
         let load = |split: Split, range: Range<usize>| {
             let expected = range.len();
-            let rows = data
-                .load(split, range)
+            let rows = KeptRows::load(data, split, range)
                 .map_err(|source| WorkError::Data { slot: first, source })?;
             let got = rows.len();
             if got == expected {
@@ -433,10 +437,12 @@ impl SlotState {
 }
 
 fn evaluated(model: &dyn Model, parameters: &[f32], Share { of, rows }: &Share) -> Score {
-    if rows.is_empty() {
-        return Score::default();
-    }
-    model.evaluate(parameters, of.batch().part(rows.clone()))
+    let parts = rows.clone().step_by(EVALUATED);
+    let scores = parts.map(|first| {
+        let rows = of.rows(first..rows.end.min(first + EVALUATED));
+        model.evaluate(parameters, rows.batch())
+    });
+    scores.reduce(Score::with).unwrap_or_default()
 }
 
 /// Memory for a gradient, whatever is in it.

@@ -3,6 +3,7 @@
 //! Connects a mailbox to [`SlotWork`]. One thing is under way at a time: a pull, a load of
 //! residuals, or the exchange of one step with all shards; a new lease drops it.
 
+mod assembly;
 mod by_shard;
 mod saving;
 mod step;
@@ -15,7 +16,6 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHand
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::allocation::with_room;
 use crate::dataset::Dataset;
 use crate::exchange::{ANSWER_MAX, Halt, RETRY_FIRST, pull_all, wait};
 use crate::ids::{ServerId, Slot, Version, View, WorkerId};
@@ -29,6 +29,8 @@ use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::slot_work::{SlotWork, StepWork};
 use crate::stealing::Stopwatch;
+
+use assembly::Assembly;
 
 /// Steps whose gradients are kept where they can't be computed again: one that is exchanged, and
 /// the one before, which a shard loses with its primary if it was not committed.
@@ -79,6 +81,8 @@ pub struct Worker {
     residuals_due: Option<Version>,
     /// The whole flat space at one version.
     parameters: Option<(Version, Values)>,
+    /// Memory of the version before, where the next one is put together from several shards.
+    before: Option<Vec<f32>>,
     /// Counts the steps that were begun: what is left of one that was given up is not gone on with.
     attempt: u64,
     /// The pull, load or exchange that is going on.
@@ -114,6 +118,7 @@ impl Worker {
             parts: Vec::new(),
             residuals_due: None,
             parameters: None,
+            before: None,
             attempt: 0,
             under_way: None,
             began: Instant::now(),
@@ -221,47 +226,35 @@ impl Worker {
         &mut self,
         lease: LeaseSlots,
         version: Version,
-        shards: Vec<Values>,
+        parameters: Values,
         ctx: &mut Context<Self>,
     ) {
-        if let Err(cause) = self.assemble(version, shards) {
-            return self.fail(lease.view, cause, ctx);
+        let before = self.parameters.replace((version, parameters));
+        if self.work.as_ref().is_some_and(|work| work.plan().shards.len() > 1) {
+            self.before = before.and_then(|(_, values)| Arc::into_inner(values));
         }
         self.save_residuals(&lease, version, ctx);
         ctx.notify(Proceed(lease.view));
     }
 
-    /// Holds the shards' values, one after another, as the whole flat space.
+    /// Where the shards' values are put together.
+    fn assembly(&mut self) -> Result<Assembly, String> {
+        let work = self.work.as_ref().ok_or("no slots are held")?;
+        Assembly::new(Arc::clone(work.plan()), self.before.take())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Holds what was pulled, as the whole flat space.
     fn assemble(&mut self, version: Version, shards: Vec<Values>) -> Result<(), String> {
-        let Some(work) = &self.work else { return Ok(()) };
-        let plan = work.plan();
-        if version > plan.last_version() {
-            return Err(format!(
-                "the shards are at {version}, the job ends at {}",
-                plan.last_version()
-            ));
+        let last = self.work.as_ref().map(|work| work.plan().last_version());
+        if let Some(last) = last.filter(|last| version > *last) {
+            return Err(format!("the shards are at {version}, the job ends at {last}"));
         }
-        for ((shard, range), values) in plan.shards.iter().zip(&shards) {
-            let (expected, got) = (range.len(), values.len());
-            if got != expected {
-                return Err(format!("{shard} answered with {got} values, it has {expected}"));
-            }
+        let mut assembly = self.assembly()?;
+        for (shard, values) in shards.into_iter().enumerate() {
+            assembly.place(shard, values)?;
         }
-        let whole = match <[Values; 1]>::try_from(shards) {
-            Ok([whole]) => whole,
-            Err(shards) => {
-                let len = plan.layout.len();
-                // In the memory of the version before: fresh memory costs as much as the copies.
-                let before = self.parameters.take().and_then(|(_, values)| Arc::into_inner(values));
-                let whole = before.filter(|values| values.capacity() >= len);
-                let whole = whole.map_or_else(|| with_room(len), Ok);
-                let mut whole = whole.map_err(|error| error.to_string())?;
-                whole.clear();
-                shards.iter().for_each(|values| whole.extend_from_slice(values));
-                Arc::new(whole)
-            }
-        };
-        self.parameters = Some((version, whole));
+        self.parameters = Some((version, assembly.whole()?));
         Ok(())
     }
 

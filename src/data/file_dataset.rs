@@ -1,5 +1,6 @@
 //! A data set in files: surveyed once, then read range by range.
 
+use std::mem;
 use std::ops::Range;
 use std::path::Path;
 
@@ -16,6 +17,9 @@ use super::split::RowSet;
 
 /// Domain of the digest of a data set: no other hash of the same files is equal to it.
 const DIGEST_CONTEXT: &str = "gradmesh 2026-11-24 files of a data set";
+
+/// Inputs that are read at once, 1 MiB: few beside what is kept, and in the second-level cache.
+const BLOCK_VALUES: usize = 1 << 18;
 
 /// Rows of IDX or CSV files. In memory are its shape, its scaling and one bit a row; each load
 /// reads the files again.
@@ -82,11 +86,19 @@ impl FileDataset {
         self.visit(Split::Train, 0..self.shape.train_rows, &mut row, |row, _| {
             moments.add(row);
             row.clear();
+            Ok(())
         })?;
         Ok(moments.scaling())
     }
 
-    fn load_scaled(&self, split: Split, range: Range<usize>) -> Result<Rows, DataError> {
+    /// Rows of a split, at most so many in a block.
+    fn load_scaled(
+        &self,
+        split: Split,
+        range: Range<usize>,
+        block: usize,
+        each: &mut dyn FnMut(Rows),
+    ) -> Result<(), DataError> {
         let count = match split {
             Split::Train => self.shape.train_rows,
             Split::Test => self.shape.test_rows,
@@ -94,24 +106,56 @@ impl FileDataset {
         if range.start > range.end || range.end > count {
             return Err(DataError::Range { split, range, rows: count });
         }
-        let (rows, start) = (range.len(), range.start);
-        // The first pass has seen every row: this is no promise of a header.
-        let mut inputs = Vec::with_capacity(rows * self.shape.features);
-        let (mut classes, mut values) = (Vec::new(), Vec::new());
-        self.visit(split, range, &mut inputs, |_, target| match target {
-            Target::Class(class) => classes.push(class),
-            Target::Value(value) => values.push(value),
+        let Range { start, end } = range;
+        let mut next = start;
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        self.visit(split, range, &mut inputs, |inputs, target| {
+            // The first pass has seen every row: this is no promise of a header.
+            if targets.is_empty() {
+                inputs.reserve_exact(block.min(end - next) * self.shape.features);
+            }
+            targets.push(target);
+            if targets.len() == block {
+                let first = next;
+                next += block;
+                each(self.rows(split, first, mem::take(inputs), mem::take(&mut targets))?);
+            }
+            Ok(())
         })?;
-        let mut inputs = as_array(rows, self.shape.features, inputs);
+        if !targets.is_empty() || next == start {
+            each(self.rows(split, next, inputs, targets)?);
+        }
+        Ok(())
+    }
+
+    /// Scales rows that were read, from row `first` of the split on.
+    fn rows(
+        &self,
+        split: Split,
+        first: usize,
+        inputs: Vec<f32>,
+        targets: Vec<Target>,
+    ) -> Result<Rows, DataError> {
+        let mut inputs = as_array(targets.len(), self.shape.features, inputs);
         self.scaling.apply(&mut inputs);
         for (row, values) in inputs.outer_iter().enumerate() {
             if !values.iter().all(|value| value.is_finite()) {
-                return Err(DataError::ScaledNotFinite { split, row: start + row });
+                return Err(DataError::ScaledNotFinite { split, row: first + row });
+            }
+        }
+        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        for target in targets {
+            match target {
+                Target::Class(class) => classes.push(class),
+                Target::Value(value) => values.push(value),
             }
         }
         let targets = match self.shape.classes {
             Some(_) => RowTargets::Classes(classes),
-            None => RowTargets::Values(as_array(rows, self.shape.target_width, values)),
+            None => {
+                let rows = values.len() / self.shape.target_width;
+                RowTargets::Values(as_array(rows, self.shape.target_width, values))
+            }
         };
         Ok(Rows { inputs, targets })
     }
@@ -123,7 +167,7 @@ impl FileDataset {
         split: Split,
         range: Range<usize>,
         inputs: &mut Vec<f32>,
-        mut each: impl FnMut(&mut Vec<f32>, Target),
+        mut each: impl FnMut(&mut Vec<f32>, Target) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         let (table, rows) = self.locate(split, range);
         let changed = || DataError::Changed { file: table.name().clone() };
@@ -136,7 +180,7 @@ impl FileDataset {
             reader.skip(row - position)?;
             let target = reader.next(inputs)?.ok_or_else(changed)?;
             check_class(reader.as_ref(), target, self.shape.classes)?;
-            each(inputs, target);
+            each(inputs, target)?;
             position = row + 1;
         }
         Ok(())
@@ -169,7 +213,19 @@ impl Dataset for FileDataset {
     }
 
     fn load(&self, split: Split, range: Range<usize>) -> Result<Rows, DatasetError> {
-        self.load_scaled(split, range).map_err(DatasetError::from)
+        let (all, mut loaded) = (range.len().max(1), None);
+        self.load_scaled(split, range, all, &mut |rows| loaded = Some(rows))?;
+        loaded.ok_or_else(|| DatasetError("no block of rows was read".to_owned()))
+    }
+
+    fn load_in_blocks(
+        &self,
+        split: Split,
+        range: Range<usize>,
+        each: &mut dyn FnMut(Rows),
+    ) -> Result<(), DatasetError> {
+        let rows = (BLOCK_VALUES / self.shape.features).max(1);
+        Ok(self.load_scaled(split, range, rows, each)?)
     }
 }
 

@@ -14,7 +14,7 @@ use super::pending::Pending;
 use crate::transport::Connection;
 use crate::wire::{
     Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, HelloError,
-    Limits, Pulse, shake_hands,
+    Limits, Pulse, attach, shake_hands,
 };
 
 pub(super) struct Session {
@@ -45,11 +45,7 @@ impl Session {
         let pulse = Pulse::new();
         let mut reader = FrameReader::new(connection.reader, Limits::HELLO, pulse.clone());
         let mut writer = FrameWriter::new(connection.writer, pulse.clone());
-        let attachment = connection.same_host.and_then(|own| Attachment::new(own, connection.peer));
-        if let Some(attachment) = &attachment {
-            reader.attach(attachment.clone());
-            writer.attach(attachment.clone());
-        }
+        let attachment = attach(connection.same_host, connection.peer, &mut reader, &mut writer);
         Self { node: node.to_owned(), reader, writer, pulse, attachment }
     }
 

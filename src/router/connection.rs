@@ -21,7 +21,7 @@ use crate::peer::REQUESTS_MAX;
 use crate::transport::{self, Connection};
 use crate::wire::{
     Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, Limits, Pulse,
-    Target, shake_hands,
+    Target, attach, shake_hands,
 };
 
 /// Pongs and faults that wait for the socket: a few, so that a caller that doesn't read is held
@@ -115,11 +115,7 @@ impl Caller {
         pulse: Pulse,
         same_host: Option<SocketAddr>,
     ) -> Self {
-        let attachment = same_host.and_then(|own| Attachment::new(own, peer));
-        if let Some(attachment) = &attachment {
-            reader.attach(attachment.clone());
-            writer.attach(attachment.clone());
-        }
+        let attachment = attach(same_host, peer, &mut reader, &mut writer);
         Self { peer, node, reader, writer, pulse, attachment }
     }
 }

@@ -14,6 +14,10 @@ mod reader;
 mod target;
 mod writer;
 
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
 pub use attachment::Attachment;
 pub use deadline::FRAME_TIME_MAX;
 pub use fault::Fault;
@@ -28,3 +32,18 @@ pub use pulse::Pulse;
 pub use reader::FrameReader;
 pub use target::{Role, Target};
 pub use writer::FrameWriter;
+
+/// Has both halves of a connection read and lend bodies by memory; `own`: this side's address, where it
+/// is one of the other side's machine.
+#[must_use]
+pub fn attach<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    own: Option<SocketAddr>,
+    peer: SocketAddr,
+    reader: &mut FrameReader<R>,
+    writer: &mut FrameWriter<W>,
+) -> Option<Attachment> {
+    let attachment = Attachment::new(own?, peer)?;
+    reader.attach(attachment.clone());
+    writer.attach(attachment.clone());
+    Some(attachment)
+}

@@ -60,6 +60,25 @@ fn a_range_of_rows_is_that_part_of_all_rows() {
 }
 
 #[test]
+fn rows_in_blocks_are_those_of_one_load() {
+    let fashion = open_vendored(&fashion());
+    for (range, least) in [(0..2_000, 3), (7..1_500, 3), (3..4, 1), (2_000..2_000, 1)] {
+        let mut blocks = Vec::new();
+        let mut each = |rows: Rows| blocks.push(rows);
+        fashion.load_in_blocks(Split::Test, range.clone(), &mut each).unwrap();
+        assert!(blocks.len() >= least, "{range:?}: {} blocks", blocks.len());
+        let rows = fashion.load(Split::Test, range).unwrap();
+        let views: Vec<_> = blocks.iter().map(|rows| rows.inputs.view()).collect();
+        assert_eq!(ndarray::concatenate(Axis(0), &views).unwrap(), rows.inputs);
+        let classes = blocks.iter().flat_map(|rows| match &rows.targets {
+            RowTargets::Classes(classes) => classes.clone(),
+            RowTargets::Values(_) => Vec::new(),
+        });
+        assert_eq!(RowTargets::Classes(classes.collect()), rows.targets);
+    }
+}
+
+#[test]
 fn a_split_keeps_each_row_once_in_file_order() {
     let folder = Folder::new();
     folder.write("rows.csv", numbered(100).as_bytes());

@@ -62,6 +62,17 @@ pub struct Score {
     pub correct: Option<u64>,
 }
 
+impl Score {
+    /// That of both parts of a data set together.
+    pub(crate) fn with(self, more: Self) -> Self {
+        Self {
+            rows: self.rows + more.rows,
+            loss: self.loss + more.loss,
+            correct: self.correct.zip(more.correct).map(|(correct, more)| correct + more),
+        }
+    }
+}
+
 /// A function with parameters that gradmesh can train and serve.
 ///
 /// # What an implementation promises

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use ndarray::{Array2, Axis, Slice};
 
-use crate::dataset::{RowTargets, Rows};
+use super::kept_rows::KeptRows;
+use crate::dataset::RowTargets;
 use crate::ids::{Slot, Version};
 use crate::model::{Batch, Targets};
 
@@ -59,10 +60,10 @@ impl SharedBatch {
     }
 
     /// Begins with room for `rows` rows as these are.
-    pub(super) fn begin(&mut self, rows: usize, like: &Rows) {
+    pub(super) fn begin(&mut self, rows: usize, like: &KeptRows) {
         self.forget();
-        make_room(&mut self.inputs, rows, like.inputs.ncols());
-        match &like.targets {
+        make_room(&mut self.inputs, rows, like.features());
+        match like.targets() {
             RowTargets::Classes(_) => self.values = None,
             RowTargets::Values(values) => {
                 make_room(self.values.get_or_insert_default(), rows, values.ncols());
@@ -71,15 +72,17 @@ impl SharedBatch {
     }
 
     /// Appends the rows of these numbers, counted from row `first`, in this order.
-    pub(super) fn append(&mut self, from: &Rows, first: usize, order: &[u32]) {
+    pub(super) fn append(&mut self, from: &KeptRows, first: usize, order: &[u32]) {
         let order = order.iter().map(|&number| first + number as usize);
         let end = self.rows + order.len();
         let to = Slice::from(self.rows..end);
         let mut rows = self.inputs.slice_axis_mut(Axis(0), to);
         for (mut row, number) in rows.rows_mut().into_iter().zip(order.clone()) {
-            row.assign(&from.inputs.row(number));
+            if let Some(row) = row.as_slice_mut() {
+                from.read(number..number + 1, row);
+            }
         }
-        match (&from.targets, &mut self.values) {
+        match (from.targets(), &mut self.values) {
             (RowTargets::Classes(classes), _) => {
                 self.classes.extend(order.map(|number| classes[number]));
             }

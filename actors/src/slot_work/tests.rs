@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::*;
-use crate::dataset::{DatasetShape, RowTargets, Scaling};
+use crate::dataset::{DatasetShape, RowTargets, Rows, Scaling};
 use crate::job::{Activation, CodecKind, Loss};
 use crate::layout::TensorSpec;
 use crate::model::{Batch, MlpSettings, ModelDescription, ModelKinds};

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context};
-use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
 use super::step::sent;
@@ -47,14 +46,17 @@ impl Worker {
             computed.payloads.iter().map(|_| oneshot::channel()).unzip();
         let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(ready);
         let receivers: Vec<_> = receivers.collect();
-        let exchange = try_join_all(receivers.into_iter().map(|(to, ready)| async move {
+        let answers = receivers.into_iter().map(|(to, ready)| async move {
             match ready.await {
                 Ok(push) => push_one(to, push).await,
                 // The step was given up, and what comes instead of it is on its way.
                 Err(_) => Err(Halt::Stale),
             }
-        }));
-        self.exchange(lease.clone(), version, exchange, ctx);
+        });
+        match self.assembly() {
+            Ok(assembly) => self.exchange(lease.clone(), version, assembly.of(answers), ctx),
+            Err(cause) => return self.fail(lease.view, cause, ctx),
+        }
         let parameters = Values::clone(parameters);
         let (attempt, took) = (self.attempt, self.began.elapsed().saturating_sub(began));
         self.go_on(Rest { attempt, lease, version, parameters, took, computed, pushes }, ctx);
@@ -81,7 +83,7 @@ impl Worker {
         if rest.pushes.is_empty() {
             let Rest { lease, took, computed, parameters, .. } = rest;
             let began = self.began.elapsed().saturating_sub(took);
-            // In whose memory the next version may be put together.
+            // In whose memory the version after the next is put together.
             drop(parameters);
             self.computed(&lease, version, began, computed, ctx);
             return self.prepare(version.next(), ctx);

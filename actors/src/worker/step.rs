@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context};
-use futures_util::future::try_join_all;
+use futures_util::future::{TryFutureExt, try_join_all};
 use tokio::task::yield_now;
 use tracing::info;
 
@@ -59,8 +59,16 @@ impl Worker {
         let pushes = pushes(self.id, &lease, version, computed);
         let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
         let receivers: Vec<_> = receivers.collect();
-        let exchange = try_join_all(receivers.into_iter().map(|(to, push)| push_one(to, push)));
-        self.exchange(lease, version, exchange, ctx);
+        let answers = receivers.into_iter().map(|(to, push)| push_one(to, push));
+        // The last version is evaluated: there is none after it.
+        if version == last {
+            let evaluated = try_join_all(answers).map_ok(|_| Values::default());
+            return self.exchange(lease, version, evaluated, ctx);
+        }
+        match self.assembly() {
+            Ok(assembly) => self.exchange(lease, version, assembly.of(answers), ctx),
+            Err(cause) => return self.fail(lease.view, cause, ctx),
+        }
         self.prepare(version.next(), ctx);
     }
 
@@ -69,7 +77,7 @@ impl Worker {
         &mut self,
         lease: LeaseSlots,
         version: Version,
-        exchange: impl Future<Output = Result<Vec<Values>, Halt>> + 'static,
+        exchange: impl Future<Output = Result<Values, Halt>> + 'static,
         ctx: &mut Context<Self>,
     ) {
         let last = self.work.as_ref().map(|work| work.plan().last_version());
@@ -79,7 +87,7 @@ impl Worker {
                 Ok(_) if Some(version) == last => {
                     info!(worker = %worker.id, "last version evaluated")
                 }
-                Ok(shards) => worker.advance(lease, version.next(), shards, ctx),
+                Ok(whole) => worker.advance(lease, version.next(), whole, ctx),
                 Err(halt) => worker.halt(lease, halt, ctx),
             }));
         self.under_way = Some(handle);
