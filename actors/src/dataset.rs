@@ -130,6 +130,24 @@ pub enum RowTargets {
 }
 
 impl RowTargets {
+    /// Of how many rows.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Classes(classes) => classes.len(),
+            Self::Values(values) => values.nrows(),
+        }
+    }
+
+    /// Those of some rows, as a model sees them.
+    pub(crate) fn part(&self, range: Range<usize>) -> Targets<'_> {
+        match self {
+            Self::Classes(classes) => Targets::Classes(&classes[range]),
+            Self::Values(values) => {
+                Targets::Values(values.slice_axis(ndarray::Axis(0), range.into()))
+            }
+        }
+    }
+
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
         match self {
             Self::Classes(classes) => Self::Classes(classes[range].to_vec()),
@@ -165,11 +183,7 @@ impl Rows {
 
     /// All rows, as a model sees them.
     pub fn batch(&self) -> Batch<'_> {
-        let targets = match &self.targets {
-            RowTargets::Classes(classes) => Targets::Classes(classes),
-            RowTargets::Values(values) => Targets::Values(values.view()),
-        };
-        Batch { inputs: self.inputs.view(), targets }
+        Batch { inputs: self.inputs.view(), targets: self.targets.part(0..self.targets.len()) }
     }
 
     /// Copies a range of rows.
@@ -218,8 +232,9 @@ pub trait Dataset: Send + Sync + fmt::Debug {
     fn load(&self, split: Split, range: Range<usize>) -> Result<Rows, DatasetError>;
 
     /// The same, and calls `each` with one block of them after the other, so that they need not all be
-    /// in memory as they are loaded: a Worker keeps inputs in less where they have few values. At
-    /// least one block, also where there are no rows; all at once unless this is overridden.
+    /// in memory as they are loaded: a Worker keeps inputs in a byte each where they were whole numbers
+    /// of 0 to 255 before they were scaled. In file order, all with as many inputs and one kind of
+    /// targets; at least one block, also where there are no rows. All at once unless this is overridden.
     ///
     /// # Errors
     /// As [`Dataset::load`], perhaps after some blocks.

@@ -63,8 +63,10 @@ struct Share {
 /// Whole gradients that are used again: one is computed at a time.
 const WHOLE_KEPT: usize = 2;
 /// Test rows that are evaluated together: enough for matrix products to be fast, and few enough for
-/// their outputs to be small.
+/// what layers put out for them to be small.
 const EVALUATED: usize = 1024;
+/// Inputs of these rows: 4 MiB.
+const EVALUATED_INPUTS: usize = 1 << 20;
 
 /// What a worker sends for one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,17 +142,20 @@ impl SlotWork {
     /// Loads the rows of slots that lie side by side.
     fn load(&mut self, run: &[Slot], data: &dyn Dataset) -> Result<(), WorkError> {
         let (Some(&first), Some(&last)) = (run.first(), run.last()) else { return Ok(()) };
-        let plan = Arc::clone(&self.plan);
+        let (plan, model) = (Arc::clone(&self.plan), Arc::clone(&self.model));
         let load = |split: Split, range: Range<usize>| {
             let expected = range.len();
             let rows = KeptRows::load(data, split, range)
                 .map_err(|source| WorkError::Data { slot: first, source })?;
-            let got = rows.len();
-            if got == expected {
-                Ok(Arc::new(rows))
-            } else {
-                Err(WorkError::Rows { slot: first, expected, got })
+            let (got, features) = (rows.len(), model.features());
+            if got != expected {
+                return Err(WorkError::Rows { slot: first, expected, got });
             }
+            if rows.features() != features {
+                let unlike = format!("rows of {} inputs, not {features}", rows.features());
+                return Err(WorkError::Data { slot: first, source: DatasetError(unlike) });
+            }
+            Ok(Arc::new(rows))
         };
         let within = |rows: Range<usize>, start: usize| rows.start - start..rows.end - start;
         let (train_start, test_start) = (plan.train_rows(first).start, plan.test_rows(first).start);
@@ -437,10 +442,12 @@ impl SlotState {
 }
 
 fn evaluated(model: &dyn Model, parameters: &[f32], Share { of, rows }: &Share) -> Score {
-    let parts = rows.clone().step_by(EVALUATED);
+    // By the shape of a row alone: whoever evaluates them gets the same bits.
+    let together = (EVALUATED_INPUTS / of.features().max(1)).clamp(1, EVALUATED);
+    let parts = rows.clone().step_by(together);
     let scores = parts.map(|first| {
-        let rows = of.rows(first..rows.end.min(first + EVALUATED));
-        model.evaluate(parameters, rows.batch())
+        let part = first..rows.end.min(first + together);
+        of.visit(part, |batch| model.evaluate(parameters, batch))
     });
     scores.reduce(Score::with).unwrap_or_default()
 }

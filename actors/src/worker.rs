@@ -230,9 +230,12 @@ impl Worker {
         ctx: &mut Context<Self>,
     ) {
         let before = self.parameters.replace((version, parameters));
-        if self.work.as_ref().is_some_and(|work| work.plan().shards.len() > 1) {
-            self.before = before.and_then(|(_, values)| Arc::into_inner(values));
-        }
+        let plan = self.work.as_ref().map(|work| work.plan());
+        // Nothing is put together after the last version, nor of one shard.
+        let is_needed =
+            |plan: &Arc<JobPlan>| plan.shards.len() > 1 && version < plan.last_version();
+        let before = before.filter(|_| plan.is_some_and(is_needed));
+        self.before = before.and_then(|(_, values)| Arc::into_inner(values));
         self.save_residuals(&lease, version, ctx);
         ctx.notify(Proceed(lease.view));
     }

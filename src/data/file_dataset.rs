@@ -110,9 +110,9 @@ impl FileDataset {
         let mut next = start;
         let (mut inputs, mut targets) = (Vec::new(), Vec::new());
         self.visit(split, range, &mut inputs, |inputs, target| {
-            // The first pass has seen every row: this is no promise of a header.
+            // The first pass has seen every row: this is no promise of a header. One is there already.
             if targets.is_empty() {
-                inputs.reserve_exact(block.min(end - next) * self.shape.features);
+                inputs.reserve_exact((block.min(end - next) - 1) * self.shape.features);
             }
             targets.push(target);
             if targets.len() == block {
