@@ -36,7 +36,8 @@ fn main() {
             println!(
                 "links of {gigabits} Gbit/s: thousands of samples/s, part of what computing alone gives"
             );
-            println!("{:>8}{}", "workers", SERVERS.map(|n| format!("{n:>10} servers")).concat());
+            let servers = |n: u32| format!("{n:>10} server{}", if n == 1 { " " } else { "s" });
+            println!("{:>8}{}", "workers", SERVERS.map(servers).concat());
             for workers in WORKERS {
                 let network = Network { bytes_a_second: gigabits * GIGABIT };
                 let cell = |costs: &Costs| {
