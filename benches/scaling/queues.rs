@@ -45,14 +45,9 @@ impl Costs {
 /// When something that serves one after the other is free again.
 type Free = f64;
 
-/// One shard at one server.
-struct Server {
-    core: Free,
-    from: Free,
-    to: Free,
-}
-
-struct Worker {
+/// A worker, or a server with its shard: a core, and a link that carries both ways at once.
+#[derive(Clone, Default)]
+struct Machine {
     core: Free,
     from: Free,
     to: Free,
@@ -63,10 +58,8 @@ type Leaves = (f64, usize, usize);
 
 /// Seconds of a step, in the long run.
 pub(crate) fn step(costs: &Costs, workers: usize, network: Network) -> f64 {
-    let mut all: Vec<Worker> =
-        (0..workers).map(|_| Worker { core: 0.0, from: 0.0, to: 0.0 }).collect();
-    let mut servers: Vec<Server> =
-        costs.shards.iter().map(|_| Server { core: 0.0, from: 0.0, to: 0.0 }).collect();
+    let mut all = vec![Machine::default(); workers];
+    let mut servers = vec![Machine::default(); costs.shards.len()];
     let mut began = 0.0;
     for number in 0..WARM_UP + STEPS {
         let pushes = compute(costs, &mut all);
@@ -83,7 +76,7 @@ pub(crate) fn step(costs: &Costs, workers: usize, network: Network) -> f64 {
 }
 
 /// A worker's connections are on its own thread: what it sends, it does not compute meanwhile.
-fn compute(costs: &Costs, workers: &mut [Worker]) -> Vec<Leaves> {
+fn compute(costs: &Costs, workers: &mut [Machine]) -> Vec<Leaves> {
     let mut pushes = Vec::new();
     for (number, worker) in workers.iter_mut().enumerate() {
         worker.core += costs.begin;
@@ -102,8 +95,8 @@ fn push(
     costs: &Costs,
     network: Network,
     pushes: Vec<Leaves>,
-    workers: &mut [Worker],
-    servers: &mut [Server],
+    workers: &mut [Machine],
+    servers: &mut [Machine],
 ) -> Vec<(f64, usize)> {
     let (mut came, mut versions) = (vec![0; servers.len()], Vec::new());
     for (ready, worker, place) in pushes {
@@ -128,8 +121,8 @@ fn answer(
     costs: &Costs,
     network: Network,
     versions: Vec<(f64, usize)>,
-    workers: &mut [Worker],
-    servers: &mut [Server],
+    workers: &mut [Machine],
+    servers: &mut [Machine],
 ) {
     for (ready, place) in versions {
         let (shard, server) = (costs.shards[place], &mut servers[place]);
