@@ -40,22 +40,22 @@ class Program:
 
     def prepare(self) -> None:
         requirements = HERE / f"requirements-{self.packages}.txt"
-        installed = self._folder / "installed.txt"
+        installed = self.folder / "installed.txt"
         if installed.exists() and installed.read_bytes() == requirements.read_bytes():
             return
-        print(f"installing {requirements.name} into {self._folder}", file=sys.stderr, flush=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        python = str(self._folder / "bin" / "python")
+        print(f"installing {requirements.name} into {self.folder}", file=sys.stderr, flush=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        python = str(self.folder / "bin" / "python")
         install = ["-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-deps", "--only-binary", ":all:"]
         try:
-            subprocess.run([sys.executable, "-m", "venv", self._folder], check=True, stdout=sys.stderr)
+            subprocess.run([sys.executable, "-m", "venv", self.folder], check=True, stdout=sys.stderr)
             subprocess.run([python, *install, "-r", requirements], check=True, stdout=sys.stderr)
         except subprocess.CalledProcessError as error:
             raise Failed(f"not installed: {error}") from error
         shutil.copyfile(requirements, installed)
 
     def command(self, task: Task, scratch: Path) -> tuple[list[str], dict[str, str]]:
-        command = [str(self._folder / "bin" / "python"), str(HERE / "programs" / self.file)]
+        command = [str(self.folder / "bin" / "python"), str(HERE / "programs" / self.file)]
         command += ["--data", str(task.data), "--batch", str(task.model.batch)]
         command += ["--hidden", *map(str, task.model.hidden)]
         command += ["--seconds", str(task.seconds), "--warm-up", str(task.warm_up)]
@@ -79,7 +79,7 @@ class Program:
             time.sleep(LOOK_EVERY_SECONDS)
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         return ENVIRONMENTS / f"venv-{self.packages}"
 
 
