@@ -49,7 +49,8 @@ pub enum Next {
     Follow { leader: String, term: Term },
     /// Nobody has led yet, and another candidate is to try first.
     Wait,
-    /// Append an entry with these numbers, then say [`Candidacy::won`] or [`Candidacy::lost`].
+    /// Append an entry with these numbers: say [`Candidacy::tries`], then [`Candidacy::won`] or
+    /// [`Candidacy::lost`].
     Stand { view: View, term: Term },
 }
 
@@ -109,8 +110,7 @@ impl Candidacy {
         self.see(observed, now);
         let Some(Seen { newest, .. }) = &self.seen else { return Next::Wait };
         let Some((view, term, leader)) = newest.clone() else {
-            let stand = self.stand(View(0), Term(0), asked_at);
-            return self.tries(stand).unwrap_or(Next::Wait);
+            return self.stand(View(0), Term(0), asked_at).unwrap_or(Next::Wait);
         };
         if self.lead.is_some_and(|lead| lead.term != term) {
             self.lead = None;
@@ -121,8 +121,7 @@ impl Candidacy {
         if leader != self.name {
             self.gave_way = None;
         }
-        let stand = self.stand(view, term, asked_at);
-        match self.tries(stand) {
+        match self.stand(view, term, asked_at) {
             Some(stand) => stand,
             None if self.is_own(&leader, term) => Next::Wait,
             None => Next::Follow { leader, term },
@@ -134,12 +133,9 @@ impl Candidacy {
         leader == self.name && self.own.is_some_and(|own| term <= own)
     }
 
-    /// Remembers what it is about to try: whether that succeeds may never be heard of.
-    fn tries(&mut self, next: Option<Next>) -> Option<Next> {
-        if let Some(Next::Stand { term, .. }) = &next {
-            self.own = self.own.max(Some(*term));
-        }
-        next
+    /// An entry of `term` is about to be appended: whether that succeeds may never be heard of.
+    pub fn tries(&mut self, term: Term) {
+        self.own = self.own.max(Some(term));
     }
 
     /// Somebody has found that there is no process at the leader's address. It is not believed

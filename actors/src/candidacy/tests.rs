@@ -149,7 +149,19 @@ fn a_process_of_the_same_name_that_began_later_is_followed_and_not_fought() {
 fn a_term_whose_append_was_never_answered_is_ones_own() {
     let mut a = candidacy("a", 0);
     assert_eq!(look(&mut a, &Observed { newest: None, beat: None }, ms(0)), stand(1, 1));
+    a.tries(Term(1));
     assert_eq!(look(&mut a, &seen(entry(1, 1, "a"), None), ms(10)), stand(2, 2));
+}
+
+/// As after an append whose answer is still under way when the store is looked at again.
+#[test]
+fn a_term_that_was_never_tried_is_another_process_of_the_same_name() {
+    let mut a = candidacy("a", 0);
+    look(&mut a, &Observed { newest: None, beat: None }, ms(0));
+    a.tries(Term(1));
+    assert_eq!(look(&mut a, &seen(entry(1, 1, "a"), None), ms(10)), stand(2, 2));
+    a.won(&entry(1, 1, "a"), ms(0));
+    assert_eq!(look(&mut a, &seen(entry(2, 2, "a"), Some(1)), ms(100)), follow("a", 2));
 }
 
 #[test]

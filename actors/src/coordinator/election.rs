@@ -80,11 +80,20 @@ impl Coordinator {
     fn follow(&mut self, leader: Option<String>) {
         if let Some(term) = self.term.take() {
             warn!(%term, ?leader, "no longer the leader");
+            self.leader = None;
             self.training =
                 Training::new(self.job.clone(), self.config.clone(), self.own.run.clone());
         }
         if self.leader != leader {
-            info!(?leader, "following");
+            if leader.as_ref() == Some(&self.own.name) {
+                let name = &self.own.name;
+                warn!(
+                    name,
+                    "another process of this name leads, and this one waits until that one ends; stop it, or change coordination.store or this one's nodes[].name"
+                );
+            } else {
+                info!(?leader, "following");
+            }
             self.leader = leader;
         }
         self.show();
@@ -120,6 +129,7 @@ impl Coordinator {
         let state = Training::succession(before, &self.job, &self.config, life, run);
         let Some(entry) = self.entry(view, term, &state) else { return };
         self.standing = true;
+        self.candidacy.tries(term);
         self.append(entry, ctx, move |coordinator, ctx| coordinator.lead(view, term, state, ctx));
     }
 

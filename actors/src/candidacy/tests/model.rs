@@ -238,6 +238,7 @@ impl Model {
         // As a coordinator: whatever tells lives apart is in the state.
         let state = Bytes::from(format!("{index} {} {now}", self.nodes[index].life));
         let leader = Node::name(index);
+        self.nodes[index].rule.tries(term);
         self.ask(index, Ask::Append(Entry { view, term, leader, state }), now);
     }
 
