@@ -43,10 +43,7 @@ pub fn decode<P: WirePart>(meta: &[u8], bodies: Vec<Body>) -> Result<P, MessageE
     let mut left = meta;
     let mut deserializer = rmp_serde::Deserializer::new(&mut left);
     deserializer.set_max_depth(DEPTH_MAX);
-    // Behind a `dyn`: one decoder for all messages rather than one for each of their types, which
-    // together took a third of the time that this crate takes to build.
-    let mut deserializer = <dyn erased_serde::Deserializer>::erase(&mut deserializer);
-    let mut part: P = erased_serde::deserialize(&mut deserializer)
+    let mut part: P = P::deserialize(&mut deserializer)
         .map_err(|error| MessageError::Decode { cause: error.to_string() })?;
     if !left.is_empty() {
         return Err(MessageError::Trailing { left: left.len() });
