@@ -153,6 +153,8 @@ pub(super) struct Events {
     tallies: BTreeMap<String, Tally>,
     /// How many there have been.
     count: u64,
+    /// Whether this coordinator has raised a view.
+    raised: bool,
     /// Happened since the clock was last looked at.
     fresh: Vec<Untimed>,
     /// What views did of which not everyone has heard.

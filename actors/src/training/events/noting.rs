@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Cause, Event, EventKind, Who, millis};
-use crate::ids::{ServerId, ShardCopy, ShardId, Term, WorkerId};
+use crate::ids::{ServerId, ShardCopy, ShardId, Term, Version, WorkerId};
 use crate::membership::{Change, Departure};
 use crate::messages::{Member, ReportError, ReportFenced};
 use crate::placement::{Holders, by_shard, copies};
@@ -125,13 +125,16 @@ impl Training {
     /// What the view that has just been raised does, before it is done.
     pub(in crate::training) fn note_view(&mut self, next: &Assignment) {
         let workers = u32::try_from(next.leases.len()).unwrap_or(u32::MAX);
+        let (from, to) = (self.reached(), self.rollback_to);
+        // Where all were started again, with their coordinator, nobody has a step to go back from.
+        let starts = !self.events.raised && (from == Version(0) || from < to);
+        self.events.raised = true;
         let kinds = match next.recovery {
-            Recovery::Rollback if self.holders.is_empty() => {
-                vec![EventKind::Began { version: self.rollback_to, workers }]
+            Recovery::Rollback if self.holders.is_empty() || starts => {
+                vec![EventKind::Began { version: to, workers }]
             }
             Recovery::Rollback => {
                 self.recoveries.rollbacks += 1;
-                let (from, to) = (self.reached(), self.rollback_to);
                 let mut kinds = vec![EventKind::RolledBack { from, to }];
                 if self.events.cause == Some(Cause::Moves) {
                     let workers = moved(&self.leases, &next.leases);

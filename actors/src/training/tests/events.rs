@@ -72,6 +72,24 @@ fn a_rollback_is_told_with_where_it_went() {
 }
 
 #[test]
+fn a_cluster_that_was_started_again_as_a_whole_begins_and_goes_back_from_nothing() {
+    let mut world = World::new(CodecKind::None);
+    world.save(4);
+    world.lives.values_mut().for_each(|life| *life = 2);
+    world.empty = true;
+    world.succeed();
+    world.empty = false;
+    world.told();
+    world.pass(8);
+    let told = world.told();
+    assert!(
+        told.iter().any(|told| told.starts_with("the run began at version 4 with 2 workers")),
+        "{told:?}"
+    );
+    assert_eq!(world.training.status().rollbacks, 0);
+}
+
+#[test]
 fn a_view_that_is_not_done_is_not_told() {
     let mut world = World::new(CodecKind::None);
     world.told();
