@@ -98,6 +98,8 @@ pub struct Coordinator {
     standing: bool,
     /// It can't be used, and that has been said.
     blind: bool,
+    /// It takes nothing that is written, and that has been said.
+    unwritten: bool,
     /// Of nobody, where this coordinator doesn't lead.
     training: Training,
     links: CoordinatorLinks,
@@ -138,6 +140,7 @@ impl Coordinator {
             looking: false,
             standing: false,
             blind: false,
+            unwritten: false,
             training,
             links,
             status,

@@ -63,15 +63,22 @@ impl Coordinator {
         }
     }
 
+    /// Apart from a store that is not read: each look that is answered would make this one news.
+    fn unwritten(&mut self, error: &CoordinationError) {
+        if !std::mem::replace(&mut self.unwritten, true) {
+            warn!(%error, "the coordination store takes nothing that is written, trying again until it does");
+        }
+    }
+
     fn renew(&mut self, ctx: &mut Context<Self>) {
         let Some(beat) = self.candidacy.beat() else { return };
         let store = self.links.renew.clone();
         let renewal = RenewLease { beat, ttl: self.own.lease };
         let asked = async move { ask_store(&store, renewal).await };
         ctx.spawn(asked.into_actor(self).map(move |renewed, coordinator, _| match renewed {
-            Ok(()) => {}
+            Ok(()) => coordinator.unwritten = false,
             Err(CoordinationError::Superseded { leader, .. }) => coordinator.follow(Some(leader)),
-            Err(error) => coordinator.blinded(&error),
+            Err(error) => coordinator.unwritten(&error),
         }));
     }
 
@@ -110,7 +117,7 @@ impl Coordinator {
         ctx.spawn(asked.into_actor(self).map(|resigned, coordinator, _| {
             // Without it the others wait for a lease.
             if let Err(error) = resigned {
-                coordinator.blinded(&error);
+                coordinator.unwritten(&error);
             }
         }));
         self.follow(None);
@@ -214,6 +221,7 @@ impl Coordinator {
     ) {
         match appended {
             Ok(Appended::Won) => {
+                self.unwritten = false;
                 self.candidacy.won(entry, asked_at);
                 // Unless the log has gone on meanwhile.
                 if self.candidacy.leads_in() == Some(entry.term) {
@@ -234,7 +242,7 @@ impl Coordinator {
             }
             Err(error) if error.may_pass() && self.leads() => self.hold_up(error.to_string(), ctx),
             // Whoever stands tries again with the next look.
-            Err(error) if error.may_pass() => self.blinded(&error),
+            Err(error) if error.may_pass() => self.unwritten(&error),
             Err(error) => {
                 warn!(%error, "no view can be raised");
                 self.training.fail(error.to_string());
