@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::messages::{
-    LeaseSlots, PullError, PullParameters, PushError, PushGradient, Values, ask,
+    LeaseSlots, LinkError, PullError, PullParameters, PushError, PushGradient, Values, ask,
 };
 use crate::planted::{self, Bug};
 use crate::slot_work::StepWork;
@@ -16,6 +16,10 @@ use crate::slot_work::StepWork;
 const PUSH_ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long any other answer may take.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long an answer is waited for at most. Where many workers share a slow link, one that is always
+/// given up shortly before it comes would never come: the same request gets twice the time when it is
+/// made again. This is four times what the longest frame may take.
+const ANSWER_LONGEST: Duration = Duration::from_secs(120);
 /// Between two tries of the same request: first, and at most (it doubles).
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -67,15 +71,19 @@ pub(crate) async fn push_one(
     to: Recipient<PushGradient>,
     push: PushGradient,
 ) -> Result<Values, Halt> {
-    let mut pause = RETRY_FIRST;
+    let (mut pause, mut patience) = (RETRY_FIRST, PUSH_ANSWER_MAX);
     loop {
-        match ask(&to, push.clone(), PUSH_ANSWER_MAX).await {
+        match ask(&to, push.clone(), patience).await {
             Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
                 return Ok(pushed.values);
             }
             Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
             Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
             Err(PushError::Link(_)) if planted::is(Bug::ComputesAgain) => return Err(Halt::Resync),
+            Err(PushError::Link(LinkError::Timeout { .. })) => {
+                patience = (patience * 2).min(ANSWER_LONGEST);
+                wait(&mut pause).await;
+            }
             Err(
                 PushError::NotReady(_)
                 | PushError::Link(_)
@@ -127,9 +135,9 @@ pub(crate) async fn pull_one(
     from: &Recipient<PullParameters>,
     pull: PullParameters,
 ) -> Result<Option<(Version, Values)>, Halt> {
-    let mut pause = RETRY_FIRST;
+    let (mut pause, mut patience) = (RETRY_FIRST, ANSWER_MAX);
     loop {
-        match ask(from, pull.clone(), ANSWER_MAX).await {
+        match ask(from, pull.clone(), patience).await {
             Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
                 return Ok(Some((pulled.version, pulled.values)));
             }
@@ -142,6 +150,10 @@ pub(crate) async fn pull_one(
             }
             Err(PullError::OutOfWindow { .. }) => return Ok(None),
             Err(PullError::StaleView { .. }) => return Err(Halt::Stale),
+            Err(PullError::Link(LinkError::Timeout { .. })) => {
+                patience = (patience * 2).min(ANSWER_LONGEST);
+                wait(&mut pause).await;
+            }
             Err(PullError::NotReady(_) | PullError::Link(_)) => wait(&mut pause).await,
             Err(refused @ PullError::WrongShard { .. }) => {
                 return Err(Halt::Failed(refused.to_string()));
@@ -153,4 +165,66 @@ pub(crate) async fn pull_one(
 pub(crate) async fn wait(pause: &mut Duration) {
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(RETRY_MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use actix::{Actor, Context, Handler, ResponseFuture};
+
+    use super::*;
+    use crate::messages::{Parameters, Pushed};
+
+    /// Answers each request, after so long.
+    struct Slow(Duration);
+
+    impl Actor for Slow {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<PushGradient> for Slow {
+        type Result = ResponseFuture<Result<Pushed, PushError>>;
+
+        fn handle(&mut self, push: PushGradient, _: &mut Self::Context) -> Self::Result {
+            let takes = self.0;
+            Box::pin(async move {
+                tokio::time::sleep(takes).await;
+                Ok(Pushed { version: push.step.next(), values: Arc::new(vec![1.0]) })
+            })
+        }
+    }
+
+    impl Handler<PullParameters> for Slow {
+        type Result = ResponseFuture<Result<Parameters, PullError>>;
+
+        fn handle(&mut self, _: PullParameters, _: &mut Self::Context) -> Self::Result {
+            let takes = self.0;
+            Box::pin(async move {
+                tokio::time::sleep(takes).await;
+                Ok(Parameters { version: Version(3), values: Arc::new(vec![1.0]) })
+            })
+        }
+    }
+
+    /// As over a link that many workers with long pushes share.
+    #[actix::test]
+    async fn an_answer_that_takes_longer_than_its_limit_each_time_comes_in_the_end() {
+        tokio::time::pause();
+        let slow = Slow(Duration::from_secs(33)).start();
+        let push = PushGradient {
+            view: View(1),
+            worker: WorkerId(0),
+            shard: ShardId(0),
+            step: Version(2),
+            parts: Vec::new(),
+            reports: Vec::new(),
+            payload: vec![crate::messages::Payload::Dense(Arc::new(vec![1.0]))],
+        };
+        let pushed = push_one(slow.clone().recipient(), push).await;
+        assert_eq!(*pushed.unwrap(), vec![1.0]);
+        let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
+        let pulled = pull_one(&slow.recipient(), pull).await.unwrap();
+        assert_eq!(pulled.map(|(version, _)| version), Some(Version(3)));
+    }
 }

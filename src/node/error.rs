@@ -29,6 +29,10 @@ pub enum NodeError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(
+        "with {shards} shards the longest has {longest} parameters, and what processes tell each other of a shard fits into a frame up to {most}; raise servers.shards to {needed} at least"
+    )]
+    ShardTooLong { longest: u64, most: u64, shards: usize, needed: u64 },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -57,6 +61,7 @@ impl NodeError {
             | Self::NameMissing { .. }
             | Self::UnknownName { .. }
             | Self::RoleMissing { .. }
+            | Self::ShardTooLong { .. }
             | Self::Data(_)
             | Self::Model(_)
             | Self::Plan(_)

@@ -7,6 +7,7 @@ mod context;
 mod directory;
 mod draining;
 mod error;
+mod frames;
 mod heartbeat;
 mod kinds;
 mod placement;

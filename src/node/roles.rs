@@ -24,6 +24,7 @@ use tokio::task::spawn_local;
 use tracing::info;
 
 use super::directory::{Directory, Place, Plan};
+use super::frames;
 use super::heartbeat::Pulse;
 use super::placement::{Placed, Supervision, Thread, Threads, place};
 use super::registries::RegistryLinks;
@@ -179,6 +180,9 @@ fn task(builder: &NodeBuilder) -> Result<Task, NodeError> {
         outputs: model.outputs(),
     };
     let plan = JobPlan::new(offer.clone(), builder.config.servers.shards)?;
+    if !builder.config.nodes.is_empty() {
+        frames::check(&plan, builder.config.servers.replicas)?;
+    }
     info!(
         train_rows = offer.data.train_rows,
         test_rows = offer.data.test_rows,

@@ -42,6 +42,22 @@ fn a_cluster_whose_run_diverges_ends_at_once() {
     }
 }
 
+/// Else each worker would ask for its parameters again and again, and nobody say why.
+#[test]
+fn a_cluster_whose_shards_are_longer_than_a_message_ends_at_once_with_the_number_of_shards() {
+    let wide = "job.model.hidden=[9000,9000]";
+    Job::processes(1, 1, &[wide])
+        .run(&["up", "--train"])
+        .refused(&["the longest has 81684010 parameters", "raise servers.shards to 2 at least"]);
+    Job::processes(
+        2,
+        2,
+        &[wide, "servers.shards=2", "job.optimizer.kind=adam", "servers.replicas=1"],
+    )
+    .run(&["up", "--train"])
+    .refused(&["raise servers.shards to 4 at least"]);
+}
+
 #[test]
 fn a_second_cluster_on_the_same_addresses_is_refused_and_the_first_goes_on() {
     let job = Job::processes(1, 1, ENDLESS);

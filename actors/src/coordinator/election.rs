@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::{error, info, warn};
 
 use super::Coordinator;
-use crate::candidacy::Next;
+use crate::candidacy::{LeaseTiming, Next};
 use crate::ids::{Term, View};
 use crate::messages::coordination::{
     AppendView, Appended, CoordinationError, Entry, Observe, Observed, RenewLease,
@@ -34,7 +34,11 @@ impl Coordinator {
                 Err(error) => coordinator.blinded(&error),
             }
             coordinator.show();
-            let next = coordinator.candidacy.look_again_in(coordinator.now());
+            let mut next = coordinator.candidacy.look_again_in(coordinator.now());
+            if coordinator.unwritten {
+                // Who would stand at once would ask a full disk a thousand times a second.
+                next = next.max(LeaseTiming::of(coordinator.own.lease).renew_every);
+            }
             ctx.run_later(next, Self::look);
         }));
     }

@@ -20,6 +20,9 @@ use crate::shard::Shard;
 
 /// A whole shard may have to cross a slow network.
 const FILL_MAX: Duration = Duration::from_secs(60);
+/// What a link carries at least while an update waits for it, in bytes a second: the workers' pushes and
+/// answers go the same way.
+const UPDATE_BYTES_A_SECOND: usize = 1_000_000;
 /// Tries to say that it was fenced: minutes. It is news and no state, so it may be lost.
 const TELLS_MAX: u32 = 100;
 /// Before a copy that has not heard of its view is asked again: it is about to.
@@ -46,8 +49,11 @@ impl ParameterServer {
                 Next::Update(update) => {
                     shard.sends(&update);
                     let Some(link) = self.links.replicate.get(place).cloned() else { continue };
+                    let bytes = size_of_val(update.gradient.as_slice());
+                    let limit =
+                        ANSWER_MAX + Duration::from_secs((bytes / UPDATE_BYTES_A_SECOND) as u64);
                     let step = Replicate { view, to, update };
-                    self.send(server, async move { ask(&link, step, ANSWER_MAX).await }, ctx);
+                    self.send(server, async move { ask(&link, step, limit).await }, ctx);
                 }
             }
         }

@@ -120,13 +120,15 @@ impl Training {
     /// The state of the view that is to begin.
     pub(super) fn state(&self, assignment: &Assignment) -> ClusterState {
         let continues = assignment.recovery == Recovery::Continue;
+        let trained = self.plan.as_ref().map(|plan| plan.offer.data.digest.clone());
         ClusterState {
             life: self.life.clone(),
             job_digest: self.job.digest(),
             shards: self.config.shards,
             servers: self.config.servers,
             run: self.run.clone(),
-            data_digest: self.plan.as_ref().map(|plan| plan.offer.data.digest.clone()),
+            // Until a worker was heard of, what the leader before was told.
+            data_digest: trained.or_else(|| self.expected_data.clone()),
             lineage: continues.then_some(self.lineage),
             rolled_back_to: self.rollback_to,
             holders: assignment.holders.clone(),

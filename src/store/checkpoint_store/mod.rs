@@ -108,7 +108,7 @@ impl CheckpointStore {
     async fn newest(self, find: FindCheckpoint) -> Result<FoundCheckpoint, CheckpointError> {
         for version in self.folders().await?.into_iter().rev() {
             // Whoever follows looks again and again: not at all that are older.
-            if self.counts(version).await {
+            if self.counts(version).await? {
                 return Ok(match find.known == Some(version) {
                     true => FoundCheckpoint::Known,
                     false => FoundCheckpoint::Other(Box::new(self.manifest(version).await?)),
@@ -188,7 +188,12 @@ impl CheckpointStore {
         // A leader that slept since it published has been succeeded, and the next run may have
         // begun: its checkpoints are not this one's to remove.
         for version in self.versions().await? {
-            let other = self.manifest(version).await.ok().map(|manifest| manifest.run);
+            let other = match self.manifest(version).await {
+                Ok(manifest) => Some(manifest.run),
+                Err(error) if error.may_pass() => return Err(error),
+                // Damaged: nobody goes on from it.
+                Err(_) => None,
+            };
             if let Some(run) = other.filter(|run| *run != conclude.finished.run) {
                 warn!(%version, %run, finished = %conclude.finished.run, "another run goes on here");
                 return Ok(());
@@ -231,7 +236,7 @@ impl CheckpointStore {
     async fn versions(&self) -> Result<Vec<Version>, CheckpointError> {
         let mut versions = Vec::new();
         for version in self.folders().await? {
-            if self.counts(version).await {
+            if self.counts(version).await? {
                 versions.push(version);
             }
         }
@@ -247,9 +252,14 @@ impl CheckpointStore {
         Ok(versions)
     }
 
-    /// Whether it has a manifest.
-    async fn counts(&self, version: Version) -> bool {
-        self.store.head(&Path::from(manifest_path(version))).await.is_ok()
+    /// Whether it has a manifest. One that can't be looked for is not one that isn't there: who took it for
+    /// that would go back further than it has to, or remove what is another run's.
+    async fn counts(&self, version: Version) -> Result<bool, CheckpointError> {
+        match self.store.head(&Path::from(manifest_path(version))).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(store_error(&error)),
+        }
     }
 
     /// The manifest first: a checkpoint that is half gone doesn't count.
