@@ -198,6 +198,12 @@ impl Candidacy {
         self.lead.map(|lead| lead.term)
     }
 
+    /// Whether the store has ever answered.
+    #[must_use]
+    pub fn has_seen(&self) -> bool {
+        self.seen.is_some()
+    }
+
     /// How long until the store is to be asked again: a beat, or less where this candidate may
     /// have to stand.
     #[must_use]

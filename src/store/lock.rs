@@ -85,7 +85,7 @@ mod tests {
         let refused = StoreLock::take("store", base.path(), false).await.unwrap_err().to_string();
         let owner = format!("store is used by a run of process {};", own_pid());
         assert!(refused.contains(&owner), "{refused}");
-        assert!(refused.ends_with("change checkpoint.store"), "{refused}");
+        assert!(refused.ends_with("change checkpoint.store and coordination.store"), "{refused}");
         StoreLock::take("other", base.path(), false).await.unwrap();
         drop(first);
         StoreLock::take("store", base.path(), false).await.unwrap();

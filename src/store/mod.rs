@@ -33,7 +33,7 @@ pub enum StoreError {
     Open { path: PathBuf, source: object_store::Error },
     #[error(transparent)]
     Coordination(#[from] coordination::PlaceError),
-    #[error("{} is used by a run of {owner}; end it, or change checkpoint.store", path.display())]
+    #[error("{} is used by a run of {owner}; end it, or change checkpoint.store and coordination.store", path.display())]
     InUse { path: PathBuf, owner: String },
 }
 

@@ -95,6 +95,19 @@ fn a_second_run_over_the_same_checkpoints_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn a_damaged_newest_view_is_told_and_not_waited_over() {
+    let job = Job::embedded(&["job.epochs=2"]);
+    job.train();
+    let views = std::fs::read_dir(job.path("store/coordination/views")).unwrap();
+    let newest = views.map(|entry| entry.unwrap().path()).max().unwrap();
+    std::fs::File::options().write(true).open(&newest).unwrap().set_len(50).unwrap();
+    let name = newest.file_name().unwrap().to_string_lossy().into_owned();
+    job.run(&["train"]).refused(&["training failed: ", &name, "is damaged"]);
+    std::fs::remove_file(newest).unwrap();
+    assert_eq!(job.train().number("version"), 2);
+}
+
+#[test]
 fn a_finished_job_is_trained_again_while_another_process_serves_it() {
     let job = Job::embedded(&["job.epochs=2"]);
     let mut serves = job.start(&["run"]);

@@ -64,6 +64,10 @@ impl Coordinator {
             warn!(%error, "who leads is unknown, asking again until it is known");
         } else {
             error!(%error, "who leads can't be known, and nothing is trained until somebody helps");
+            // Whoever waits for this run would wait for ever. One that was under way keeps what it is.
+            if !self.candidacy.has_seen() {
+                self.training.fail(error.to_string());
+            }
         }
     }
 

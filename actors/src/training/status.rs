@@ -91,8 +91,13 @@ impl Training {
 
     /// What a coordinator shows that doesn't lead.
     pub fn followed(&self, leader: Option<String>) -> TrainingStatus {
-        let progress = Progress::Following { leader };
-        TrainingStatus { progress, view: View(0), ..self.status() }
+        let status = self.status();
+        let progress = match status.progress {
+            // It can't even be known who leads.
+            failed @ Progress::Failed { .. } => failed,
+            _ => Progress::Following { leader },
+        };
+        TrainingStatus { progress, view: View(0), ..status }
     }
 
     /// Brings a status up to date; whether it was not. The ledger and the events are long and change
