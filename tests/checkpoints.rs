@@ -225,6 +225,21 @@ async fn a_checkpoint_with_any_damaged_file_is_passed_over_for_the_one_before() 
     }
 }
 
+/// As with too many open files: who went back to the one before would lose work that is there.
+#[cfg(unix)]
+#[actix_rt::test]
+async fn a_manifest_that_can_not_be_looked_for_is_an_error_and_not_one_that_is_not_there() {
+    let stored = Stored::new();
+    stored.commit(4, &HALVES).await;
+    stored.commit(8, &HALVES).await;
+    let manifest = stored.path("v00000000000000000008/manifest.json");
+    fs::remove_file(&manifest).unwrap();
+    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
+    assert!(matches!(stored.open().await, Err(CheckpointError::Store(_))));
+    fs::remove_file(&manifest).unwrap();
+    assert_eq!(stored.open().await, Ok(Some(Version(4))));
+}
+
 #[actix_rt::test]
 async fn parts_without_a_manifest_are_no_checkpoint() {
     let stored = Stored::new();

@@ -50,7 +50,7 @@ pub enum Next {
     /// Nobody has led yet, and another candidate is to try first.
     Wait,
     /// Append an entry with these numbers: say [`Candidacy::tries`], then [`Candidacy::won`] or
-    /// [`Candidacy::lost`].
+    /// [`Candidacy::lost`], or [`Candidacy::not_taken`].
     Stand { view: View, term: Term },
 }
 
@@ -70,6 +70,8 @@ pub struct Candidacy {
     suspected: Option<Duration>,
     /// The term that it gave up, and until when it leaves the next one to others.
     gave_way: Option<(Term, Duration)>,
+    /// Until when it does not stand: the store has not taken an entry.
+    held_off: Duration,
 }
 
 /// What the store said last.
@@ -99,7 +101,8 @@ impl Candidacy {
         let place = place.min(PLACES_MAX);
         let name = name.into();
         let (seen, own, lead, suspected, gave_way) = (None, None, None, None, None);
-        Self { name, timing, place, seen, own, lead, suspected, gave_way }
+        let held_off = Duration::ZERO;
+        Self { name, timing, place, seen, own, lead, suspected, gave_way, held_off }
     }
 
     /// The store has answered at `now` what it was asked for at `asked_at`.
@@ -159,6 +162,12 @@ impl Candidacy {
         self.gave_way = None;
         self.lead = Some(same.unwrap_or(Lead { term: entry.term, beats: 0 }));
         self.heard_of(entry, asked_at);
+    }
+
+    /// The store has not taken the entry, or has not said so. It gets a beat of time: who stood at once
+    /// would ask a full disk a thousand times a second.
+    pub fn not_taken(&mut self, now: Duration) {
+        self.held_off = now + self.timing.renew_every;
     }
 
     /// Another entry has the number, heard at `now`.
@@ -249,7 +258,7 @@ impl Candidacy {
     fn stand(&self, view: View, term: Term, asked_at: Duration) -> Option<Next> {
         let seen = self.seen.as_ref()?;
         let at_once = self.patience(seen).is_zero() && self.gave_way.is_none();
-        if !at_once && asked_at < self.stands_from(seen) {
+        if asked_at < self.held_off || (!at_once && asked_at < self.stands_from(seen)) {
             return None;
         }
         let (view, term) = view.next().zip(term.next())?;
@@ -257,7 +266,7 @@ impl Candidacy {
     }
 
     fn stands_from(&self, seen: &Seen) -> Duration {
-        let patient = seen.since + self.patience(seen);
+        let patient = (seen.since + self.patience(seen)).max(self.held_off);
         self.gave_way.map_or(patient, |(_, until)| patient.max(until))
     }
 

@@ -172,6 +172,7 @@ mod tests {
     use std::sync::Arc;
 
     use actix::{Actor, Context, Handler, ResponseFuture};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::messages::{Parameters, Pushed};
@@ -183,15 +184,21 @@ mod tests {
         type Context = Context<Self>;
     }
 
+    impl Slow {
+        fn answer<T: 'static, E: 'static>(&self, answer: T) -> ResponseFuture<Result<T, E>> {
+            let takes = self.0;
+            Box::pin(async move {
+                tokio::time::sleep(takes).await;
+                Ok(answer)
+            })
+        }
+    }
+
     impl Handler<PushGradient> for Slow {
         type Result = ResponseFuture<Result<Pushed, PushError>>;
 
         fn handle(&mut self, push: PushGradient, _: &mut Self::Context) -> Self::Result {
-            let takes = self.0;
-            Box::pin(async move {
-                tokio::time::sleep(takes).await;
-                Ok(Pushed { version: push.step.next(), values: Arc::new(vec![1.0]) })
-            })
+            self.answer(Pushed { version: push.step.next(), values: Arc::new(vec![1.0]) })
         }
     }
 
@@ -199,11 +206,7 @@ mod tests {
         type Result = ResponseFuture<Result<Parameters, PullError>>;
 
         fn handle(&mut self, _: PullParameters, _: &mut Self::Context) -> Self::Result {
-            let takes = self.0;
-            Box::pin(async move {
-                tokio::time::sleep(takes).await;
-                Ok(Parameters { version: Version(3), values: Arc::new(vec![1.0]) })
-            })
+            self.answer(Parameters { version: Version(3), values: Arc::new(vec![1.0]) })
         }
     }
 
@@ -221,10 +224,13 @@ mod tests {
             reports: Vec::new(),
             payload: vec![crate::messages::Payload::Dense(Arc::new(vec![1.0]))],
         };
-        let pushed = push_one(slow.clone().recipient(), push).await;
-        assert_eq!(*pushed.unwrap(), vec![1.0]);
+        // Of the clock that goes on by itself where nothing else does.
+        let limit = Duration::from_secs(600);
+        let pushed = timeout(limit, push_one(slow.clone().recipient(), push)).await;
+        assert_eq!(*pushed.expect("never answered").unwrap(), vec![1.0]);
         let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
-        let pulled = pull_one(&slow.recipient(), pull).await.unwrap();
+        let pulled = timeout(limit, pull_one(&slow.recipient(), pull)).await;
+        let pulled = pulled.expect("never answered").unwrap();
         assert_eq!(pulled.map(|(version, _)| version), Some(Version(3)));
     }
 }

@@ -56,13 +56,14 @@ def main() -> int:
     try:
         mxnet = next(program for program in PROGRAMS if program.name == "mxnet")
         mxnet.prepare()
-        for number_ in range(asked.rounds):
+        for done in range(asked.rounds):
             # By turns who comes first.
-            sides = [lambda: gradmesh(asked.node.resolve()), lambda: ps_lite(mxnet, asked.seconds)]
-            order = [0, 1] if number_ % 2 == 0 else [1, 0]
-            seen = {which: sides[which]() for which in order}
-            rounds += joined(seen[0], seen[1])
-            print(f"round {number_ + 1} of {asked.rounds}", file=sys.stderr, flush=True)
+            if done % 2 == 0:
+                ours, theirs = gradmesh(asked.node.resolve()), ps_lite(mxnet, asked.seconds)
+            else:
+                theirs, ours = ps_lite(mxnet, asked.seconds), gradmesh(asked.node.resolve())
+            rounds += joined(ours, theirs)
+            print(f"round {done + 1} of {asked.rounds}", file=sys.stderr, flush=True)
     except Failed as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1

@@ -165,6 +165,18 @@ fn a_term_that_was_never_tried_is_another_process_of_the_same_name() {
 }
 
 #[test]
+fn who_could_not_write_stands_again_a_beat_later() {
+    let mut a = candidacy("a", 0);
+    let own = seen(entry(4, 2, "a"), None);
+    assert_eq!(look(&mut a, &own, ms(0)), stand(5, 3));
+    a.tries(Term(3));
+    a.not_taken(ms(3));
+    assert_eq!(look(&mut a, &own, ms(252)), Next::Wait);
+    assert_eq!(a.look_again_in(ms(252)), ms(1));
+    assert_eq!(look(&mut a, &own, ms(253)), stand(5, 3));
+}
+
+#[test]
 fn who_could_not_look_for_a_lease_counts_the_silence_from_now() {
     let mut b = candidacy("b", 0);
     look(&mut b, &seen(entry(4, 2, "a"), Some(1)), ms(0));

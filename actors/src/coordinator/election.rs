@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::{error, info, warn};
 
 use super::Coordinator;
-use crate::candidacy::{LeaseTiming, Next};
+use crate::candidacy::Next;
 use crate::ids::{Term, View};
 use crate::messages::coordination::{
     AppendView, Appended, CoordinationError, Entry, Observe, Observed, RenewLease,
@@ -34,11 +34,7 @@ impl Coordinator {
                 Err(error) => coordinator.blinded(&error),
             }
             coordinator.show();
-            let mut next = coordinator.candidacy.look_again_in(coordinator.now());
-            if coordinator.unwritten {
-                // Who would stand at once would ask a full disk a thousand times a second.
-                next = next.max(LeaseTiming::of(coordinator.own.lease).renew_every);
-            }
+            let next = coordinator.candidacy.look_again_in(coordinator.now());
             ctx.run_later(next, Self::look);
         }));
     }
@@ -74,7 +70,7 @@ impl Coordinator {
     /// Apart from a store that is not read: each look that is answered would make this one news.
     fn unwritten(&mut self, error: &CoordinationError) {
         if !std::mem::replace(&mut self.unwritten, true) {
-            warn!(%error, "the coordination store takes nothing that is written, trying again until it does");
+            warn!(%error, "the coordination store has not taken what was written");
         }
     }
 
@@ -249,11 +245,12 @@ impl Coordinator {
                 }
             }
             Err(error) if error.may_pass() && self.leads() => self.hold_up(error.to_string(), ctx),
-            // Whoever stands tries again with the next look.
-            Err(error) if error.may_pass() => self.unwritten(&error),
             Err(error) => {
-                warn!(%error, "no view can be raised");
-                self.training.fail(error.to_string());
+                self.candidacy.not_taken(self.now());
+                self.unwritten(&error);
+                if !error.may_pass() {
+                    self.training.fail(error.to_string());
+                }
                 self.show();
             }
         }

@@ -193,6 +193,21 @@ fn data_that_changed_while_nobody_led_is_trained_from_the_start() {
     assert_eq!(world.restored[&ShardId(0)], Version(0));
 }
 
+#[test]
+fn a_view_of_a_successor_that_has_heard_of_no_worker_keeps_what_data_is_trained_on() {
+    let mut world = World::with(CodecKind::None, 2, 1);
+    let trained = world.training.plan.as_ref().unwrap().offer.data.digest.clone();
+    world.succeed();
+    assert!(world.training.plan.is_none(), "nobody has said so yet");
+    let assignment = Assignment {
+        recovery: Recovery::Continue,
+        holders: world.training.holders.clone(),
+        leases: world.training.leases.clone(),
+        leaving: world.training.raised.clone(),
+    };
+    assert_eq!(world.training.state(&assignment).data_digest, Some(trained));
+}
+
 /// Nobody has said yet that it still has its state: no copy is given up and no primary moved.
 #[test]
 fn a_copy_that_lost_its_state_before_a_takeover_costs_no_other_copy() {
