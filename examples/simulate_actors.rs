@@ -86,7 +86,8 @@ impl Handler<Add> for Counter {
 
 /// The node of the counter: what its `main` would do.
 async fn counter(node: SimNode) -> Result<(), String> {
-    let disk = node.open_store("counter", Path::new(".")).map_err(|error| error.to_string())?;
+    let disk =
+        node.open_store("counter", Path::new(".")).map_err(|error| error.to_string())?.objects;
     let router = Router::new();
     let address = Counter { disk: Arc::clone(&disk) }.start();
     router.route(COUNTER, address.recipient::<Add>());

@@ -293,6 +293,32 @@ async fn concluding_a_run_removes_whole_and_unfinished_checkpoints() {
     assert_eq!(stored.open().await, Ok(None));
 }
 
+/// A folder's store lists no file whose write was cut off, and each is as large as a shard.
+#[actix_rt::test]
+async fn what_killed_writes_have_left_goes_with_the_checkpoints_that_make_room() {
+    let stored = Stored::new();
+    let cut_off = |version: u64| {
+        let folder = stored.path(&format!("v{version:020}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("parameters-0-600.safetensors#1"), "half of it").unwrap();
+    };
+    stored.save(2, 0..600).await;
+    cut_off(3);
+    cut_off(4);
+    stored.commit(4, &HALVES).await;
+    assert_eq!(stored.folders(), (1, 3), "two whole ones are kept before anything is too old");
+    stored.commit(8, &HALVES).await;
+    assert_eq!(stored.folders(), (2, 2));
+    cut_off(10);
+    stored.commit(12, &HALVES).await;
+    assert_eq!(stored.folders(), (2, 3), "what may still become whole stays");
+    let others = stored.path("v1");
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("notes"), "no checkpoint").unwrap();
+    stored.conclude("data").await;
+    assert_eq!(stored.folders(), (0, 1), "a folder with another name is not the store's");
+}
+
 #[actix_rt::test]
 async fn concluding_a_run_leaves_the_checkpoints_of_another_one_alone() {
     let stored = Stored::new();

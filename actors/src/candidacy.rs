@@ -21,6 +21,8 @@ const LOOK_AT_LEAST: Duration = Duration::from_millis(1);
 /// Candidates wait for those before them, a quarter of a beat each: longer than an append to a
 /// disk or etcd takes. Beyond this many places they wait the same, and the log decides.
 const PLACES_MAX: u32 = 16;
+/// Beats that a leader of one's own name must miss where another process may have the name.
+const NAMESAKE_BEATS: u32 = 2;
 /// Leases for which one that gave way does not stand: in two, the last place has stood. Then
 /// nobody else is there.
 const GIVES_WAY_FOR: u32 = 3;
@@ -65,6 +67,10 @@ pub struct Candidacy {
     /// The newest term that may be of this candidate: it has tried to begin it, or found it under its name
     /// when it first looked. A newer one under its name is of another process that lives.
     own: Option<Term>,
+    /// Whether another process may have this name and this store: nothing keeps it away.
+    has_namesakes: bool,
+    /// A term that was found under its name, and nobody has been seen to lead in it since.
+    doubted: Option<Term>,
     lead: Option<Lead>,
     /// When somebody last found the leader's process gone.
     suspected: Option<Duration>,
@@ -98,11 +104,27 @@ impl Candidacy {
     /// `place` is 0 for the candidate that tries first; by the order of names, no two are the same.
     #[must_use]
     pub fn new(name: impl Into<String>, timing: LeaseTiming, place: u32) -> Self {
-        let place = place.min(PLACES_MAX);
-        let name = name.into();
-        let (seen, own, lead, suspected, gave_way) = (None, None, None, None, None);
-        let held_off = Duration::ZERO;
-        Self { name, timing, place, seen, own, lead, suspected, gave_way, held_off }
+        Self {
+            name: name.into(),
+            timing,
+            place: place.min(PLACES_MAX),
+            seen: None,
+            own: None,
+            has_namesakes: false,
+            doubted: None,
+            lead: None,
+            suspected: None,
+            gave_way: None,
+            held_off: Duration::ZERO,
+        }
+    }
+
+    /// Another process may have its name and its store: what it finds under its name is its own only
+    /// once two beats were missed. Without, it stands at once.
+    #[must_use]
+    pub fn with_namesakes(mut self) -> Self {
+        self.has_namesakes = true;
+        self
     }
 
     /// The store has answered at `now` what it was asked for at `asked_at`.
@@ -126,7 +148,7 @@ impl Candidacy {
         }
         match self.stand(view, term, asked_at) {
             Some(stand) => stand,
-            None if self.is_own(&leader, term) => Next::Wait,
+            None if self.is_own(&leader, term) || self.doubted == Some(term) => Next::Wait,
             None => Next::Follow { leader, term },
         }
     }
@@ -233,7 +255,11 @@ impl Candidacy {
         if let (None, Some((_, term, leader))) = (&self.seen, &newest)
             && *leader == self.name
         {
-            self.own = self.own.max(Some(*term));
+            if self.has_namesakes {
+                self.doubted = Some(*term);
+            } else {
+                self.own = self.own.max(Some(*term));
+            }
         }
         let same = self.seen.as_ref().filter(|seen| seen.newest == newest);
         let leads = |beat: &Beat| {
@@ -252,6 +278,10 @@ impl Candidacy {
             Some(seen) if beat.is_none() => (seen.since, true),
             _ => (now, false),
         };
+        let changed = |seen: &Seen| seen.newest != newest || seen.beat != beat;
+        if self.seen.as_ref().is_some_and(changed) {
+            self.doubted = None;
+        }
         self.seen = Some(Seen { newest, beat, gone, at: now, since });
     }
 
@@ -276,6 +306,9 @@ impl Candidacy {
         match &seen.newest {
             // A process that was started again: nobody else waits less.
             Some((_, term, leader)) if self.is_own(leader, *term) => Duration::ZERO,
+            Some((_, term, _)) if self.doubted == Some(*term) => {
+                self.timing.renew_every * NAMESAKE_BEATS
+            }
             Some(_) if seen.gone => turn,
             Some(_) if self.suspected.is_some_and(|at| at >= seen.since) => {
                 self.timing.renew_every + turn

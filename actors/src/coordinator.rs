@@ -73,6 +73,8 @@ pub struct Candidate {
     pub rivals: u32,
     /// How long a leader may be silent.
     pub lease: Duration,
+    /// Whether a process of another cluster may have its name and its coordination store.
+    pub has_namesakes: bool,
     /// No two lives of a candidate have the same.
     pub life: String,
     /// Names the run, unless a checkpoint or another leader names one that it continues.
@@ -129,7 +131,10 @@ impl Coordinator {
     ) -> Self {
         let training = Training::new(job.clone(), config.clone(), own.run.clone());
         let timing = LeaseTiming::of(own.lease);
-        let candidacy = Candidacy::new(own.name.clone(), timing, own.id.0);
+        let mut candidacy = Candidacy::new(own.name.clone(), timing, own.id.0);
+        if own.has_namesakes {
+            candidacy = candidacy.with_namesakes();
+        }
         Self {
             own,
             job,

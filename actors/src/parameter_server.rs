@@ -95,6 +95,8 @@ pub struct ParameterServer {
     /// The first shard of this view has heard what it may lack.
     norms_told: bool,
     saving: usize,
+    /// Checkpoints since the last one that was taken up.
+    skipped: u64,
     /// Newest parts that were written, and of which lineage.
     parts: Vec<(View, ReportPart)>,
     reported: Option<(View, Version, bool, Vec<ServerId>)>,
@@ -131,6 +133,7 @@ impl ParameterServer {
             combining: None,
             norms_told: false,
             saving: 0,
+            skipped: 0,
             parts: Vec::new(),
             reported: None,
             ledger_due: Instant::now(),
@@ -151,7 +154,11 @@ impl ParameterServer {
         self.duty = Some(duty.clone());
         self.stop_combining(ctx);
         self.norms_told = false;
-        let Duty::Primary { replicas, learners } = duty else { return self.step_down(&duty) };
+        let Duty::Primary { replicas, learners } = duty else {
+            self.step_down(&duty);
+            // Of what it wrote as a primary, which nobody else will report.
+            return self.report_parts(ctx);
+        };
         let Some(shard) = &mut self.shard else { return };
         shard.lead(view, !replicas.is_empty());
         let last = shard.last_update();

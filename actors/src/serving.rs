@@ -292,9 +292,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_model_that_panics_or_answers_nan_is_an_error_of_that_version() {
+    fn a_model_that_panics_has_failed_and_one_that_answers_nan_refuses_the_row() {
         assert_eq!(refused(2, &[13.0, 1.0]), "version 3 of m failed: it panicked: thirteen");
-        assert_eq!(refused(2, &[14.0, 1.0]), "version 3 of m failed: output 0 of row 0 is NaN");
+        let nan = "version 3 of m makes NaN of row 0 (output 0); send smaller values";
+        assert_eq!(refused(2, &[14.0, 1.0]), nan);
     }
 
     #[test]

@@ -126,6 +126,7 @@ impl Bench {
             name: "main".into(),
             rivals: 0,
             lease: Duration::from_secs(1),
+            has_namesakes: false,
             life: "first".into(),
             run: "run".into(),
             started_unix_ms: 0,

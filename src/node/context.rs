@@ -6,12 +6,9 @@
 use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::ObjectStore;
-
-use crate::store::{StoreError, open_store};
+use crate::store::{Store, StoreError, open_store};
 use crate::transport::{TcpTransport, Transport};
 
 /// The world of one life of a node. Timers and deadlines come from the runtime that the node runs
@@ -23,11 +20,7 @@ pub trait NodeContext: fmt::Debug {
     ///
     /// # Errors
     /// See [`open_store`].
-    fn open_store(
-        &self,
-        url_or_path: &str,
-        base: &Path,
-    ) -> Result<Arc<dyn ObjectStore>, StoreError>;
+    fn open_store(&self, url_or_path: &str, base: &Path) -> Result<Store, StoreError>;
 
     /// Time since 1970, by a clock that may be set back: for descriptions, and to tell one life
     /// of a node from the one before.
@@ -54,11 +47,7 @@ impl NodeContext for OperatingSystem {
         Rc::new(TcpTransport)
     }
 
-    fn open_store(
-        &self,
-        url_or_path: &str,
-        base: &Path,
-    ) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    fn open_store(&self, url_or_path: &str, base: &Path) -> Result<Store, StoreError> {
         open_store(url_or_path, base)
     }
 

@@ -10,6 +10,7 @@ use crate::data::DataError;
 use crate::service::GrpcError;
 use crate::service::{KeysError, ServiceError};
 use crate::store::StoreError;
+use crate::store::coordination::PlaceError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -33,8 +34,22 @@ pub enum NodeError {
         "with {shards} shards the longest has {longest} parameters, and what processes tell each other of a shard fits into a frame up to {most}; raise servers.shards to {needed} at least"
     )]
     ShardTooLong { longest: u64, most: u64, shards: usize, needed: u64 },
+    #[error(
+        "processes tell each other of each epoch, and {most} of them fit into a frame; lower job.epochs from {epochs} to that"
+    )]
+    ManyEpochs { epochs: u64, most: u64 },
+    #[error(
+        "the description of the job takes {bytes} bytes for {features} features, and {most} fit into a frame; scale the data before, and set job.data.scale to \"none\""
+    )]
+    OfferTooLong { bytes: u64, features: usize, most: u64 },
+    #[error(
+        "the model has {parameters} parameters, and a frame to a registry has room for {most}; give {node} the role registry too, in [[nodes]]"
+    )]
+    ModelTooLong { parameters: u64, most: u64, node: String },
+    #[error("{key}: {source}")]
+    Store { key: &'static str, source: StoreError },
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error(transparent)]
@@ -53,6 +68,14 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// Of the store of a key of the configuration.
+    pub fn store(key: &'static str) -> impl Fn(StoreError) -> Self {
+        move |source| match source {
+            StoreError::Coordination(place) => Self::Place(place),
+            source => Self::Store { key, source },
+        }
+    }
+
     /// Whether the node ends like this again however often it is started: something has to be
     /// changed first. What is not lasting may pass, such as a port in use.
     pub fn is_lasting(&self) -> bool {
@@ -62,14 +85,20 @@ impl NodeError {
             | Self::UnknownName { .. }
             | Self::RoleMissing { .. }
             | Self::ShardTooLong { .. }
+            | Self::ManyEpochs { .. }
+            | Self::OfferTooLong { .. }
+            | Self::ModelTooLong { .. }
             | Self::Data(_)
             | Self::Model(_)
             | Self::Plan(_)
-            | Self::Store(StoreError::Scheme { .. } | StoreError::FileUrl { .. })
+            | Self::Store {
+                source: StoreError::Scheme { .. } | StoreError::FileUrl { .. }, ..
+            }
+            | Self::Place(_)
             | Self::NoCoordinator
             | Self::Keys(_)
             | Self::Training { .. } => true,
-            Self::Store(_) | Self::Service(_) | Self::Listen { .. } | Self::Arbiter => false,
+            Self::Store { .. } | Self::Service(_) | Self::Listen { .. } | Self::Arbiter => false,
             #[cfg(feature = "grpc")]
             Self::Grpc(_) => false,
         }

@@ -33,7 +33,7 @@ use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation,
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
-use crate::store::coordination::CoordinationStore;
+use crate::store::coordination::{CoordinationPlace, CoordinationStore};
 use crate::store::{CheckpointStore, RegistryStore, StoreLock};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
@@ -77,21 +77,23 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let listener = listen(&builder).await?;
 
     let coordinates = builder.train && roles.contains(&Role::Coordinator);
-    let lock = if coordinates && context.has_other_processes() {
+    let place = CoordinationPlace::read(&config.coordination.store)?;
+    let mut locks = Vec::new();
+    if coordinates && context.has_other_processes() {
         let shared = config.coordinators() > 1;
-        Some(StoreLock::take(&config.checkpoint.store, &base(config), shared).await?)
-    } else {
-        None
-    };
+        let lock = StoreLock::take(&config.checkpoint.store, &base(config), shared).await;
+        locks.push(lock.map_err(NodeError::store("checkpoint.store"))?);
+        if let CoordinationPlace::Folder(folder) = &place {
+            let lock = StoreLock::take(folder, &base(config), shared).await;
+            locks.push(lock.map_err(NodeError::store("coordination.store"))?);
+        }
+    }
 
     let mut threads = Threads::new(context.threads());
     let plan = Plan::new(config, builder.name.clone());
     let mut directory = Directory::new(plan.clone(), builder.hello(), context.transport());
     let mut waiting = Waiting::default();
-    let store = context.open_store(&config.checkpoint.store, &base(config))?;
-    let checkpoints =
-        CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep)
-            .start();
+    let checkpoints = checkpoints(&builder, &threads.own(), supervision).await?;
     let cast =
         cast(&builder, &plan, &mut directory, &mut waiting, checkpoints, &mut threads).await?;
 
@@ -103,7 +105,8 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let serving = serving(&builder, &cast, &mut threads, metrics, supervision, log, peers).await?;
     routes(&router, &cast, &plan, &serving, builder.name.is_some());
     if let Some(registry) = waiting.registry.take() {
-        let store = context.open_store(&config.registry.store, &base(config))?;
+        let store = context.open_store(&config.registry.store, &base(config));
+        let store = store.map_err(NodeError::store("registry.store"))?;
         let store = RegistryStore::new(store).start();
         let link = RegistryStore::link(&store);
         let keep = NonZeroUsize::new(config.registry.keep);
@@ -132,16 +135,17 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
             let own = builder.name.clone().unwrap_or_else(|| "node".to_owned());
             let lease = Duration::from_millis(config.coordination.lease_ms);
             let open = |path: &str| context.open_store(path, &base(config));
-            let coordination =
-                CoordinationStore::open(&config.coordination.store, lease / 2, open)?.start();
-            let coordination = Coordination { id, name: own, lease, store: coordination };
+            let store = CoordinationStore::open(&config.coordination.store, lease / 2, open);
+            let store = store.map_err(NodeError::store("coordination.store"))?.start();
+            let has_namesakes = !matches!(place, CoordinationPlace::Folder(_));
+            let coordination = Coordination { id, name: own, lease, has_namesakes, store };
             Some(coordinate(config, &cast, placed, supervision, start, coordination).await?)
         }
         None => None,
     };
     if let Some(status) = &status {
         serving.metrics.watch_training(status.clone());
-        spawn_local(hold(lock, status.clone()));
+        spawn_local(hold(locks, status.clone()));
     }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
@@ -160,6 +164,23 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let drain = cast.own_coordinator().map(|coordinator| coordinator.clone().recipient());
     let (config, registries) = (builder.config, cast.registry);
     Ok(Node { config, status, drain, serving, registries, service, arbiters: threads.arbiters })
+}
+
+/// On a thread of its own: who writes and digests a gigabyte says for as long that nobody of this node lives.
+async fn checkpoints(
+    builder: &NodeBuilder,
+    thread: &Thread,
+    supervision: Supervision,
+) -> Result<Addr<CheckpointStore>, NodeError> {
+    let checkpoint = builder.config.checkpoint.clone();
+    let store = builder.context.open_store(&checkpoint.store, &base(&builder.config));
+    let store = store.map_err(NodeError::store("checkpoint.store"))?;
+    let placed: Placed<CheckpointStore> = place(thread).await?;
+    let address = placed.address.clone();
+    let new =
+        move || CheckpointStore::new(store.clone(), checkpoint.store.clone(), checkpoint.keep);
+    placed.run("checkpoints".into(), supervision, new).await?;
+    Ok(address)
 }
 
 /// The model and the rows of this node's workers.
@@ -181,7 +202,7 @@ fn task(builder: &NodeBuilder) -> Result<Task, NodeError> {
     };
     let plan = JobPlan::new(offer.clone(), builder.config.servers.shards)?;
     if !builder.config.nodes.is_empty() {
-        frames::check(&plan, builder.config.servers.replicas)?;
+        frames::check(&plan, &builder.config)?;
     }
     info!(
         train_rows = offer.data.train_rows,
@@ -193,12 +214,12 @@ fn task(builder: &NodeBuilder) -> Result<Task, NodeError> {
     Ok(Task { offer, model, data })
 }
 
-/// Keeps the lock while the run may write checkpoints: what is over can be trained again by another
+/// Keeps the locks while the run may write checkpoints: what is over can be trained again by another
 /// process while this one serves.
-async fn hold(lock: Option<StoreLock>, mut status: watch::Receiver<TrainingStatus>) {
+async fn hold(locks: Vec<StoreLock>, mut status: watch::Receiver<TrainingStatus>) {
     // An error is the end of the coordinator.
     let _ = status.wait_for(has_ended).await;
-    drop(lock);
+    drop(locks);
 }
 
 type Listening = (Box<dyn crate::transport::Listener>, wire::Hello);

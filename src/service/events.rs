@@ -1,5 +1,6 @@
 //! What happens in the registry, as a feed.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -111,7 +112,8 @@ pub(super) async fn events(
         if ahead > AHEAD_MAX || (ahead > 0 && waited >= BEHIND_MAX) {
             return Err(gone(format!("the log ends {ahead} events before `after`"), &found));
         }
-        if !found.events.is_empty() || (ahead == 0 && waited >= wait) {
+        let is_over = state.stops.load(Ordering::Relaxed) || (ahead == 0 && waited >= wait);
+        if !found.events.is_empty() || is_over {
             let no_store = (header::CACHE_CONTROL, "no-store");
             return Ok(HttpResponse::Ok().insert_header(no_store).json(Feed::from(found)));
         }

@@ -46,7 +46,7 @@ mod triton_metrics;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -185,6 +185,8 @@ pub struct ServiceState {
     places: Arc<Semaphore>,
     /// Whether the registry has ever answered.
     ready: Arc<AtomicBool>,
+    /// Whether the service stops: who waits for news is answered.
+    stops: Arc<AtomicBool>,
     /// Whether callers may unload models and load them again.
     model_control: bool,
     /// What the running training has made, which is the newest version of its model.
@@ -217,6 +219,7 @@ impl ServiceState {
             places: Arc::new(Semaphore::new(limits.bodies_bytes_max / PLACE)),
             limits,
             ready: Arc::default(),
+            stops: Arc::default(),
             model_control: false,
             followed: None,
             registry: None,
@@ -234,6 +237,12 @@ impl ServiceState {
     #[must_use]
     pub fn with_predictors(self, predictors: PredictorFactory) -> Self {
         Self { predictors: Some(predictors), ..self }
+    }
+
+    /// Answers at once whoever waits for news here, from now on, with none: a server that stops waits for the
+    /// requests under way, and such a one may take half a minute. [`Service::stop`] does so itself.
+    pub fn tell_that_it_stops(&self) {
+        self.stops.store(true, Ordering::Relaxed);
     }
 
     /// For the thread that calls it, on which actors can run.
@@ -331,6 +340,7 @@ pub enum ServiceError {
 pub struct Service {
     address: SocketAddr,
     handle: ServerHandle,
+    state: ServiceState,
 }
 
 impl Service {
@@ -343,9 +353,10 @@ impl Service {
         state: ServiceState,
         workers: usize,
     ) -> Result<Self, ServiceError> {
+        let own = state.clone();
         let app = move || {
             App::new()
-                .configure(|cfg| configure(cfg, state.clone()))
+                .configure(|cfg| configure(cfg, own.clone()))
                 .service(rest::root())
                 .default_service(web::to(rest::no_such_path))
         };
@@ -374,7 +385,7 @@ impl Service {
             }
         });
         info!(%address, "service listens");
-        Ok(Self { address, handle })
+        Ok(Self { address, handle, state })
     }
 
     /// Where it listens: the port that was given, or the one that was chosen for port 0.
@@ -384,6 +395,7 @@ impl Service {
 
     /// Takes no new connections and waits for the requests under way.
     pub async fn stop(&self) {
+        self.state.tell_that_it_stops();
         self.handle.stop(true).await;
     }
 }

@@ -161,11 +161,14 @@ impl Campaign {
     /// A seed fails: with the lowest one, its plan, what did not hold, the last events of each
     /// node, the command that repeats it, the shrunk plan and a regression test. A `sometimes`
     /// never held. [`SEED_VARIABLE`] is no number.
+    #[expect(clippy::print_stdout, reason = "for whoever repeats a seed of a test by hand")]
     #[track_caller]
     pub fn check(self) -> Summary {
         let passed = match std::env::var(SEED_VARIABLE) {
             Ok(seed) => match seed.parse() {
-                Ok(seed) => self.repeat(Seed(seed)),
+                Ok(seed) => {
+                    self.repeat(Seed(seed), |report| println!("{report}\n{}", report.timeline()))
+                }
                 Err(error) => panic!("{SEED_VARIABLE}={seed}: {error}"),
             },
             Err(std::env::VarError::NotPresent) => self.run(),
@@ -207,11 +210,10 @@ impl Campaign {
     ///
     /// # Errors
     /// See [`CampaignError`].
-    #[expect(clippy::print_stdout, reason = "for whoever repeats a seed of a test by hand")]
-    pub fn repeat(&self, seed: Seed) -> Result<Summary, CampaignError> {
+    pub fn repeat(&self, seed: Seed, told: impl FnOnce(&Report)) -> Result<Summary, CampaignError> {
         let calm = self.sim.calm_digest().map_err(CampaignError::Calm)?;
         let report = self.sim.judged(seed, self.sim.plan_of(seed), calm.as_deref());
-        println!("{report}\n{}", report.timeline());
+        told(&report);
         let mut summary = self.summary(calm);
         if report.passed() {
             summary.add(&report);

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU16};
 use std::time::Duration;
 
 use gradmesh_actors::training::TrainingStatus;
-use object_store::ObjectStore;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 
@@ -23,7 +22,7 @@ use super::transport::SimTransport;
 use crate::node::NodeContext;
 use crate::peer::{Link, LinkPolicy, Peer};
 use crate::router::Router;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::transport::Transport;
 use crate::wire::{ConfigDigest, Hello};
 
@@ -133,13 +132,9 @@ impl NodeContext for SimNode {
         Rc::new(SimTransport { node: self.index })
     }
 
-    fn open_store(
-        &self,
-        url_or_path: &str,
-        _base: &Path,
-    ) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    fn open_store(&self, url_or_path: &str, _base: &Path) -> Result<Store, StoreError> {
         // No path of the real machine: it would be in the trace.
-        Ok(self.disk.open(self.index, url_or_path))
+        Ok(self.disk.open(self.index, url_or_path).into())
     }
 
     fn unix_time(&self) -> Duration {

@@ -7,11 +7,14 @@ mod registry_store;
 mod sealed;
 mod tensors;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use object_store::ObjectStore;
+use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use checkpoint_store::CheckpointStore;
 pub use lock::StoreLock;
@@ -44,11 +47,70 @@ pub enum StoreError {
 ///
 /// # Errors
 /// Another scheme, or a folder that can't be made or opened.
-pub fn open_store(url_or_path: &str, base: &Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
+pub fn open_store(url_or_path: &str, base: &Path) -> Result<Store, StoreError> {
     let path = made(folder(url_or_path, base)?)?;
     match LocalFileSystem::new_with_prefix(&path) {
-        Ok(store) => Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true))),
+        Ok(files) => {
+            let files = Arc::new(files.with_fsync(true).with_automatic_cleanup(true));
+            // As it is found from anywhere.
+            let path = std::fs::canonicalize(&path).unwrap_or(path);
+            Ok(Store { objects: files.clone(), folder: Some(Folder { files, path }) })
+        }
         Err(source) => Err(StoreError::Open { path, source }),
+    }
+}
+
+/// A store that is open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub objects: Arc<dyn ObjectStore>,
+    /// The same store, where it is one.
+    folder: Option<Folder>,
+}
+
+#[derive(Clone, Debug)]
+struct Folder {
+    files: Arc<LocalFileSystem>,
+    path: PathBuf,
+}
+
+impl From<Arc<dyn ObjectStore>> for Store {
+    fn from(objects: Arc<dyn ObjectStore>) -> Self {
+        Self { objects, folder: None }
+    }
+}
+
+impl Store {
+    /// Its absolute path, where it is a folder.
+    fn path(&self) -> Option<&Path> {
+        self.folder.as_ref().map(|folder| folder.path.as_path())
+    }
+
+    /// Removes all that lies under `prefix`, also what writes have left there whose process was
+    /// killed: a folder's store shows that to nobody, and it has the size of what was written.
+    async fn remove_under(&self, prefix: &ObjectPath) -> object_store::Result<()> {
+        let files: Vec<_> = self.objects.list(Some(prefix)).try_collect().await?;
+        for file in files {
+            removed(self.objects.delete(&file.location).await)?;
+        }
+        let Some(Folder { files, .. }) = &self.folder else { return Ok(()) };
+        let folder = files.path_to_filesystem(prefix)?;
+        #[expect(clippy::disallowed_methods, reason = "a simulated store is no folder")]
+        let removal = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        let failed = |source| object_store::Error::Generic { store: "folder", source };
+        match removal {
+            Ok(Err(error)) if error.kind() != ErrorKind::NotFound => Err(failed(error.into())),
+            Ok(_) => Ok(()),
+            Err(ended) => Err(failed(ended.into())),
+        }
+    }
+}
+
+/// What is not there is as good as removed.
+fn removed(result: object_store::Result<()>) -> object_store::Result<()> {
+    match result {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        other => other,
     }
 }
 

@@ -18,8 +18,6 @@
 //! folder that holds another run's whole model is left alone: that may be a published version whose
 //! log entry is lost.
 
-use std::sync::Arc;
-
 use actix::{Actor, Addr, Context, Handler, ResponseFuture, Supervised};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -31,13 +29,14 @@ use gradmesh_actors::messages::{
 use gradmesh_actors::planted::{self, Bug};
 use gradmesh_actors::version::{Artifact, TensorShape, VersionDescription};
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{Error, ObjectStoreExt, PutMode};
 use serde::{Deserialize, Serialize};
 
 use super::sealed::Sealed;
 use super::tensors::{
     NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors,
 };
+use super::{Store, removed};
 
 /// Of the log's records. 1 had no seals.
 const FORMAT: u32 = 2;
@@ -59,7 +58,7 @@ const DESCRIPTION: &str = "description";
 /// Keeps a registry in an object store.
 #[derive(Clone, Debug)]
 pub struct RegistryStore {
-    store: Arc<dyn ObjectStore>,
+    store: Store,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,8 +82,8 @@ struct Inner {
 }
 
 impl RegistryStore {
-    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+    pub fn new(store: impl Into<Store>) -> Self {
+        Self { store: store.into() }
     }
 
     /// How a registry reaches this store.
@@ -111,7 +110,7 @@ impl RegistryStore {
             return Err(failed("write", &path, &cause));
         }
         if planted::is(Bug::EntryOverwritten) {
-            let put = self.store.put(&path, json.into()).await;
+            let put = self.store.objects.put(&path, json.into()).await;
             return put
                 .map(|_| Appended::Written { seal })
                 .map_err(|cause| failed("write", &path, &cause));
@@ -131,7 +130,7 @@ impl RegistryStore {
         if after > 0 {
             // Nearly always there is nothing new, and one look is enough to know.
             let next = entry_path(after + 1);
-            match self.store.head(&next).await {
+            match self.store.objects.head(&next).await {
                 Ok(_) => {}
                 Err(Error::NotFound { .. }) => return Ok(after),
                 Err(cause) => return Err(failed("read", &next, &cause)),
@@ -139,7 +138,7 @@ impl RegistryStore {
         }
         let folder = Path::from("log");
         let mut last = after;
-        let mut found = self.store.list_with_offset(Some(&folder), &entry_path(after));
+        let mut found = self.store.objects.list_with_offset(Some(&folder), &entry_path(after));
         while let Some(file) = found.next().await {
             let file = file.map_err(|cause| failed("list", &folder, &cause))?;
             let number = file.location.filename().and_then(|name| name.strip_suffix(".json"));
@@ -153,7 +152,7 @@ impl RegistryStore {
         let path = entry_path(number);
         let unreadable =
             |cause: String| RegistryStoreError::Unreadable { path: path.to_string(), cause };
-        let file = match self.store.get(&path).await {
+        let file = match self.store.objects.get(&path).await {
             Ok(file) => file,
             Err(Error::NotFound { .. }) => {
                 return Err(RegistryStoreError::Gap { path: path.to_string() });
@@ -226,7 +225,8 @@ impl RegistryStore {
         own: &str,
     ) -> Result<Option<String>, RegistryStoreError> {
         let unlisted = |cause| failed("list", folder, &cause);
-        let files: Vec<_> = self.store.list(Some(folder)).try_collect().await.map_err(unlisted)?;
+        let files: Vec<_> =
+            self.store.objects.list(Some(folder)).try_collect().await.map_err(unlisted)?;
         let size_of = |name: &str| {
             let file = files.iter().find(|file| file.location.filename() == Some(name));
             file.map(|file| file.size)
@@ -237,7 +237,7 @@ impl RegistryStore {
             if !describes || file.size > ENTRY_BYTES_MAX {
                 continue;
             }
-            let json = match self.store.get(&file.location).await {
+            let json = match self.store.objects.get(&file.location).await {
                 Ok(found) => found.bytes().await,
                 Err(cause) => Err(cause),
             };
@@ -259,7 +259,7 @@ impl RegistryStore {
     /// The highest version of a model that has a folder, 0 where none has.
     async fn highest(&self, model: &str) -> Result<u64, RegistryStoreError> {
         let folder = Path::from("models").join(model);
-        let list = self.store.list_with_delimiter(Some(&folder)).await;
+        let list = self.store.objects.list_with_delimiter(Some(&folder)).await;
         let list = list.map_err(|cause| failed("list", &folder, &cause))?;
         let number = |path: &Path| path.filename().and_then(|name| name.parse().ok());
         let versions = list.common_prefixes.iter().filter_map(number);
@@ -279,7 +279,7 @@ impl RegistryStore {
                 expected: expected.to_string(),
                 got: got.to_string(),
             };
-        let file = match self.store.get(&path).await {
+        let file = match self.store.objects.get(&path).await {
             Ok(file) => file,
             Err(Error::NotFound { .. }) => {
                 return Err(RegistryStoreError::Missing { path: path.to_string() });
@@ -309,30 +309,23 @@ impl RegistryStore {
 
     async fn remove(&self, message: RemoveArtifact) -> Result<(), RegistryStoreError> {
         let folder = version_folder(&message.model, message.version);
-        let paths = match message.files {
-            Remove::Attempt(artifact) => {
-                let name = artifact.file.rsplit_once('.').map_or("", |(name, _)| name);
-                let description = format!("{}.json", name.replacen(ARTIFACT, DESCRIPTION, 1));
-                vec![folder.clone().join(artifact.file.as_str()), folder.join(description)]
-            }
-            Remove::All => {
-                let files = self.store.list(Some(&folder)).map_ok(|file| file.location);
-                let files = files.try_collect().await;
-                files.map_err(|cause| failed("list", &folder, &cause))?
-            }
+        let Remove::Attempt(artifact) = message.files else {
+            let removal = self.store.remove_under(&folder).await;
+            return removal.map_err(|cause| failed("remove", &folder, &cause));
         };
+        let name = artifact.file.rsplit_once('.').map_or("", |(name, _)| name);
+        let description = format!("{}.json", name.replacen(ARTIFACT, DESCRIPTION, 1));
+        let paths = [folder.clone().join(artifact.file.as_str()), folder.join(description)];
         for path in paths {
-            match self.store.delete(&path).await {
-                Ok(()) | Err(Error::NotFound { .. }) => {}
-                Err(cause) => return Err(failed("remove", &path, &cause)),
-            }
+            let removal = removed(self.store.objects.delete(&path).await);
+            removal.map_err(|cause| failed("remove", &path, &cause))?;
         }
         Ok(())
     }
 
     /// Writes a file that does not exist yet; whether it did not.
     async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool, RegistryStoreError> {
-        match self.store.put_opts(path, bytes.into(), PutMode::Create.into()).await {
+        match self.store.objects.put_opts(path, bytes.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. }) => Ok(false),
             Err(cause) => Err(failed("write", path, &cause)),

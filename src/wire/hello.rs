@@ -56,7 +56,7 @@ pub enum HelloError {
     )]
     Cluster { node: String, here: String, there: String },
     #[error(
-        "node {node} has another configuration: digest {here} here, {there} there; copy the same cluster.toml to both"
+        "node {node} has another configuration: digest {here} here, {there} there; give both the same cluster.toml, --set and GRADMESH__ variables"
     )]
     Config { node: String, here: ConfigDigest, there: ConfigDigest },
     #[error("{got} answers at the address of node {expected}; correct nodes.{expected}.address")]

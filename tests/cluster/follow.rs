@@ -178,6 +178,11 @@ fn a_service_that_follows_the_job_answers_with_its_checkpoints_whoever_is_killed
     assert!(version.starts_with("step-"), "{metadata}");
     assert_eq!(metadata["versions"], json!([]));
     assert_eq!(get(&url("/digits/versions/1/ready")).0, 404);
+    let index = format!("http://127.0.0.1:{}/v2/repository/index", job.port("service"));
+    let index = agent().post(&index).send("{}").unwrap().body_mut().read_to_string().unwrap();
+    let index: Value = serde_json::from_str(&index).unwrap();
+    assert_eq!((&index[0]["name"], &index[0]["state"]), (&json!("digits"), &json!("READY")));
+    assert!(index[0]["version"].as_str().unwrap().starts_with("step-"), "{index}");
 
     for victim in ["worker-1", "ps-0"] {
         kill(up.node(victim), Signal::SIGKILL).unwrap();

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::support::{Ended, Job, Running};
 
 /// Longer than any test, with a checkpoint every few milliseconds.
-const ENDLESS: &[&str] = &["job.epochs=1000000", "checkpoint.every_steps=20"];
+const ENDLESS: &[&str] = &["job.epochs=10000", "job.batch_size=8", "checkpoint.every_steps=20"];
 
 #[track_caller]
 fn nothing_was_restarted(ended: &Ended) {
@@ -94,6 +94,18 @@ fn a_second_run_over_the_same_checkpoints_is_refused_and_the_first_goes_on() {
     goes_on(first, &job);
 }
 
+/// Each single process is called the same: it would take the lead for its own.
+#[test]
+fn another_job_over_the_same_coordination_store_is_refused_and_the_first_goes_on() {
+    let job = Job::embedded(ENDLESS);
+    let mut first = job.start(&["train"]);
+    first.wait_for_manifests(&job, 1);
+    let owner = format!("is used by a run of process {}", first.pid());
+    let other = job.run(&["train", "--set", "checkpoint.store=store/others"]);
+    other.refused(&["coordination.store: ", &owner, "store/coordination"]);
+    goes_on(first, &job);
+}
+
 #[test]
 fn a_damaged_newest_view_is_told_and_not_waited_over() {
     let job = Job::embedded(&["job.epochs=2"]);
@@ -156,7 +168,8 @@ fn changes_of_the_registry_answer_in_json() {
     let alias = job.run(&["models", "alias", "digits", "best", "1", "--json"]);
     let expected = serde_json::json!({ "model": "digits", "alias": "best", "version": 1 });
     assert_eq!(alias.stdout.parse::<serde_json::Value>().unwrap(), expected, "{alias}");
-    job.run(&["models", "delete", "digits", "1"]).refused(&["best"]);
+    let remove = ["models", "alias", "digits", "best", "--remove", "--json"];
+    job.run(&["models", "delete", "digits", "1"]).refused(&[&remove[..5].join(" ")]);
     job.train();
     let route = ["models", "route", "digits", "best=9", "2=1", "--shadow", "latest"];
     let told = job.run(&route);
@@ -169,6 +182,11 @@ fn changes_of_the_registry_answer_in_json() {
     let clear = job.run(&["models", "route", "digits", "--json"]);
     let expected = serde_json::json!({ "model": "digits", "route": null });
     assert_eq!(clear.stdout.parse::<serde_json::Value>().unwrap(), expected, "{clear}");
+    for _ in ["", "and again, as who has lost the answer asks"] {
+        let removed = job.run(&remove);
+        let expected = serde_json::json!({ "model": "digits", "removed": "best" });
+        assert_eq!(removed.stdout.parse::<serde_json::Value>().unwrap(), expected, "{removed}");
+    }
     let delete = job.run(&["models", "delete", "digits", "2", "--json"]);
     let expected = serde_json::json!({ "model": "digits", "deleted": 2 });
     assert_eq!(delete.stdout.parse::<serde_json::Value>().unwrap(), expected, "{delete}");

@@ -33,7 +33,7 @@ impl Folder {
     }
 
     fn faulty(&self) -> (Faulty, Addr<CoordinationStore>) {
-        let faulty = Faulty::new(open_store("log", self.0.path()).unwrap());
+        let faulty = Faulty::new(open_store("log", self.0.path()).unwrap().objects);
         let store = CoordinationStore::in_folder(Arc::new(faulty.clone()), "log");
         (faulty, store.start())
     }
@@ -46,7 +46,8 @@ impl Place for Folder {
     }
 
     fn entry_name(&self, view: u64) -> String {
-        format!("views/{view:020}.json in coordination.store log is damaged")
+        let log = fs::canonicalize(self.path("")).unwrap();
+        format!("views/{view:020}.json in coordination.store {} is damaged", log.display())
     }
 
     async fn overwrite(&self, view: u64, bytes: &[u8]) {

@@ -80,7 +80,7 @@ impl Candidate {
 
 async fn candidate(node: SimNode) -> Result<(), String> {
     let disk = node.open_store("coordination", Path::new(".")).map_err(|e| e.to_string())?;
-    let store = CoordinationStore::in_folder(disk, "coordination").start();
+    let store = CoordinationStore::in_folder(disk.objects, "coordination").start();
     let place = NAMES.iter().position(|name| *name == node.name()).unwrap();
     let rule = Candidacy::new(node.name(), LeaseTiming::of(TTL), place as u32);
     let mut candidate = Candidate { node, store, rule, start: Instant::now() };

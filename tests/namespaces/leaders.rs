@@ -26,7 +26,7 @@ mod over_etcd {
     /// Cuts the leader off from the other hosts, on one of which the log is.
     fn the_other_coordinator_takes_over(cut: fn(u8) -> Cut) {
         let Some(network) = Network::new() else { return };
-        let calm = calm_digest();
+        let calm = calm_digest(TWO);
         let cluster = Cluster::start(&network, TWO);
         let (leader, other, before) = trains(&cluster);
         let led = cluster.leaderships(leader);
@@ -71,7 +71,7 @@ mod over_etcd {
     #[test]
     fn a_leader_that_reaches_everyone_but_the_store_is_succeeded_without_a_loss() {
         let Some(network) = Network::new() else { return };
-        let calm = calm_digest();
+        let calm = calm_digest(TWO);
         let cluster = Cluster::start(&network, TWO);
         let (leader, other, before) = trains(&cluster);
         let led = cluster.leaderships(leader);
@@ -100,8 +100,8 @@ mod over_etcd {
 #[test]
 fn a_leader_that_reaches_the_shared_folder_and_a_server_goes_on_without_the_other_hosts() {
     let Some(network) = Network::new() else { return };
-    let calm = calm_digest();
     let two = Setup { coordinators: &[1, 2], members: &HOSTS, store: Store::Folder };
+    let calm = calm_digest(two);
     let cluster = Cluster::start(&network, two);
     let (leader, other, before) = trains(&cluster);
     network.cut(Cut::Both(leader));
@@ -127,8 +127,8 @@ fn a_leader_that_reaches_the_shared_folder_and_a_server_goes_on_without_the_othe
 #[test]
 fn a_leader_that_reaches_the_shared_folder_alone_gives_way_and_follows_when_it_is_back() {
     let Some(network) = Network::new() else { return };
-    let calm = calm_digest();
     let two = Setup { coordinators: &[1, 2], members: &[3], store: Store::Folder };
+    let calm = calm_digest(two);
     let cluster = Cluster::start(&network, two);
     let (leader, other) = cluster.leader_and_other();
     let before = cluster.wait_until(leader, "steps", |status| {

@@ -23,7 +23,7 @@ pub(crate) fn is_whole(status: &Value) -> bool {
 /// Cuts host 3 off while it trains.
 fn larger_side_goes_on_alone(cut: Cut) {
     let Some(network) = Network::new() else { return };
-    let calm = calm_digest();
+    let calm = calm_digest(ONE_COORDINATOR);
     let cluster = Cluster::start(&network, ONE_COORDINATOR);
     let before = cluster.wait_until(1, "whole cluster that trains", |status| {
         is_whole(status) && number(status, "version") >= GOES_ON
@@ -66,7 +66,7 @@ fn a_host_that_hears_nobody_commits_nothing_and_comes_back() {
 #[test]
 fn a_primary_that_nobody_hears_is_refused_what_it_wants_to_commit() {
     let Some(network) = Network::new() else { return };
-    let calm = calm_digest();
+    let calm = calm_digest(ONE_COORDINATOR);
     let cluster = Cluster::start(&network, ONE_COORDINATOR);
     for _ in 0..CUTS_MAX {
         let before = cluster.wait_until(1, "whole cluster", |status| {

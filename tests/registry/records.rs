@@ -77,10 +77,11 @@ async fn a_deleted_model_leaves_no_files_and_its_next_version_another_number() {
     let (folder, registry) = fresh();
     publish(&registry, "a").await.unwrap();
     publish(&registry, "b").await.unwrap();
+    // Of a publication whose process was killed.
+    std::fs::write(folder.path().join("models/m/1/model-5a.safetensors#1"), "half").unwrap();
     edit(&registry, Edit::DeleteModel { model: "m".into() }).await.unwrap();
     for version in ["1", "2"] {
-        let files = folder.path().join("models/m").join(version);
-        assert!(!files.join("model.safetensors").exists(), "{version}");
+        assert!(!folder.path().join("models/m").join(version).exists(), "{version}");
     }
     assert!(find(&registry, "latest").await.is_err());
     assert_eq!(publish(&registry, "c").await.unwrap().version, 3);

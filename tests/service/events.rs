@@ -1,8 +1,9 @@
 //! The feed of what happens in the registry.
 
+use gradmesh::service::ServiceLimits;
 use serde_json::{Value, json};
 
-use crate::support::Server;
+use crate::support::{Server, registry_actors, state};
 
 const PATH: &str = "/gradmesh/registry/events";
 
@@ -41,6 +42,19 @@ fn who_waits_for_an_event_is_answered_when_it_comes() {
         let came = waiting.join().unwrap();
         assert_eq!((came.len(), &came[0]["kind"]), (1, &json!("edited")));
     });
+}
+
+/// The client's patience is as long as the wait.
+#[test]
+fn who_waits_while_the_service_stops_is_answered_at_once() {
+    let server = Server::run(async |registry, _| {
+        let actors = registry_actors(&registry);
+        let state = state(registry, ServiceLimits::default(), |_| {}).with_registry(actors, false);
+        state.tell_that_it_stops();
+        state
+    });
+    let last = events(&server, "").len();
+    assert_eq!(events(&server, &format!("after={last}&wait_ms=30000")), [Value::Null; 0]);
 }
 
 #[test]

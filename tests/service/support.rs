@@ -120,7 +120,8 @@ impl Server {
         state: impl AsyncFnOnce(Addr<ModelRegistry>, LogFeed) -> ServiceState + Send + 'static,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = open_store(&folder.path().display().to_string(), folder.path()).unwrap();
+        let store =
+            open_store(&folder.path().display().to_string(), folder.path()).unwrap().objects;
         let store = over(store);
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {

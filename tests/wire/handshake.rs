@@ -27,7 +27,7 @@ async fn another_configuration_is_named_on_both_sides() {
     assert_eq!(
         caller.unwrap_err().to_string(),
         "node b has another configuration: digest 0707070707070707 here, 0909090909090909 there; \
-         copy the same cluster.toml to both"
+         give both the same cluster.toml, --set and GRADMESH__ variables"
     );
     assert!(matches!(called, Err(HelloError::Config { node, .. }) if node == "a"));
 }

@@ -165,6 +165,26 @@ fn a_term_that_was_never_tried_is_another_process_of_the_same_name() {
 }
 
 #[test]
+fn a_name_that_another_process_may_have_is_ones_own_after_two_beats_of_silence() {
+    let mut a = candidacy("a", 0).with_namesakes();
+    let own = seen(entry(4, 2, "a"), Some(9));
+    assert_eq!(look(&mut a, &own, ms(0)), Next::Wait);
+    assert_eq!(a.look_again_in(ms(0)), TTL / 4);
+    assert_eq!(look(&mut a, &own, ms(499)), Next::Wait);
+    assert_eq!(look(&mut a, &own, ms(500)), stand(5, 3));
+}
+
+#[test]
+fn a_leader_of_the_same_name_that_lives_is_followed_from_its_first_beat_on() {
+    let mut a = candidacy("a", 0).with_namesakes();
+    assert_eq!(look(&mut a, &seen(entry(4, 2, "a"), Some(9)), ms(0)), Next::Wait);
+    let beats = |count| seen(entry(4, 2, "a"), Some(count));
+    assert_eq!(look(&mut a, &beats(10), ms(250)), follow("a", 2));
+    assert_eq!(look(&mut a, &beats(10), ms(1249)), follow("a", 2));
+    assert_eq!(look(&mut a, &beats(10), ms(1250)), stand(5, 3), "it has ended");
+}
+
+#[test]
 fn who_could_not_write_stands_again_a_beat_later() {
     let mut a = candidacy("a", 0);
     let own = seen(entry(4, 2, "a"), None);

@@ -20,12 +20,12 @@ pub enum CatalogError {
     NoModel { model: String, known: Vec<String> },
     #[error("{model} has no version {version}; {}", known_names("versions", known))]
     NoVersion { model: String, version: u64, known: Vec<String> },
-    #[error("all versions of {model} were deleted")]
+    #[error("no version of {model} is there: none was published, or all were deleted")]
     NoVersions { model: String },
     #[error("{model} has no alias {alias:?}; {}", known_names("aliases", known))]
     NoAlias { model: String, alias: String, known: Vec<String> },
     #[error(
-        "version {version} of {model} is named by alias {alias:?}; move or remove the alias first"
+        "version {version} of {model} is named by alias {alias:?}; move the alias or remove it first: node models alias {model} {alias} --remove"
     )]
     InUse { model: String, version: u64, alias: String },
     #[error("version {version} of {model} is in its route; change the route first")]

@@ -29,8 +29,8 @@ pub enum FilterError {
     Long { got: usize, max: usize },
     #[error("nothing is called {key:?} here; there are {known}")]
     Key { key: String, known: String },
-    #[error("{key} is a number, and can't be compared with {operator} {value}")]
-    Number { key: String, operator: String, value: String },
+    #[error("{key} is a number; compare it with one, by =, !=, <, <=, > or >=")]
+    Number { key: String },
     #[error("can't order by {order:?}; such as: name ASC, or version_number DESC")]
     Order { order: String },
 }
@@ -103,8 +103,9 @@ impl Filter {
             FilterError::Syntax { rest }
         })?;
         let checked = read.into_iter().map(|(key, operator, value)| {
-            let key = Key::parse(&key)?;
-            Comparison { key, operator, value }.checked()
+            let name = key;
+            let key = Key::parse(&name)?;
+            Comparison { key, operator, value }.checked(&name)
         });
         checked.collect::<Result<_, _>>().map(Self)
     }
@@ -143,7 +144,7 @@ impl Key {
 
 impl Comparison {
     /// Numbers with numbers; a number in quotes is one too.
-    fn checked(self) -> Result<Self, FilterError> {
+    fn checked(self, name: &str) -> Result<Self, FilterError> {
         let Self { key, operator, value } = self;
         if !key.is_number() {
             let value = match value {
@@ -160,11 +161,7 @@ impl Comparison {
         };
         match number.filter(|_| !textual) {
             Some(number) => Ok(Self { key, operator, value: Value::Number(number) }),
-            None => Err(FilterError::Number {
-                key: format!("{key:?}").to_lowercase(),
-                operator: format!("{operator:?}").to_uppercase(),
-                value: format!("{value:?}").chars().take(40).collect(),
-            }),
+            None => Err(FilterError::Number { key: name.chars().take(40).collect() }),
         }
     }
 

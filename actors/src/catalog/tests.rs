@@ -50,7 +50,7 @@ fn a_version_that_an_alias_names_can_not_be_deleted() {
     let refused = catalog.apply(&deleted(1)).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "version 1 of m is named by alias \"production\"; move or remove the alias first"
+        "version 1 of m is named by alias \"production\"; move the alias or remove it first: node models alias m production --remove"
     );
     let removed = LogEntry::AliasRemoved { model: "m".into(), alias: "production".into() };
     catalog.apply(&removed).unwrap();

@@ -51,7 +51,7 @@ pub enum ModelError {
     )]
     UnknownKind { kind: String, known: String },
     #[error(
-        "this node reads no {kind:?} models; it reads {known}; build it with the feature of that name, or register the kind in the program that embeds gradmesh"
+        "this node reads no {kind:?} models, {known}; build it with the feature of that name, or register the kind in the program that embeds gradmesh"
     )]
     UnknownImport { kind: String, known: String },
     #[error("the {kind} model can't be read: {cause}")]
@@ -130,7 +130,11 @@ impl ModelKinds {
         let ModelDescription { kind, settings } = description;
         let factory = self.imported.get(kind).ok_or_else(|| {
             let known: Vec<&str> = self.imported.keys().map(String::as_str).collect();
-            ModelError::UnknownImport { kind: kind.clone(), known: known.join(", ") }
+            let known = match known.as_slice() {
+                [] => "nor any that were made elsewhere".to_owned(),
+                known => format!("but {}", known.join(", ")),
+            };
+            ModelError::UnknownImport { kind: kind.clone(), known }
         })?;
         let kind = kind.clone();
         factory(settings, file).map_err(|cause| ModelError::File { kind, cause })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{ANSWER_MAX, ParameterServer, RETRY_AFTER};
 use crate::ids::{ShardCopy, View};
@@ -28,11 +28,19 @@ impl ParameterServer {
     pub(super) fn save(&mut self, save: Save, ctx: &mut Context<Self>) {
         let Some(shard) = &self.shard else { return };
         if self.saving >= SAVES_MAX && !shard.is_done() {
-            warn!(
-                copy = %self.copy, version = %save.version,
-                "checkpoint skipped, earlier ones are still being written; raise checkpoint.every_steps"
-            );
+            // With each of thousands of versions it would fill the log.
+            if self.skipped == 0 {
+                warn!(
+                    copy = %self.copy, version = %save.version, writing = self.saving,
+                    "checkpoints are skipped while earlier ones are being written; see that checkpoint.store takes them, or raise checkpoint.every_steps"
+                );
+            }
+            self.skipped += 1;
             return;
+        }
+        if self.skipped > 0 {
+            let skipped = std::mem::take(&mut self.skipped);
+            info!(copy = %self.copy, version = %save.version, skipped, "checkpoints are written again");
         }
         self.saving += 1;
         // Reported in later views too, in which the same learner may have nothing.

@@ -140,7 +140,12 @@ impl ServedModel {
         let width = self.description.outputs;
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let (row, output) = (index / width, index % width);
-            return Err(self.failed(format!("output {output} of row {row} is {}", values[index])));
+            // What was published is finite, and so is the row: they are too large for each other.
+            let (model, version) = (&self.description.model, self.description.served());
+            let value = values[index];
+            return Err(self.refused(format!(
+                "version {version} of {model} makes {value} of row {row} (output {output}); send smaller values"
+            )));
         }
         let tensor = Tensor::of_values(values.to_vec().into(), rows, width);
         let tensor = tensor.map_err(|error| self.failed(error.to_string()))?;

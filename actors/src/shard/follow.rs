@@ -95,6 +95,9 @@ impl Shard {
             return Err(ReplicateError::Ahead { step, applied });
         }
         let wrong = |cause: String| ReplicateError::Wrong { to, cause };
+        if let Some(overflow) = &self.overflow {
+            return Err(wrong(overflow.to_string()));
+        }
         let closing = step == self.plan.last_version();
         let expected = if closing { 0 } else { self.range.len() };
         let got = update.gradient.len();
@@ -144,7 +147,6 @@ impl Shard {
     pub fn stand_by(&mut self, view: View) {
         self.view = self.view.max(view);
         self.committed = self.applied();
-        self.overflow = None;
         self.forget_step();
     }
 }

@@ -243,6 +243,11 @@ impl Training {
             return (Ok(()), Vec::new());
         }
         let ShardCopy { shard, server } = report.copy;
+        // Who was the primary still tells of the parts that it wrote; how far the shard is, the one after it
+        // knows.
+        if self.holders.get(shard.0 as usize).is_some_and(|held| held.primary != server) {
+            return (Ok(()), Vec::new());
+        }
         let synced = report.synced.iter().map(|&server| ShardCopy { shard, server }).collect();
         let commands = self.caught_up(report.view, report.copy, synced);
         let progress = self.progress.entry(shard).or_default();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use gradmesh::config::{Config, environment};
 
@@ -121,7 +122,7 @@ pub(crate) enum Command {
     /// The demonstration: trains on a cluster of processes of which one is killed every two seconds,
     /// while it serves; the digest and each answer must be those of a calm run.
     ///
-    /// A cluster of its own on loopback in a temporary folder: 1 coordinator, 3 servers (each shard
+    /// A cluster of its own on loopback in a temporary folder: 2 coordinators, 3 servers (each shard
     /// has a replica), 3 workers, 2 registries, 2 services. `[[nodes]]` of the configuration are
     /// left out, its job is trained for as many epochs as take about --for. Ends with 1 where the
     /// digest is another one or a prediction failed.
@@ -253,7 +254,15 @@ pub(crate) enum ModelsCommand {
     /// The description of a version (default: the latest).
     Show { model: String, version: Option<String> },
     /// Names a version, for example `alias digits production 3`.
-    Alias { model: String, alias: String, version: String },
+    Alias {
+        model: String,
+        alias: String,
+        #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+        version: Option<String>,
+        /// Takes the name away.
+        #[arg(long)]
+        remove: bool,
+    },
     /// Splits the requests that name no version, for example `route digits production=95 7=5`.
     ///
     /// Versions are numbers, aliases or `latest`, weights count in proportion. Requests with the same
@@ -288,7 +297,7 @@ pub(crate) enum KeysCommand {
         /// Whose it is.
         name: String,
         /// A model that it may ask; "emoji-*" is all that begin so. May be repeated. All without any.
-        #[arg(long = "model", value_name = "MODEL")]
+        #[arg(long = "model", value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
         models: Vec<String>,
         /// Predictions at a time.
         #[arg(long, default_value_t = 512, value_name = "N")]

@@ -9,7 +9,9 @@ use comfy_table::{Table, presets};
 use gradmesh::config::Config;
 use gradmesh::node::{Node, NodeBuilder, RegistryLinks};
 use gradmesh::transport::TcpTransport;
-use gradmesh_actors::messages::{DeleteVersion, FindModel, ListModels, SetAlias, SetRoute, ask};
+use gradmesh_actors::messages::{
+    DeleteVersion, FindModel, ListModels, RemoveAlias, SetAlias, SetRoute, ask,
+};
 use gradmesh_actors::route::{Route, Split};
 use gradmesh_actors::version::VersionRef;
 use tracing::info;
@@ -93,7 +95,16 @@ pub(crate) async fn models(
             let found = ask(&links.find, FindModel { model, version }, LIMIT).await?;
             answer::line(serde_json::to_string_pretty(&found)?)?;
         }
-        ModelsCommand::Alias { model, alias, version } => {
+        ModelsCommand::Alias { model, alias, version: None, .. } => {
+            let remove = RemoveAlias { model: model.clone(), alias: alias.clone() };
+            ask(&links.remove_alias, remove, LIMIT).await?;
+            if json {
+                answer::line(serde_json::json!({ "model": model, "removed": alias }))?;
+            } else {
+                answer::line(format_args!("{alias} names no version of {model} any more"))?;
+            }
+        }
+        ModelsCommand::Alias { model, alias, version: Some(version), .. } => {
             let set = SetAlias { model: model.clone(), alias, version: parse(&version)? };
             let named = set.alias.clone();
             let set = ask(&links.set_alias, set, LIMIT).await?;

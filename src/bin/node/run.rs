@@ -101,11 +101,13 @@ pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
 /// Makes sure that no other process writes checkpoints now. Whoever then coordinates takes the lock
 /// itself.
 pub(crate) async fn lock(config: &Config) -> Result<StoreLock, NodeError> {
-    StoreLock::take(&config.checkpoint.store, &config.folder, false).await.map_err(NodeError::from)
+    let lock = StoreLock::take(&config.checkpoint.store, &config.folder, false).await;
+    lock.map_err(NodeError::store("checkpoint.store"))
 }
 
 fn checkpoints(config: &Config) -> anyhow::Result<CheckpointStore> {
-    let store = open_store(&config.checkpoint.store, &config.folder).map_err(NodeError::from)?;
+    let store = open_store(&config.checkpoint.store, &config.folder);
+    let store = store.map_err(NodeError::store("checkpoint.store"))?;
     Ok(CheckpointStore::new(store, config.checkpoint.store.clone(), config.checkpoint.keep))
 }
 

@@ -1,6 +1,6 @@
 //! `node simulate`: the cluster of a configuration under simulated faults.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets};
 use gradmesh::config::Config;
-use gradmesh::sim::{CampaignError, Failure, Progress, Seed, Sim, Summary, Swarm, read_plan};
+use gradmesh::sim::{
+    CampaignError, Failure, Progress, Report, Seed, Sim, Summary, Swarm, read_plan,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::Instant;
@@ -62,13 +64,17 @@ pub(crate) fn simulate(
         wanted.steps,
         wanted.limit.as_secs_f64()
     );
-    let campaign = sim.seeds(wanted.from..wanted.from.saturating_add(wanted.seeds));
+    let Wanted { from, seeds, .. } = wanted;
+    let Some(end) = from.checked_add(seeds) else {
+        bail!("there are no {seeds} seeds from {from} on; give a smaller --from");
+    };
+    let campaign = sim.seeds(from..end);
     let campaign = campaign
         .repeated_by(&repeat)
         .built_by(&format!("Sim::short_cluster(config, {}).unwrap()", wanted.steps));
     let started = Instant::now();
     let result = match wanted.seed {
-        Some(seed) => campaign.repeat(Seed(seed)),
+        Some(seed) => campaign.repeat(Seed(seed), |report| story(report, json)),
         None => campaign.progress(show(wanted.seeds)).run(),
     };
     match result {
@@ -78,6 +84,18 @@ pub(crate) fn simulate(
         }
         Err(CampaignError::Broken(failure)) => broken(&failure, json),
         Err(error) => bail!(error),
+    }
+}
+
+/// What happened in one run: to standard error where a script reads the rest.
+fn story(report: &Report, json: bool) {
+    let text = format!("{report}\n{}\n", report.timeline());
+    let written = match json {
+        true => std::io::stderr().write_all(text.as_bytes()),
+        false => std::io::stdout().write_all(text.as_bytes()),
+    };
+    if let Err(error) = written {
+        info!(%error, "nobody reads what happened");
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn coordinate(
     start: Start,
     coordination: Coordination,
 ) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
-    let Coordination { id, name, lease, store } = coordination;
+    let Coordination { id, name, lease, has_namesakes, store } = coordination;
     let links = CoordinatorLinks {
         restore: all_copies(&cast.servers),
         adopt: all_copies(&cast.servers),
@@ -64,7 +64,8 @@ pub(super) async fn coordinate(
     let factory = move || {
         let life = format!("{run}.{}", lives.fetch_add(1, Ordering::Relaxed));
         let (name, run) = (name.clone(), run.clone());
-        let own = Candidate { id, name, rivals, lease, life, run, started_unix_ms: unix_ms };
+        let started_unix_ms = unix_ms;
+        let own = Candidate { id, name, rivals, lease, has_namesakes, life, run, started_unix_ms };
         Coordinator::new(own, job.clone(), training.clone(), links.clone(), status.clone())
     };
     placed.run("coordinator".into(), supervision, factory).await?;
@@ -76,6 +77,9 @@ pub(super) struct Coordination {
     pub(super) id: CoordinatorId,
     pub(super) name: String,
     pub(super) lease: Duration,
+    /// Whether a process of another cluster may have its name and its store: a folder's is kept away by
+    /// its [`StoreLock`](crate::store::StoreLock).
+    pub(super) has_namesakes: bool,
     pub(super) store: Addr<CoordinationStore>,
 }
 

@@ -1,7 +1,5 @@
 //! Starts what answers requests on this node.
 
-use std::sync::Arc;
-
 use actix::{Actor, Addr, Recipient};
 use gradmesh_actors::follower::{Follower, FollowerParts};
 use gradmesh_actors::in_memory::{Followed, Models};
@@ -130,11 +128,12 @@ async fn follow(
 ) -> Result<Followed, NodeError> {
     let config = &builder.config;
     let checkpoint = config.checkpoint.clone();
-    let store = builder.context.open_store(&checkpoint.store, &base(config))?;
+    let store = builder.context.open_store(&checkpoint.store, &base(config));
+    let store = store.map_err(NodeError::store("checkpoint.store"))?;
     let placed: Placed<CheckpointStore> = place(thread).await?;
     let checkpoints = placed.address.clone();
     let new =
-        move || CheckpointStore::new(Arc::clone(&store), checkpoint.store.clone(), checkpoint.keep);
+        move || CheckpointStore::new(store.clone(), checkpoint.store.clone(), checkpoint.keep);
     placed.run("followed checkpoints".into(), supervision, new).await?;
     // Outlives each follower, as the offer outlives each predictor.
     let (followed, feed) = watch::channel(None);

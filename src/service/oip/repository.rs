@@ -27,7 +27,7 @@ pub(in crate::service) struct IndexEntry {
     pub(in crate::service) reason: &'static str,
 }
 
-/// Every version of the registry, by model and number.
+/// Every version of the registry, by model and number, and the state of a training that is followed.
 ///
 /// # Errors
 /// No registry answers.
@@ -50,6 +50,12 @@ pub(in crate::service) async fn index(
             state: word,
             reason,
         }));
+    }
+    if let Some(followed) = state.followed().filter(|followed| offer.has(&followed.model)) {
+        let version = followed.served().to_string();
+        let place = index.partition_point(|entry| entry.name <= followed.model);
+        let name = followed.model;
+        index.insert(place, IndexEntry { name, version, state: "READY", reason: "" });
     }
     Ok(index)
 }

@@ -14,10 +14,8 @@
 mod load;
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
-use futures_util::TryStreamExt;
 use gradmesh_actors::checkpoint::{Finished, Manifest, PartContent, SavedPart};
 use gradmesh_actors::ids::{Slot, Version};
 use gradmesh_actors::messages::Values;
@@ -26,17 +24,18 @@ use gradmesh_actors::messages::checkpoint_store::{
     LoadResiduals, LoadState, OpenCheckpoints, Opened, SavePart,
 };
 use gradmesh_actors::planted::{self, Bug};
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use tracing::warn;
 
 use crate::store::sealed::Sealed;
 use crate::store::tensors::{NamedTensor, TensorFile, write_safetensors};
+use crate::store::{Store, removed};
 
 /// Reads and writes the checkpoints of one cluster. Each node has its own, over the same store.
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
-    store: Arc<dyn ObjectStore>,
+    store: Store,
     /// Its name for people.
     name: String,
     /// Whole checkpoints that are kept, ≥ 1.
@@ -47,7 +46,8 @@ const PARAMETERS: &str = "parameters";
 const FINISHED: &str = "finished.json";
 
 impl CheckpointStore {
-    pub fn new(store: Arc<dyn ObjectStore>, name: impl Into<String>, keep: u32) -> Self {
+    pub fn new(store: impl Into<Store>, name: impl Into<String>, keep: u32) -> Self {
+        let store = store.into();
         Self { store, name: name.into(), keep: keep.max(1) as usize }
     }
 
@@ -170,14 +170,19 @@ impl CheckpointStore {
         self.remove_older(version, self.keep).await
     }
 
-    /// Keeps so many checkpoints of those up to `version`.
+    /// Keeps so many checkpoints of those up to `version`, and nothing that is older.
     async fn remove_older(&self, version: Version, keep: usize) -> Result<(), CheckpointError> {
-        let mut versions = self.versions().await?;
+        let mut folders = self.folders().await?;
         // Newer ones are damaged, or training would have gone on from there: none to rely on.
-        versions.retain(|older| *older <= version);
-        let old = versions.len().saturating_sub(keep);
-        for version in &versions[..old] {
-            if let Err(error) = self.remove(*version).await {
+        folders.retain(|older| *older <= version);
+        let mut kept = 0;
+        for version in folders.into_iter().rev() {
+            if kept < keep {
+                kept += usize::from(self.counts(version).await?);
+                continue;
+            }
+            // With a manifest or without: it never became whole, and won't any more.
+            if let Err(error) = self.remove(version).await {
                 warn!(%version, %error, "old checkpoint not removed");
             }
         }
@@ -218,16 +223,13 @@ impl CheckpointStore {
     /// # Errors
     /// The file can't be removed.
     pub async fn forget_finished(&self) -> Result<(), CheckpointError> {
-        removed(self.store.delete(&Path::from(FINISHED)).await)
+        removed(self.store.objects.delete(&Path::from(FINISHED)).await).map_err(|e| store_error(&e))
     }
 
     async fn remove_all(&self) -> Result<(), CheckpointError> {
         // All folders, also those of checkpoints that never became whole.
-        let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
-        for folder in list.common_prefixes {
-            if let Some(version) = version_of(folder.as_ref()) {
-                self.remove(version).await?;
-            }
+        for version in self.folders().await? {
+            self.remove(version).await?;
         }
         Ok(())
     }
@@ -245,7 +247,8 @@ impl CheckpointStore {
 
     /// Versions that have a folder, in order.
     async fn folders(&self) -> Result<Vec<Version>, CheckpointError> {
-        let list = self.store.list_with_delimiter(None).await.map_err(|e| store_error(&e))?;
+        let list = self.store.objects.list_with_delimiter(None).await;
+        let list = list.map_err(|error| store_error(&error))?;
         let folders = list.common_prefixes.iter();
         let mut versions: Vec<_> = folders.filter_map(|one| version_of(one.as_ref())).collect();
         versions.sort_unstable();
@@ -255,7 +258,7 @@ impl CheckpointStore {
     /// Whether it has a manifest. One that can't be looked for is not one that isn't there: who took it for
     /// that would go back further than it has to, or remove what is another run's.
     async fn counts(&self, version: Version) -> Result<bool, CheckpointError> {
-        match self.store.head(&Path::from(manifest_path(version))).await {
+        match self.store.objects.head(&Path::from(manifest_path(version))).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(store_error(&error)),
@@ -264,19 +267,12 @@ impl CheckpointStore {
 
     /// The manifest first: a checkpoint that is half gone doesn't count.
     async fn remove(&self, version: Version) -> Result<(), CheckpointError> {
-        let prefix = Path::from(folder(version));
         let manifest = Path::from(manifest_path(version));
-        removed(self.store.delete(&manifest).await)?;
-        let files: Vec<_> = self
-            .store
-            .list(Some(&prefix))
-            .try_collect()
-            .await
-            .map_err(|error| store_error(&error))?;
-        for file in files {
-            removed(self.store.delete(&file.location).await)?;
-        }
-        Ok(())
+        let removal = async {
+            removed(self.store.objects.delete(&manifest).await)?;
+            self.store.remove_under(&Path::from(folder(version))).await
+        };
+        removal.await.map_err(|error| store_error(&error))
     }
 
     async fn get(&self, path: &str) -> Result<Vec<u8>, CheckpointError> {
@@ -288,7 +284,7 @@ impl CheckpointStore {
 
     /// `None` if there is no such file.
     async fn find(&self, path: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
-        let found = match self.store.get(&Path::from(path)).await {
+        let found = match self.store.objects.get(&Path::from(path)).await {
             Ok(found) => found.bytes().await,
             Err(error) => Err(error),
         };
@@ -300,7 +296,7 @@ impl CheckpointStore {
     }
 
     async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), CheckpointError> {
-        let put = self.store.put(&Path::from(path), bytes.into()).await;
+        let put = self.store.objects.put(&Path::from(path), bytes.into()).await;
         put.map(|_| ()).map_err(|error| store_error(&error))
     }
 }
@@ -342,19 +338,13 @@ fn folder(version: Version) -> String {
 }
 
 fn version_of(folder: &str) -> Option<Version> {
-    folder.strip_prefix('v')?.parse().ok().map(Version)
+    let version = folder.strip_prefix('v')?.parse().ok().map(Version)?;
+    // Another name of the same number is not ours.
+    (self::folder(version) == folder).then_some(version)
 }
 
 fn manifest_path(version: Version) -> String {
     format!("{}/manifest.json", folder(version))
-}
-
-/// What is not there is as good as removed.
-fn removed(result: object_store::Result<()>) -> Result<(), CheckpointError> {
-    match result {
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-        Err(error) => Err(store_error(&error)),
-    }
 }
 
 fn store_error(error: &(dyn std::error::Error + 'static)) -> CheckpointError {

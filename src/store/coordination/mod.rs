@@ -23,7 +23,7 @@ use object_store::ObjectStore;
 
 pub use place::{CoordinationPlace, PlaceError};
 
-use super::StoreError;
+use super::{Store, StoreError};
 use folder::FolderLog;
 
 /// Newest entries that stay. Only the newest one is read; the others tell a person how the last
@@ -67,10 +67,14 @@ impl CoordinationStore {
     pub fn open(
         place: &str,
         patience: Duration,
-        open_folder: impl FnOnce(&str) -> Result<Arc<dyn ObjectStore>, StoreError>,
+        open_folder: impl FnOnce(&str) -> Result<Store, StoreError>,
     ) -> Result<Self, StoreError> {
         match CoordinationPlace::read(place)? {
-            CoordinationPlace::Folder(path) => Ok(Self::in_folder(open_folder(&path)?, path)),
+            CoordinationPlace::Folder(path) => {
+                let store = open_folder(&path)?;
+                let name = store.path().map_or(path, |path| path.display().to_string());
+                Ok(Self::in_folder(store.objects, name))
+            }
             #[cfg(feature = "etcd")]
             CoordinationPlace::Etcd(cluster) => {
                 Ok(Self { log: Arc::new(etcd::EtcdLog::new(cluster, patience)) })
