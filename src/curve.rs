@@ -19,7 +19,7 @@ fn draw(text: &mut String, model: &str, epochs: &[EpochRecord]) -> Drawn {
     let train = || epochs.iter().map(|epoch| (epoch.epoch as f64, epoch.train_loss));
     let test = || epochs.iter().filter_map(|e| Some((e.epoch as f64, e.test_loss?)));
     let top = train().chain(test()).map(|(_, loss)| loss).fold(f64::MIN_POSITIVE, f64::max);
-    let last = epochs.len().max(2) as f64;
+    let last = epochs.last().map_or(2, |last| last.epoch.max(2)) as f64;
     let area = SVGBackend::with_string(text, (720, 400)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use gradmesh_actors::ledger::EpochRecord;
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
@@ -55,7 +56,7 @@ fn rows_a_second(status: &TrainingStatus, steps_a_second: f64) -> f64 {
 /// The newest figures: loss of the epoch under way, accuracy of the last one.
 fn describe(status: &TrainingStatus) -> String {
     let ledger = &status.ledger;
-    let mut text = format!("epoch {}", ledger.finished.len() + 1);
+    let mut text = format!("epoch {}", ledger.epochs() + 1);
     if ledger.rows > 0 {
         text += &format!(" loss {:.4}", ledger.loss / ledger.rows as f64);
     }
@@ -69,7 +70,8 @@ fn describe(status: &TrainingStatus) -> String {
 struct Lines {
     started: Instant,
     written: Instant,
-    epochs: usize,
+    /// The newest epoch of which all was written.
+    epochs: u64,
     phase: Option<Progress>,
 }
 
@@ -86,8 +88,9 @@ impl Lines {
                 info!(shards = status.shards, workers = status.workers, "waiting for the cluster");
             }
         }
-        let complete = |epoch: &&gradmesh_actors::ledger::EpochRecord| epoch.test_loss.is_some();
-        for epoch in status.ledger.finished.iter().filter(complete).skip(self.epochs) {
+        let told = self.epochs;
+        let is_news = |epoch: &&EpochRecord| epoch.test_loss.is_some() && epoch.epoch > told;
+        for epoch in status.ledger.finished.iter().filter(is_news) {
             let accuracy = epoch.test_accuracy.map(|accuracy| format!("{:.2} %", accuracy * 100.0));
             info!(
                 epoch = epoch.epoch,
@@ -95,7 +98,7 @@ impl Lines {
                 accuracy = accuracy.as_deref().unwrap_or("-"),
                 "epoch done"
             );
-            self.epochs += 1;
+            self.epochs = epoch.epoch;
             self.written = Instant::now();
         }
         if self.written.elapsed() < LINE_EVERY {

@@ -92,15 +92,14 @@ fn a_cluster_that_is_stopped_before_the_model_is_published_has_no_success() {
         format = "csv"
         train = "rows.csv"
         [job]
-        epochs = 10000
-        batch_size = 8
+        epochs = 1000000
         [[nodes]]
         name = "all"
         address = "127.0.0.1:1"
         roles = ["coordinator", "server", "worker", "registry", "service"]
     "#;
     std::fs::write(&config, text).unwrap();
-    std::fs::write(folder.path().join("rows.csv"), "1,2,0\n2,1,1\n".repeat(2000)).unwrap();
+    std::fs::write(folder.path().join("rows.csv"), "1,2,0\n2,1,1\n".repeat(20)).unwrap();
     let mut up = node(&["up", "--train", "--config"]);
     let mut up = up.arg(&config).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(up.stderr.take().unwrap()).lines();

@@ -71,6 +71,8 @@ pub struct Candidacy {
     has_namesakes: bool,
     /// A term that was found under its name, and nobody has been seen to lead in it since.
     doubted: Option<Term>,
+    /// The newest term under its name that another process was seen to lead in.
+    foreign: Option<Term>,
     lead: Option<Lead>,
     /// When somebody last found the leader's process gone.
     suspected: Option<Duration>,
@@ -112,6 +114,7 @@ impl Candidacy {
             own: None,
             has_namesakes: false,
             doubted: None,
+            foreign: None,
             lead: None,
             suspected: None,
             gave_way: None,
@@ -155,7 +158,7 @@ impl Candidacy {
 
     /// Whether a term is of this candidate, or of a life before this one.
     fn is_own(&self, leader: &str, term: Term) -> bool {
-        leader == self.name && self.own.is_some_and(|own| term <= own)
+        leader == self.name && self.own.is_some_and(|own| term <= own) && self.foreign < Some(term)
     }
 
     /// An entry of `term` is about to be appended: whether that succeeds may never be heard of.
@@ -196,6 +199,9 @@ impl Candidacy {
     pub fn lost(&mut self, entry: &Entry, now: Duration) {
         if self.lead.is_some_and(|lead| lead.term != entry.term) {
             self.lead = None;
+        }
+        if entry.leader == self.name && self.lead.is_none() {
+            self.foreign = self.foreign.max(Some(entry.term));
         }
         if !self.knows_more_than(entry.view) {
             self.heard_of(entry, now);
@@ -279,8 +285,10 @@ impl Candidacy {
             _ => (now, false),
         };
         let changed = |seen: &Seen| seen.newest != newest || seen.beat != beat;
-        if self.seen.as_ref().is_some_and(changed) {
-            self.doubted = None;
+        if self.seen.as_ref().is_some_and(changed)
+            && let Some(doubted) = self.doubted.take()
+        {
+            self.foreign = self.foreign.max(Some(doubted));
         }
         self.seen = Some(Seen { newest, beat, gone, at: now, since });
     }

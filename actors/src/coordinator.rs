@@ -102,6 +102,9 @@ pub struct Coordinator {
     blind: bool,
     /// It takes nothing that is written, and that has been said.
     unwritten: bool,
+    /// Its run is over and nobody else could lead: it keeps what it knows of it, and asks the store for
+    /// nothing any more.
+    retired: bool,
     /// Of nobody, where this coordinator doesn't lead.
     training: Training,
     links: CoordinatorLinks,
@@ -146,6 +149,7 @@ impl Coordinator {
             standing: false,
             blind: false,
             unwritten: false,
+            retired: false,
             training,
             links,
             status,

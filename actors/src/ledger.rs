@@ -11,6 +11,9 @@ use crate::ids::{Slot, Version};
 use crate::model::Score;
 use crate::plan::JobPlan;
 
+/// Records of epochs that are kept: a curve for people, and 0.4 MB of the messages that carry it.
+pub const EPOCHS_KEPT: usize = 4096;
+
 /// What a slot tells beside its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SlotReport {
@@ -41,6 +44,8 @@ pub struct EpochRecord {
 /// Counts of a job up to some version.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
+    /// Of the epochs that are done, the last one among them; where there would be more than
+    /// [`EPOCHS_KEPT`], of every second, so that the newest are the densest.
     pub finished: Vec<EpochRecord>,
     /// Of the epoch under way.
     pub rows: u64,
@@ -50,6 +55,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Epochs that are done.
+    pub fn epochs(&self) -> u64 {
+        self.finished.last().map_or(0, |record| record.epoch)
+    }
+
     /// Adds the reports of one committed step: one a slot.
     pub fn commit(&mut self, plan: &JobPlan, step: Version, reports: &BTreeMap<Slot, SlotReport>) {
         if plan.ends_epoch(step) {
@@ -64,6 +74,13 @@ impl Ledger {
         self.loss += loss;
         self.rows += reports.values().map(|report| report.rows).sum::<u64>();
         if plan.ends_epoch(step.next()) {
+            if self.finished.len() >= EPOCHS_KEPT {
+                let mut stays = true;
+                self.finished.retain(|_| {
+                    stays = !stays;
+                    stays
+                });
+            }
             self.finished.push(EpochRecord {
                 epoch: plan.epoch_of(step) + 1,
                 rows: self.rows,
@@ -94,6 +111,8 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::JobSpec;
+    use crate::plan::JobOffer;
     use crate::plan::tests::plan;
 
     fn reports(rows: u64, loss: f64, correct: Option<u64>) -> BTreeMap<Slot, SlotReport> {
@@ -115,6 +134,21 @@ mod tests {
         ledger.commit(&plan, Version(6), &reports(2, 3.0, Some(1)));
         assert_eq!(ledger.finished[0].test_accuracy, Some(0.5));
         assert_eq!(ledger.rows, 8);
+    }
+
+    #[test]
+    fn of_more_epochs_than_are_kept_every_second_goes_and_the_newest_stays() {
+        let job = JobSpec { epochs: 3 * EPOCHS_KEPT as u64, ..plan(1).offer.job };
+        let plan = JobPlan::new(JobOffer { job, ..plan(1).offer }, 1).unwrap();
+        let mut ledger = Ledger::default();
+        for step in 0..plan.last_version().0 {
+            ledger.commit(&plan, Version(step), &reports(2, 3.0, None));
+            assert!(ledger.finished.len() <= EPOCHS_KEPT);
+        }
+        assert_eq!(ledger.epochs(), 3 * EPOCHS_KEPT as u64);
+        assert!(ledger.finished.is_sorted_by(|a, b| a.epoch < b.epoch));
+        assert!(ledger.finished.len() > EPOCHS_KEPT / 2);
+        assert!(ledger.finished.iter().all(|record| record.rows == 48));
     }
 
     #[test]

@@ -362,7 +362,10 @@ impl Handler<AdoptView> for ParameterServer {
             |shard: &Shard| shard.lineage() == lineage || planted::is(Bug::LineageUnchecked);
         let has_state = self.shard.as_ref().is_some_and(of_lineage);
         let needs_state = matches!(appointment.duty, Duty::Primary { .. } | Duty::Replica);
-        if needs_state && !has_state {
+        // A primary refuses the step again, and with it the run; a replica would have to be filled anew.
+        let is_spoiled = appointment.duty == Duty::Replica
+            && self.shard.as_ref().is_some_and(Shard::has_overflowed);
+        if needs_state && (!has_state || is_spoiled) {
             return Err(RestoreError::NotReady(self.copy));
         }
         if appointment.view == self.view && self.duty.as_ref() == Some(&appointment.duty) {

@@ -62,6 +62,13 @@ impl Span {
     }
 }
 
+/// Parts of the tree over `slots` slots that slots side by side may have, at most.
+pub fn parts_max(slots: u32) -> u32 {
+    let depth = slots.next_power_of_two().ilog2();
+    // From the second leaf to the last but one: a part of each size on either side.
+    (2 * depth.saturating_sub(1)).clamp(1, slots.max(1)).max(slots.min(2))
+}
+
 /// A sum over the slots of one span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
@@ -374,6 +381,18 @@ mod tests {
     fn a_worker_that_holds_an_aligned_half_sends_one_part() {
         assert_eq!(sums_of(8, &[0, 1, 2, 3]).len(), 1);
         assert_eq!(sums_of(8, &[1, 2, 3, 4]).len(), 3);
+    }
+
+    #[test]
+    fn slots_side_by_side_have_no_more_parts_than_are_reckoned_with() {
+        for slots in 1..=40 {
+            let most = (0..slots)
+                .flat_map(|first| (first + 1..=slots).map(move |end| (first..end).collect()))
+                .map(|span: Vec<u32>| sums_of(slots, &span).len() as u32)
+                .max();
+            let reckoned = parts_max(slots);
+            assert!(most.is_some_and(|most| (most..=most + 2).contains(&reckoned)), "{slots}");
+        }
     }
 
     #[test]

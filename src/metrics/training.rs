@@ -58,7 +58,7 @@ impl Page<'_> {
         self.gauge("last_version", "Steps of the whole job, once its data is known", last)?;
         let checkpoint = status.checkpoint.map(|version| version.0);
         self.gauge("checkpoint_version", "Steps in the newest whole checkpoint", checkpoint)?;
-        let epochs = Some(status.ledger.finished.len() as u64);
+        let epochs = Some(status.ledger.epochs());
         self.gauge("epoch", "Epochs that are done", epochs)
     }
 

@@ -35,19 +35,17 @@ pub enum NodeError {
     )]
     ShardTooLong { longest: u64, most: u64, shards: usize, needed: u64 },
     #[error(
-        "processes tell each other of each epoch, and {most} of them fit into a frame; lower job.epochs from {epochs} to that"
-    )]
-    ManyEpochs { epochs: u64, most: u64 },
-    #[error(
         "the description of the job takes {bytes} bytes for {features} features, and {most} fit into a frame; scale the data before, and set job.data.scale to \"none\""
     )]
     OfferTooLong { bytes: u64, features: usize, most: u64 },
     #[error(
-        "the model has {parameters} parameters, and a frame to a registry has room for {most}; give {node} the role registry too, in [[nodes]]"
+        "the model has {parameters} parameters, and a frame between {node} and a registry has room for {most}; give {node} the role registry too, in [[nodes]]"
     )]
     ModelTooLong { parameters: u64, most: u64, node: String },
     #[error("{key}: {source}")]
     Store { key: &'static str, source: StoreError },
+    #[error("coordination.store is the folder of checkpoint.store; give it one of its own")]
+    OneStore,
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
@@ -85,7 +83,6 @@ impl NodeError {
             | Self::UnknownName { .. }
             | Self::RoleMissing { .. }
             | Self::ShardTooLong { .. }
-            | Self::ManyEpochs { .. }
             | Self::OfferTooLong { .. }
             | Self::ModelTooLong { .. }
             | Self::Data(_)
@@ -95,6 +92,7 @@ impl NodeError {
                 source: StoreError::Scheme { .. } | StoreError::FileUrl { .. }, ..
             }
             | Self::Place(_)
+            | Self::OneStore
             | Self::NoCoordinator
             | Self::Keys(_)
             | Self::Training { .. } => true,

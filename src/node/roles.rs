@@ -79,14 +79,22 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     let coordinates = builder.train && roles.contains(&Role::Coordinator);
     let place = CoordinationPlace::read(&config.coordination.store)?;
     let mut locks = Vec::new();
+    // A simulation has no processes of other clusters.
+    let mut has_namesakes = context.has_other_processes();
     if coordinates && context.has_other_processes() {
         let shared = config.coordinators() > 1;
         let lock = StoreLock::take(&config.checkpoint.store, &base(config), shared).await;
-        locks.push(lock.map_err(NodeError::store("checkpoint.store"))?);
+        let lock = lock.map_err(NodeError::store("checkpoint.store"))?;
         if let CoordinationPlace::Folder(folder) = &place {
+            if lock.is_of(folder, &base(config)) {
+                return Err(NodeError::OneStore);
+            }
             let lock = StoreLock::take(folder, &base(config), shared).await;
-            locks.push(lock.map_err(NodeError::store("coordination.store"))?);
+            let lock = lock.map_err(NodeError::store("coordination.store"))?;
+            has_namesakes = !lock.is_exclusive();
+            locks.push(lock);
         }
+        locks.push(lock);
     }
 
     let mut threads = Threads::new(context.threads());
@@ -137,7 +145,6 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
             let open = |path: &str| context.open_store(path, &base(config));
             let store = CoordinationStore::open(&config.coordination.store, lease / 2, open);
             let store = store.map_err(NodeError::store("coordination.store"))?.start();
-            let has_namesakes = !matches!(place, CoordinationPlace::Folder(_));
             let coordination = Coordination { id, name: own, lease, has_namesakes, store };
             Some(coordinate(config, &cast, placed, supervision, start, coordination).await?)
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::{FutureExt, TryStreamExt};
 use gradmesh_actors::catalog::LogEntry;
 use gradmesh_actors::ids::{Version, View};
+use gradmesh_actors::ledger::EPOCHS_KEPT;
 use gradmesh_actors::training::{Progress, TrainingStatus};
 use gradmesh_actors::version::VersionDescription;
 use object_store::path::Path;
@@ -138,7 +139,7 @@ impl Invariants {
         let Progress::Done(published) = &status.progress else { return Ok(()) };
         if let (Some(last), Some(epoch)) = (status.last_version, status.steps_per_epoch) {
             let epochs = last.0.checked_div(epoch).unwrap_or(0);
-            if status.ledger.finished.len() as u64 != epochs {
+            if status.ledger.epochs() != epochs {
                 return Err(ROWS_ONCE);
             }
         }
@@ -159,9 +160,12 @@ impl Invariants {
 
 fn rows(status: &TrainingStatus) -> Result<(), &'static str> {
     let Some(rows) = status.train_rows else { return Ok(()) };
-    let mut numbered = (1..).zip(&status.ledger.finished);
-    let whole = numbered.all(|(epoch, record)| record.epoch == epoch && record.rows == rows);
-    if whole && status.ledger.rows <= rows { Ok(()) } else { Err(ROWS_ONCE) }
+    let finished = &status.ledger.finished;
+    let whole = finished.iter().all(|record| record.rows == rows);
+    let ordered = finished.is_sorted_by(|a, b| a.epoch < b.epoch);
+    let all = status.ledger.epochs() > EPOCHS_KEPT as u64
+        || finished.len() as u64 == status.ledger.epochs();
+    if whole && ordered && all && status.ledger.rows <= rows { Ok(()) } else { Err(ROWS_ONCE) }
 }
 
 /// As the registry's log has it.

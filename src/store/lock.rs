@@ -24,8 +24,10 @@ const PID_BYTES_MAX: u64 = 20;
 /// system takes it from a process that dies, however it dies.
 #[derive(Debug)]
 pub struct StoreLock {
+    path: PathBuf,
     /// `None` where the file system knows no locks.
-    _file: Option<File>,
+    file: Option<File>,
+    shared: bool,
 }
 
 impl StoreLock {
@@ -50,13 +52,25 @@ impl StoreLock {
                 Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut opened)),
                 Err(TryLockError::Error(error)) => {
                     warn!(path = %path.display(), %error, "no locks here; start one run at a time");
-                    return Ok(Self { _file: None });
+                    return Ok(Self { path, file: None, shared });
                 }
             }
         }
         // For whoever is refused; the lock holds without it, also on a full disk.
         let _ = opened.set_len(0).and_then(|()| write!(opened, "{}", own_pid()));
-        Ok(Self { _file: Some(opened) })
+        Ok(Self { path, file: Some(opened), shared })
+    }
+
+    /// Whether nobody else can have it.
+    pub fn is_exclusive(&self) -> bool {
+        self.file.is_some() && !self.shared
+    }
+
+    /// Whether it is of the same folder, by whatever path.
+    pub fn is_of(&self, url_or_path: &str, base: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let other = folder(url_or_path, base).ok().and_then(|other| real(&other));
+        other.is_some() && other == real(&self.path)
     }
 }
 
@@ -87,6 +101,8 @@ mod tests {
         assert!(refused.contains(&owner), "{refused}");
         assert!(refused.ends_with("change checkpoint.store and coordination.store"), "{refused}");
         StoreLock::take("other", base.path(), false).await.unwrap();
+        assert!(first.is_of("other/../store", base.path()) && !first.is_of("other", base.path()));
+        assert!(first.is_exclusive());
         drop(first);
         StoreLock::take("store", base.path(), false).await.unwrap();
     }

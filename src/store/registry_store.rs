@@ -115,8 +115,18 @@ impl RegistryStore {
                 .map(|_| Appended::Written { seal })
                 .map_err(|cause| failed("write", &path, &cause));
         }
-        let written = self.create(&path, json.into()).await?;
-        Ok(if written { Appended::Written { seal } } else { Appended::Taken })
+        if self.create(&path, json.into()).await? {
+            return Ok(Appended::Written { seal });
+        }
+        match self.store.objects.head(&path).await {
+            Ok(_) => Ok(Appended::Taken),
+            // Else the number would be tried for ever.
+            Err(Error::NotFound { .. }) => {
+                let cause = "something that is no file has its name".to_owned();
+                Err(RegistryStoreError::Unreadable { path: path.to_string(), cause })
+            }
+            Err(cause) => Err(failed("read", &path, &cause)),
+        }
     }
 
     async fn read_log(&self, known: u64) -> Result<Vec<SealedEntry>, RegistryStoreError> {

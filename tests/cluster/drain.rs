@@ -48,7 +48,7 @@ fn a_server_and_a_worker_that_were_drained_are_stopped_and_nobody_is_missed() {
 
 #[test]
 fn what_can_not_be_drained_is_said() {
-    let job = Job::processes(1, 2, &["job.epochs=10000", "checkpoint.every_steps=20"]);
+    let job = Job::processes(1, 2, &["job.epochs=1000000", "checkpoint.every_steps=20"]);
     let nobody = job.run(&["drain", "ps-2"]);
     nobody.refused(&["no node is called \"ps-2\"; there are main, ps-0, ps-1, worker-0"]);
     job.run(&["drain", "main"]).refused(&["main has no server and no worker"]);

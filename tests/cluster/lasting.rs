@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::support::{Ended, Job, Running};
 
 /// Longer than any test, with a checkpoint every few milliseconds.
-const ENDLESS: &[&str] = &["job.epochs=10000", "job.batch_size=8", "checkpoint.every_steps=20"];
+const ENDLESS: &[&str] = &["job.epochs=1000000", "checkpoint.every_steps=20"];
 
 #[track_caller]
 fn nothing_was_restarted(ended: &Ended) {
@@ -55,7 +55,7 @@ fn a_cluster_whose_shards_are_longer_than_a_message_ends_at_once_with_the_number
         &[wide, "servers.shards=2", "job.optimizer.kind=adam", "servers.replicas=1"],
     )
     .run(&["up", "--train"])
-    .refused(&["raise servers.shards to 4 at least"]);
+    .refused(&["raise servers.shards to 5 at least"]);
 }
 
 #[test]
@@ -125,6 +125,20 @@ fn a_finished_job_is_trained_again_while_another_process_serves_it() {
     let mut serves = job.start(&["run"]);
     serves.wait_for_line("serves it, Ctrl-C ends");
     assert_eq!(job.train().number("version"), 2);
+}
+
+/// It would follow the other one meanwhile, and afterwards train again what is long over.
+#[test]
+fn who_serves_a_finished_job_has_no_part_in_another_one_that_is_trained_beside_it() {
+    let job = Job::embedded(&["job.epochs=2"]);
+    let mut serves = job.start(&["run"]);
+    serves.wait_for_line("another process may lead");
+    serves.wait_for_line("serves it, Ctrl-C ends");
+    let other = job.run(&["train", "--json", "--set", "job.epochs=300"]);
+    assert!(other.stdout.contains("\"version\":2"), "{other}");
+    let status: serde_json::Value = job.run(&["status", "--json"]).stdout.parse().unwrap();
+    assert_eq!(status["progress"]["phase"], "done", "{status}");
+    assert_eq!(status["progress"]["version"], 1, "{status}");
 }
 
 /// What training takes: a byte order mark, gzip; and standard input beside.

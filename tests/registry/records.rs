@@ -89,6 +89,18 @@ async fn a_deleted_model_leaves_no_files_and_its_next_version_another_number() {
 }
 
 #[actix_rt::test]
+async fn a_folder_with_the_name_of_the_next_entry_is_told_and_uses_up_no_version() {
+    let (folder, registry) = fresh();
+    publish(&registry, "a").await.unwrap();
+    let next = folder.path().join("log/00000000000000000002.json");
+    std::fs::create_dir(&next).unwrap();
+    let refused = publish(&registry, "b").await.unwrap_err().to_string();
+    assert!(refused.contains("something that is no file has its name"), "{refused}");
+    std::fs::remove_dir(&next).unwrap();
+    assert_eq!(publish(&registry, "b").await.unwrap().version, 2);
+}
+
+#[actix_rt::test]
 async fn old_versions_go_when_a_new_one_comes_but_none_that_has_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

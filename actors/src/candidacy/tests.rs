@@ -184,6 +184,31 @@ fn a_leader_of_the_same_name_that_lives_is_followed_from_its_first_beat_on() {
     assert_eq!(look(&mut a, &beats(10), ms(1250)), stand(5, 3), "it has ended");
 }
 
+/// It missed two beats, and was there all the same.
+#[test]
+fn a_leader_of_the_same_name_that_was_found_alive_when_it_was_to_be_succeeded_is_followed() {
+    let mut a = candidacy("a", 0).with_namesakes();
+    let silent = seen(entry(4, 2, "a"), Some(9));
+    look(&mut a, &silent, ms(0));
+    assert_eq!(look(&mut a, &silent, ms(500)), stand(5, 3));
+    a.tries(Term(3));
+    a.lost(&entry(5, 2, "a"), ms(510));
+    let alive = seen(entry(5, 2, "a"), Some(10));
+    assert_eq!(look(&mut a, &alive, ms(520)), follow("a", 2));
+    assert_eq!(look(&mut a, &alive, ms(1519)), follow("a", 2));
+    assert_eq!(look(&mut a, &alive, ms(1520)), stand(6, 3));
+}
+
+#[test]
+fn two_of_one_name_that_begin_together_are_a_leader_and_a_follower() {
+    let mut a = candidacy("a", 0).with_namesakes();
+    let nothing = Observed { newest: None, beat: None };
+    assert_eq!(look(&mut a, &nothing, ms(0)), stand(1, 1));
+    a.tries(Term(1));
+    a.lost(&entry(1, 1, "a"), ms(5));
+    assert_eq!(look(&mut a, &seen(entry(1, 1, "a"), Some(1)), ms(10)), follow("a", 1));
+}
+
 #[test]
 fn who_could_not_write_stands_again_a_beat_later() {
     let mut a = candidacy("a", 0);

@@ -27,6 +27,7 @@ impl Coordinator {
                 Command::Publish(manifest) => self.publish(*manifest, ctx),
             }
         }
+        self.retire(ctx);
         self.show();
     }
 

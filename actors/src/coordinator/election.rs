@@ -11,7 +11,7 @@ use super::Coordinator;
 use crate::candidacy::Next;
 use crate::ids::{Term, View};
 use crate::messages::coordination::{
-    AppendView, Appended, CoordinationError, Entry, Observe, Observed, RenewLease,
+    AppendView, Appended, CoordinationError, Entry, Observe, Observed, RenewLease, Resign,
 };
 use crate::planted::{self, Bug};
 use crate::training::{ClusterState, Command, Training};
@@ -22,13 +22,17 @@ const STORE_ANSWER_MAX: Duration = Duration::from_secs(2);
 impl Coordinator {
     /// Asks who leads.
     pub(super) fn look(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.looking, true) {
+        self.retire(ctx);
+        if self.retired || std::mem::replace(&mut self.looking, true) {
             return;
         }
         let (store, asked_at) = (self.links.observe.clone(), self.now());
         let asked = async move { ask_store(&store, Observe).await };
         ctx.spawn(asked.into_actor(self).map(move |observed, coordinator, ctx| {
             coordinator.looking = false;
+            if coordinator.retired {
+                return;
+            }
             match observed {
                 Ok(observed) => coordinator.saw(&observed, asked_at, ctx),
                 Err(error) => coordinator.blinded(&error),
@@ -74,6 +78,31 @@ impl Coordinator {
         }
     }
 
+    /// Leaves the lead where its run is over and nobody else is there to lead. Whoever trains here next, in another process,
+    /// would follow it otherwise; and when that one has ended, it would stand again for what is long over.
+    pub(super) fn retire(&mut self, ctx: &mut Context<Self>) {
+        if self.retired || self.own.rivals > 0 || !self.leads() || !self.training.is_over() {
+            return;
+        }
+        self.retired = true;
+        if let Some(resign) = self.candidacy.give_way(self.now()) {
+            let term = resign.term;
+            self.resign(resign, ctx);
+            info!(%term, "the run is over, another process may lead");
+        }
+    }
+
+    fn resign(&self, resign: Resign, ctx: &mut Context<Self>) {
+        let store = self.links.resign.clone();
+        let asked = async move { ask_store(&store, resign).await };
+        ctx.spawn(asked.into_actor(self).map(|resigned, coordinator, _| {
+            // Without it the others wait for a lease.
+            if let Err(error) = resigned {
+                coordinator.unwritten(&error);
+            }
+        }));
+    }
+
     fn renew(&mut self, ctx: &mut Context<Self>) {
         let Some(beat) = self.candidacy.beat() else { return };
         let store = self.links.renew.clone();
@@ -89,6 +118,9 @@ impl Coordinator {
     /// Does not lead, or no longer. What is still under way for the run is not heard of any more;
     /// whoever got an order of it has a newer one by now, or will.
     fn follow(&mut self, leader: Option<String>) {
+        if self.retired {
+            return;
+        }
         if let Some(term) = self.term.take() {
             warn!(%term, ?leader, "no longer the leader");
             self.leader = None;
@@ -116,14 +148,7 @@ impl Coordinator {
         let now = self.now();
         let Some(resign) = self.candidacy.give_way(now) else { return };
         warn!(term = %resign.term, "no server and no worker is heard of, another coordinator may lead");
-        let store = self.links.resign.clone();
-        let asked = async move { ask_store(&store, resign).await };
-        ctx.spawn(asked.into_actor(self).map(|resigned, coordinator, _| {
-            // Without it the others wait for a lease.
-            if let Err(error) = resigned {
-                coordinator.unwritten(&error);
-            }
-        }));
+        self.resign(resign, ctx);
         self.follow(None);
     }
 
@@ -167,7 +192,7 @@ impl Coordinator {
         state: &ClusterState,
         ctx: &mut Context<Self>,
     ) {
-        let Some(term) = self.term else { return };
+        let Some(term) = self.term.filter(|_| !self.retired) else { return };
         let Some(view) = above.next() else {
             let last = format!("there is no view after {above}; set another coordination.store");
             return self.training.fail(last);

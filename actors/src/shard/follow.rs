@@ -67,6 +67,11 @@ impl Shard {
         Some((fill, self.applied()))
     }
 
+    /// Whether a step has overflowed here: what is left of its state is of no version.
+    pub fn has_overflowed(&self) -> bool {
+        self.overflow.is_some()
+    }
+
     /// The newest update, for a copy that may lack it.
     pub fn last_update(&self) -> Option<Arc<Update>> {
         self.last.clone()

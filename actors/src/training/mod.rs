@@ -372,9 +372,14 @@ impl Training {
         self.held_up.replace(cause.clone()) != Some(cause)
     }
 
+    /// Whether it has ended, well or not.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Done(_) | Phase::Failed { .. })
+    }
+
     /// Gives the run up.
     pub fn fail(&mut self, cause: String) {
-        if !matches!(self.phase, Phase::Done(_) | Phase::Failed { .. }) {
+        if !self.is_over() {
             self.phase = Phase::Failed { cause };
         }
     }

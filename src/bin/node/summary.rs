@@ -50,9 +50,9 @@ impl Summary {
         status: &TrainingStatus,
         took: Duration,
     ) -> Self {
-        let epochs = &status.ledger.finished;
-        let last = epochs.last();
-        let rows: u64 = epochs.iter().map(|epoch| epoch.rows).sum();
+        let last = status.ledger.finished.last();
+        // Each has as many.
+        let rows = last.map_or(0, |last| last.rows.saturating_mul(last.epoch));
         let steps = status.last_version.map_or(0, |last| last.0);
         let resumed_from = status.resumed_from.map_or(0, |version| version.0);
         let done = steps.saturating_sub(resumed_from) as f64 / steps.max(1) as f64;
@@ -62,7 +62,7 @@ impl Summary {
             version: published.version,
             digest: published.digest.clone(),
             steps,
-            epochs: epochs.len() as u64,
+            epochs: status.ledger.epochs(),
             train_loss: last.map(|epoch| epoch.train_loss),
             test_loss: last.and_then(|epoch| epoch.test_loss),
             test_accuracy: last.and_then(|epoch| epoch.test_accuracy),
@@ -78,7 +78,7 @@ impl Summary {
             rollbacks: status.rollbacks,
             new_leases: status.new_leases,
             curve: Some(config.path(&config.registry.store).join(folder).join("loss.svg")),
-            svg: curve::svg(&published.model, epochs),
+            svg: curve::svg(&published.model, &status.ledger.finished),
         }
     }
 

@@ -77,8 +77,8 @@ pub(super) struct Coordination {
     pub(super) id: CoordinatorId,
     pub(super) name: String,
     pub(super) lease: Duration,
-    /// Whether a process of another cluster may have its name and its store: a folder's is kept away by
-    /// its [`StoreLock`](crate::store::StoreLock).
+    /// Whether a process of another cluster may have its name and its store: from a folder that one coordinator
+    /// alone has locked it is kept away.
     pub(super) has_namesakes: bool,
     pub(super) store: Addr<CoordinationStore>,
 }
