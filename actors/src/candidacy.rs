@@ -200,7 +200,7 @@ impl Candidacy {
         if self.lead.is_some_and(|lead| lead.term != entry.term) {
             self.lead = None;
         }
-        if entry.leader == self.name && self.lead.is_none() {
+        if self.has_namesakes && entry.leader == self.name && self.lead.is_none() {
             self.foreign = self.foreign.max(Some(entry.term));
         }
         if !self.knows_more_than(entry.view) {

@@ -134,6 +134,8 @@ impl Coordinator {
     ) -> Self {
         let training = Training::new(job.clone(), config.clone(), own.run.clone());
         let timing = LeaseTiming::of(own.lease);
+        // An actor that takes the place of one that had retired.
+        let retired = own.rivals == 0 && status.borrow().progress.is_over();
         let mut candidacy = Candidacy::new(own.name.clone(), timing, own.id.0);
         if own.has_namesakes {
             candidacy = candidacy.with_namesakes();
@@ -149,7 +151,7 @@ impl Coordinator {
             standing: false,
             blind: false,
             unwritten: false,
-            retired: false,
+            retired,
             training,
             links,
             status,
@@ -169,6 +171,7 @@ impl Coordinator {
     fn snapshot(&self) -> TrainingStatus {
         match self.leads() {
             true => self.training.status(),
+            false if self.retired => self.status.borrow().clone(),
             false => self.training.followed(self.leader.clone()),
         }
     }

@@ -1,9 +1,13 @@
 //! How a Worker asks the shards: each request until it is answered, all shards together.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::Recipient;
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::messages::{
@@ -12,17 +16,40 @@ use crate::messages::{
 use crate::planted::{self, Bug};
 use crate::slot_work::StepWork;
 
-/// How long the answer to a push may take: others' slots may have to be computed again first.
-const PUSH_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How long any other answer may take.
+/// How long an answer may take; that to a push too, for which others' slots may have to be computed again
+/// first.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How long an answer is waited for at most. Where many workers share a slow link, one that is always
-/// given up shortly before it comes would never come: the same request gets twice the time when it is
-/// made again. This is four times what the longest frame may take.
+/// How long an answer is waited for at most: four times what the longest frame may take.
 const ANSWER_LONGEST: Duration = Duration::from_secs(120);
 /// Between two tries of the same request: first, and at most (it doubles).
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// How long the answers of a worker's shards are waited for. Where many workers share a slow link, one that is
+/// always given up shortly before it comes would never come, and what is sent again makes the link slower:
+/// each that was given up doubles it, for the steps after this one too, and those that come soon halve it.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience(Rc<Cell<Duration>>);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(ANSWER_MAX)))
+    }
+}
+
+impl Patience {
+    fn given_up_after(&self, limit: Duration) {
+        let doubled = (limit * 2).min(ANSWER_LONGEST);
+        self.0.set(self.0.get().max(doubled));
+    }
+
+    fn answered_after(&self, took: Duration) {
+        let limit = self.0.get();
+        if took < limit / 4 {
+            self.0.set((limit / 2).max(ANSWER_MAX));
+        }
+    }
+}
 
 /// How an exchange ended, if not with its purpose.
 #[derive(Debug)]
@@ -70,18 +97,28 @@ pub(crate) fn push(
 pub(crate) async fn push_one(
     to: Recipient<PushGradient>,
     push: PushGradient,
+    patience: Patience,
 ) -> Result<Values, Halt> {
-    let (mut pause, mut patience) = (RETRY_FIRST, PUSH_ANSWER_MAX);
+    let (mut pause, mut told) = (RETRY_FIRST, false);
     loop {
-        match ask(&to, push.clone(), patience).await {
+        let (limit, asked) = (patience.0.get(), Instant::now());
+        match ask(&to, push.clone(), limit).await {
             Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
+                patience.answered_after(asked.elapsed());
                 return Ok(pushed.values);
             }
             Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
             Err(PushError::StaleView { .. }) => return Err(Halt::Stale),
             Err(PushError::Link(_)) if planted::is(Bug::ComputesAgain) => return Err(Halt::Resync),
             Err(PushError::Link(LinkError::Timeout { .. })) => {
-                patience = (patience * 2).min(ANSWER_LONGEST);
+                patience.given_up_after(limit);
+                wait(&mut pause).await;
+            }
+            // It may be too long for a frame, of slots that were others': it goes when they are back.
+            Err(PushError::Link(error @ LinkError::Protocol { .. })) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%error, step = %push.step, shard = %push.shard, "push not sent, trying again");
+                }
                 wait(&mut pause).await;
             }
             Err(
@@ -101,11 +138,12 @@ pub(crate) async fn push_one(
 pub(crate) async fn pull_all(
     from: Vec<Recipient<PullParameters>>,
     view: View,
+    patience: Patience,
 ) -> Result<(Version, Vec<Values>), Halt> {
     loop {
         let newest = try_join_all((0u32..).zip(&from).map(|(shard, from)| {
             let pull = PullParameters { view, shard: ShardId(shard), version: None };
-            pull_one(from, pull)
+            pull_one(from, pull, &patience)
         }))
         .await?;
         let version = newest.iter().flatten().map(|(version, _)| *version).min();
@@ -119,7 +157,7 @@ pub(crate) async fn pull_all(
                 _ => {
                     let shard = ShardId(shard);
                     let pull = PullParameters { view, shard, version: Some(version) };
-                    pull_one(from, pull).await?
+                    pull_one(from, pull, &patience).await?
                 }
             };
             values.extend(pulled.map(|(_, values)| values));
@@ -134,11 +172,14 @@ pub(crate) async fn pull_all(
 pub(crate) async fn pull_one(
     from: &Recipient<PullParameters>,
     pull: PullParameters,
+    patience: &Patience,
 ) -> Result<Option<(Version, Values)>, Halt> {
-    let (mut pause, mut patience) = (RETRY_FIRST, ANSWER_MAX);
+    let mut pause = RETRY_FIRST;
     loop {
-        match ask(from, pull.clone(), patience).await {
+        let (limit, asked) = (patience.0.get(), Instant::now());
+        match ask(from, pull.clone(), limit).await {
             Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
+                patience.answered_after(asked.elapsed());
                 return Ok(Some((pulled.version, pulled.values)));
             }
             // Values of another version would be mixed into the one that was asked for.
@@ -151,7 +192,7 @@ pub(crate) async fn pull_one(
             Err(PullError::OutOfWindow { .. }) => return Ok(None),
             Err(PullError::StaleView { .. }) => return Err(Halt::Stale),
             Err(PullError::Link(LinkError::Timeout { .. })) => {
-                patience = (patience * 2).min(ANSWER_LONGEST);
+                patience.given_up_after(limit);
                 wait(&mut pause).await;
             }
             Err(PullError::NotReady(_) | PullError::Link(_)) => wait(&mut pause).await,
@@ -226,11 +267,22 @@ mod tests {
         };
         // Of the clock that goes on by itself where nothing else does.
         let limit = Duration::from_secs(600);
-        let pushed = timeout(limit, push_one(slow.clone().recipient(), push)).await;
+        let patience = Patience::default();
+        let pushing = push_one(slow.clone().recipient(), push.clone(), patience.clone());
+        let pushed = timeout(limit, pushing).await;
         assert_eq!(*pushed.expect("never answered").unwrap(), vec![1.0]);
         let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
-        let pulled = timeout(limit, pull_one(&slow.recipient(), pull)).await;
+        let pulled = timeout(limit, pull_one(&slow.clone().recipient(), pull, &patience)).await;
         let pulled = pulled.expect("never answered").unwrap();
         assert_eq!(pulled.map(|(version, _)| version), Some(Version(3)));
+        // The next ones are not given up any more.
+        let asked = Instant::now();
+        push_one(slow.recipient(), push.clone(), patience.clone()).await.unwrap();
+        assert_eq!(asked.elapsed().as_secs(), 33);
+        let soon = Slow(Duration::from_millis(1)).start();
+        for _ in 0..10 {
+            push_one(soon.clone().recipient(), push.clone(), patience.clone()).await.unwrap();
+        }
+        assert_eq!(patience.0.get(), ANSWER_MAX);
     }
 }

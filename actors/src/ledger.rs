@@ -74,7 +74,8 @@ impl Ledger {
         self.loss += loss;
         self.rows += reports.values().map(|report| report.rows).sum::<u64>();
         if plan.ends_epoch(step.next()) {
-            if self.finished.len() >= EPOCHS_KEPT {
+            // An older build has kept all.
+            while self.finished.len() >= EPOCHS_KEPT {
                 let mut stays = true;
                 self.finished.retain(|_| {
                     stays = !stays;

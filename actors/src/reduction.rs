@@ -62,11 +62,17 @@ impl Span {
     }
 }
 
-/// Parts of the tree over `slots` slots that slots side by side may have, at most.
-pub fn parts_max(slots: u32) -> u32 {
+/// Parts of the tree over `slots` slots that those of one of `workers` may have, at most: they are side by
+/// side.
+pub fn parts_max(slots: u32, workers: u32) -> u32 {
     let depth = slots.next_power_of_two().ilog2();
-    // From the second leaf to the last but one: a part of each size on either side.
-    (2 * depth.saturating_sub(1)).clamp(1, slots.max(1)).max(slots.min(2))
+    match workers {
+        0 | 1 => 1,
+        // From one end to somewhere in between.
+        2 => depth.max(1),
+        // From the second leaf to the last but one: a part of each size on either side.
+        _ => (2 * depth.saturating_sub(1)).max(depth).max(1),
+    }
 }
 
 /// A sum over the slots of one span.
@@ -386,12 +392,17 @@ mod tests {
     #[test]
     fn slots_side_by_side_have_no_more_parts_than_are_reckoned_with() {
         for slots in 1..=40 {
-            let most = (0..slots)
-                .flat_map(|first| (first + 1..=slots).map(move |end| (first..end).collect()))
-                .map(|span: Vec<u32>| sums_of(slots, &span).len() as u32)
-                .max();
-            let reckoned = parts_max(slots);
-            assert!(most.is_some_and(|most| (most..=most + 2).contains(&reckoned)), "{slots}");
+            let spans = |first: u32| (first + 1..=slots).map(move |end| first..end);
+            let parts =
+                |span: std::ops::Range<u32>| sums_of(slots, &span.collect::<Vec<_>>()).len() as u32;
+            let at_an_end = |span: &std::ops::Range<u32>| span.start == 0 || span.end == slots;
+            let most_of_two = (0..slots).flat_map(spans).filter(at_an_end).map(parts).max();
+            let most = (0..slots).flat_map(spans).map(parts).max();
+            for (most, workers) in [(Some(1), 1), (most_of_two, 2), (most, 3)] {
+                let reckoned = parts_max(slots, workers);
+                let fits = |most| (most..=most + 2).contains(&reckoned);
+                assert!(most.is_some_and(fits), "{slots} slots, {workers} workers");
+            }
         }
     }
 

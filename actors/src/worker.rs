@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::dataset::Dataset;
-use crate::exchange::{ANSWER_MAX, Halt, RETRY_FIRST, pull_all, wait};
+use crate::exchange::{ANSWER_MAX, Halt, Patience, RETRY_FIRST, pull_all, wait};
 use crate::ids::{ServerId, Slot, Version, View, WorkerId};
 use crate::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use crate::messages::{
@@ -89,6 +89,7 @@ pub struct Worker {
     under_way: Option<SpawnHandle>,
     began: Instant,
     stopwatch: Stopwatch,
+    patience: Patience,
 }
 
 impl std::fmt::Debug for Worker {
@@ -123,6 +124,7 @@ impl Worker {
             under_way: None,
             began: Instant::now(),
             stopwatch: Stopwatch::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -207,7 +209,7 @@ impl Worker {
 
     fn pull(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
         let primaries = primaries(&self.links.pull, &lease.primaries);
-        let pull = pull_all(primaries, lease.view).into_actor(self);
+        let pull = pull_all(primaries, lease.view, self.patience.clone()).into_actor(self);
         let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
             _ if !worker.holds_lease(&lease) => {}
             Ok((version, shards)) => {

@@ -27,8 +27,8 @@ use crate::probe::Probe;
 const QUIET: Duration = Duration::from_millis(300);
 /// Far beyond anything that is to be measured.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
-/// Of `cluster.toml`'s job, 187 steps each: more than a kill and its recovery take.
-const EPOCHS_A_KILL: usize = 5;
+/// Of `cluster.toml`'s job, 187 steps each: more than a kill and its recovery take, also where a step takes 300 µs.
+const EPOCHS_A_KILL: usize = 20;
 const SHAPE: Shape = Shape { coordinators: 2, servers: 3, replicas: 1, workers: 2, batch: 64 };
 
 pub(crate) async fn run(kills: usize) {

@@ -12,7 +12,7 @@ use crate::config::{Config, NodeConfig, Role};
 use crate::wire::{FRAME_BYTES_MAX, META_BYTES_MAX};
 
 /// Of a parameter, and of all that is sent as it is.
-const VALUE_BYTES: u64 = size_of::<f32>() as u64;
+const VALUE_BYTES: f64 = size_of::<f32>() as f64;
 /// Of a frame with a whole shard, for all but its values: the typed part is as long as it may be.
 const BESIDE_VALUES: u64 = META_BYTES_MAX as u64 + (64 << 10);
 /// A sum of squares of one block, in the typed part of a message.
@@ -43,7 +43,8 @@ pub(super) fn check(plan: &JobPlan, config: &Config) -> Result<(), NodeError> {
 /// What a copy that is filled is told beside its vectors.
 fn check_job(plan: &JobPlan) -> Result<(), NodeError> {
     let offer = &plan.offer;
-    let most = u64::from(META_BYTES_MAX) - BESIDE_JOB - EPOCHS_KEPT as u64 * EPOCH_BYTES;
+    let epochs = offer.job.epochs.min(EPOCHS_KEPT as u64);
+    let most = u64::from(META_BYTES_MAX) - BESIDE_JOB - epochs * EPOCH_BYTES;
     // What can't be encoded has no length; its sender says so.
     let bytes = rmp_serde::to_vec_named(offer).map_or(0, |bytes| bytes.len() as u64);
     if bytes > most {
@@ -72,12 +73,15 @@ fn check_model(plan: &JobPlan, config: &Config) -> Result<(), NodeError> {
 
 fn check_shards(plan: &JobPlan, config: &Config) -> Result<(), NodeError> {
     let job = &plan.offer.job;
-    let state = Optimizer::new(&job.optimizer, plan.last_version().0).state_names().len() as u64;
+    let state = Optimizer::new(&job.optimizer, plan.last_version().0).state_names().len();
     // A copy that is filled, as a replica or as one that is to leave, gets parameters and state in one frame.
     let filled = if config.servers() > 1 { 1 + state } else { 1 };
-    let shards = plan.shards.len();
-    let bytes = pushed(job, config.workers.count, shards).max(VALUE_BYTES * filled);
+    let parameters = plan.layout.len() as f64;
+    let workers = config.workers.count;
+    let pushed = if pushes_cross(config) { pushed(job, workers, parameters) } else { 0.0 };
+    let bytes = pushed.max(VALUE_BYTES * filled as f64);
     let (alone, beside) = (longest(bytes), longest(bytes).min(longest_summed()));
+    let shards = plan.shards.len();
     let most = if job.gradient.clip_norm > 0.0 && shards > 1 { beside } else { alone };
     let longest = plan.shards.iter().map(|(_, range)| range.len() as u64).max().unwrap_or(0);
     if longest <= most {
@@ -86,29 +90,40 @@ fn check_shards(plan: &JobPlan, config: &Config) -> Result<(), NodeError> {
     // Of those, there is more than one.
     let fits = if job.gradient.clip_norm > 0.0 { beside } else { alone };
     // Shards are cut between blocks, so one may have a block more than another.
-    let needed = (plan.layout.len() as u64).div_ceil(fits - BLOCK as u64);
+    let needed = (plan.layout.len() as u64).div_ceil(fits.saturating_sub(BLOCK as u64).max(1));
     Err(NodeError::ShardTooLong { longest, most, shards, needed })
 }
 
+/// Whether a worker's shard may be on another node.
+fn pushes_cross(config: &Config) -> bool {
+    let with = |role: Role| config.nodes.iter().filter(move |node| node.roles.contains(&role));
+    let worker = |server: &NodeConfig| with(Role::Worker).any(|worker| worker.name != server.name);
+    with(Role::Server).any(worker)
+}
+
 /// Bytes for each parameter of a shard that a worker may push in one frame: a vector of values for each
-/// part of its slots, or what the codec makes of each slot, all of which one worker may come to have.
-fn pushed(job: &JobSpec, workers: u32, shards: usize) -> u64 {
-    let slots = f64::from(job.virtual_workers);
-    let bytes = match job.gradient.codec {
-        CodecKind::None if workers < 2 => VALUE_BYTES as f64,
-        CodecKind::None => VALUE_BYTES as f64 * f64::from(parts_max(job.virtual_workers)),
+/// part of its slots, or what the codec makes of each of its slots, of which it may come to have twice its
+/// share.
+fn pushed(job: &JobSpec, workers: u32, parameters: f64) -> f64 {
+    let share = job.virtual_workers.div_ceil(workers.max(1)).saturating_mul(2);
+    let slots = f64::from(share.min(job.virtual_workers));
+    match job.gradient.codec {
+        CodecKind::None => VALUE_BYTES * f64::from(parts_max(job.virtual_workers, workers)),
         CodecKind::Fp16 | CodecKind::Bf16 => 2.0 * slots,
-        // And a scale for each block.
-        CodecKind::Int8 => (1.0 + 1.0 / 64.0) * slots,
-        // Two for the value and up to two for the distance; all may be of one shard.
-        CodecKind::TopK => 4.0 * (job.gradient.top_k * shards as f64).min(1.0) * slots,
-    };
-    bytes.ceil().max(1.0) as u64
+        // And a scale of two bytes for each block.
+        CodecKind::Int8 => (1.0 + 2.0 / BLOCK as f64) * slots,
+        // Two for the value and up to two for the distance; all that is sent may be of one shard.
+        CodecKind::TopK => {
+            let all = 4.0 * slots * job.gradient.top_k * parameters;
+            let fits = all <= (FRAME_BYTES_MAX - BESIDE_VALUES) as f64;
+            if fits { 0.0 } else { 4.0 * slots }
+        }
+    }
 }
 
 /// Parameters of the longest shard that fits into a frame with so many bytes for each.
-fn longest(bytes: u64) -> u64 {
-    whole_blocks((FRAME_BYTES_MAX - BESIDE_VALUES) / bytes)
+fn longest(bytes: f64) -> u64 {
+    whole_blocks(((FRAME_BYTES_MAX - BESIDE_VALUES) as f64 / bytes) as u64)
 }
 
 /// Of the longest one of which the sums of squares do, as the norm over several shards needs them.
@@ -139,7 +154,7 @@ mod tests {
     fn the_longest_shard_fits_into_a_frame_and_one_of_a_mebibyte_more_does_not() {
         for vectors in [1, 2, 3] {
             let bytes = |parameters: u64| vectors * parameters * 4 + u64::from(META_BYTES_MAX);
-            let longest = longest(vectors * VALUE_BYTES);
+            let longest = longest(vectors as f64 * VALUE_BYTES);
             assert!(bytes(longest) < FRAME_BYTES_MAX);
             assert!(bytes(longest + (1 << 20)) > FRAME_BYTES_MAX);
         }
@@ -167,6 +182,9 @@ mod tests {
     /// The fill of a copy tells all of it.
     #[test]
     fn a_job_of_which_all_can_be_told_is_accepted_and_one_of_more_features_is_not() {
+        let mut short = plan(90_000);
+        short.offer.job.epochs = 10;
+        check_job(&short).unwrap();
         let features = (1..).map(|thousands| thousands * 1000);
         let most = features.take_while(|&features| check_job(&plan(features)).is_ok()).last();
         let offer = plan(most.unwrap()).offer;

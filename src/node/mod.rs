@@ -280,7 +280,7 @@ impl Node {
 
 /// Whether a run is over, well or not.
 fn has_ended(status: &TrainingStatus) -> bool {
-    matches!(status.progress, Progress::Done(_) | Progress::Failed { .. })
+    status.progress.is_over()
 }
 
 /// How long missing servers and workers are waited for before a run starts without them.

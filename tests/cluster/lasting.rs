@@ -55,7 +55,7 @@ fn a_cluster_whose_shards_are_longer_than_a_message_ends_at_once_with_the_number
         &[wide, "servers.shards=2", "job.optimizer.kind=adam", "servers.replicas=1"],
     )
     .run(&["up", "--train"])
-    .refused(&["raise servers.shards to 5 at least"]);
+    .refused(&["raise servers.shards to 4 at least"]);
 }
 
 #[test]

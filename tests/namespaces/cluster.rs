@@ -21,7 +21,7 @@ const NOWHERE: &str = "127.0.0.1";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_node");
 
 /// Steps of a run over three servers, so that a partition has a middle.
-const EPOCHS: usize = 150;
+const EPOCHS: usize = 250;
 /// One server and one worker take many times as many steps a second: more than a thousand while a
 /// leader's silence is waited out.
 const EPOCHS_OF_ONE: usize = 1000;

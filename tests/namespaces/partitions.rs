@@ -9,7 +9,7 @@ use crate::network::{Cut, Network};
 pub(crate) const GOES_ON: u64 = 100;
 
 /// The answer to the step before may be what is cut off: then it holds no step.
-const CUTS_MAX: u32 = 3;
+const CUTS_MAX: u32 = 8;
 
 pub(crate) fn number(status: &Value, key: &str) -> u64 {
     status[key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"))

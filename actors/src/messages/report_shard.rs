@@ -93,7 +93,7 @@ pub enum ReportError {
     #[error("ledger of {got} refused, the first shard keeps it")]
     NotItsLedger { got: ShardId },
     #[error("ledger of {got} finished epochs refused, job.epochs is {epochs}")]
-    TooManyEpochs { got: usize, epochs: u64 },
+    TooManyEpochs { got: u64, epochs: u64 },
     #[error(
         "checkpoint part of {got} refused, checkpoint.every_steps is {every} and the last is {last}"
     )]

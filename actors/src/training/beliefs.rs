@@ -50,8 +50,9 @@ impl Training {
         if got != ShardId(0) {
             return Err(ReportError::NotItsLedger { got });
         }
-        let (epochs, job) = (ledger.finished.len(), &plan.offer.job);
-        if epochs as u64 > job.epochs {
+        let job = &plan.offer.job;
+        let epochs = ledger.epochs().max(ledger.finished.len() as u64);
+        if epochs > job.epochs {
             return Err(ReportError::TooManyEpochs { got: epochs, epochs: job.epochs });
         }
         Ok(())

@@ -46,6 +46,13 @@ pub enum Progress {
     },
 }
 
+impl Progress {
+    /// Whether the run has ended, well or not.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Failed { .. })
+    }
+}
+
 /// A run's state at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingStatus {

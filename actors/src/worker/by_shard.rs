@@ -46,11 +46,15 @@ impl Worker {
             computed.payloads.iter().map(|_| oneshot::channel()).unzip();
         let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(ready);
         let receivers: Vec<_> = receivers.collect();
-        let answers = receivers.into_iter().map(|(to, ready)| async move {
-            match ready.await {
-                Ok(push) => push_one(to, push).await,
-                // The step was given up, and what comes instead of it is on its way.
-                Err(_) => Err(Halt::Stale),
+        let patience = self.patience.clone();
+        let answers = receivers.into_iter().map(move |(to, ready)| {
+            let patience = patience.clone();
+            async move {
+                match ready.await {
+                    Ok(push) => push_one(to, push, patience).await,
+                    // The step was given up, and what comes instead of it is on its way.
+                    Err(_) => Err(Halt::Stale),
+                }
             }
         });
         match self.assembly() {

@@ -59,7 +59,9 @@ impl Worker {
         let pushes = pushes(self.id, &lease, version, computed);
         let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
         let receivers: Vec<_> = receivers.collect();
-        let answers = receivers.into_iter().map(|(to, push)| push_one(to, push));
+        let patience = self.patience.clone();
+        let push_one = move |(to, push)| push_one(to, push, patience.clone());
+        let answers = receivers.into_iter().map(push_one);
         // The last version is evaluated: there is none after it.
         if version == last {
             let evaluated = try_join_all(answers).map_ok(|_| Values::default());

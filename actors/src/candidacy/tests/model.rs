@@ -100,9 +100,11 @@ impl Node {
         ["a", "b", "c"][index].to_owned()
     }
 
-    fn new(index: usize, life: u64, speed: u64) -> Self {
+    /// As one whose name nobody else can have, or may have.
+    fn new(index: usize, life: u64, speed: u64, namesakes: bool) -> Self {
+        let alone = candidacy(&Self::name(index), index as u32);
         Self {
-            rule: candidacy(&Self::name(index), index as u32),
+            rule: if namesakes { alone.with_namesakes() } else { alone },
             life,
             speed,
             paused_until: 0,
@@ -120,14 +122,17 @@ struct Model {
     /// Who acted in each term.
     acted: BTreeMap<Term, (usize, u64)>,
     changes: usize,
+    namesakes: bool,
 }
 
 impl Model {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let nodes = (0..3).map(|i| Node::new(i, 0, 950 + rng.next_u64() % 101)).collect();
+        let namesakes = seed.is_multiple_of(2);
+        let mut node = |index| Node::new(index, 0, 950 + rng.next_u64() % 101, namesakes);
+        let nodes = (0..3).map(&mut node).collect();
         let store = Store { log: Vec::new(), beat: None };
-        Self { rng, nodes, store, acted: BTreeMap::new(), changes: 0 }
+        Self { rng, nodes, store, acted: BTreeMap::new(), changes: 0, namesakes }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -152,8 +157,8 @@ impl Model {
                 0 => self.nodes[index].paused_until = now + self.below(4000),
                 1 => {
                     let (life, speed) = (self.nodes[index].life + 1, self.nodes[index].speed);
-                    let dead =
-                        std::mem::replace(&mut self.nodes[index], Node::new(index, life, speed));
+                    let next = Node::new(index, life, speed, self.namesakes);
+                    let dead = std::mem::replace(&mut self.nodes[index], next);
                     let back = now + self.below(2000);
                     let node = &mut self.nodes[index];
                     node.orphans = dead.orphans;
