@@ -95,8 +95,9 @@ pub struct ParameterServer {
     /// The first shard of this view has heard what it may lack.
     norms_told: bool,
     saving: usize,
-    /// Checkpoints since the last one that was taken up.
+    /// Checkpoints that were skipped since that was told.
     skipped: u64,
+    skips_told: Option<Instant>,
     /// Newest parts that were written, and of which lineage.
     parts: Vec<(View, ReportPart)>,
     reported: Option<(View, Version, bool, Vec<ServerId>)>,
@@ -134,6 +135,7 @@ impl ParameterServer {
             norms_told: false,
             saving: 0,
             skipped: 0,
+            skips_told: None,
             parts: Vec::new(),
             reported: None,
             ledger_due: Instant::now(),

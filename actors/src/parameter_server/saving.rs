@@ -5,10 +5,10 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{ANSWER_MAX, ParameterServer, RETRY_AFTER};
-use crate::ids::{ShardCopy, View};
+use crate::ids::{ShardCopy, Version, View};
 use crate::messages::checkpoint_store::SavePart;
 use crate::messages::{Duty, ReportError, ReportPart, ReportShard, ask};
 use crate::replication::Followers;
@@ -20,6 +20,8 @@ const SAVES_MAX: usize = 2;
 /// Parts that are remembered for the next coordinator: older ones are of checkpoints that no longer
 /// matter, for a newer one is whole or nearly so.
 const PARTS_KEPT: usize = 3;
+/// Between two warnings of skipped checkpoints.
+const SKIPS_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How often the ledger goes with a report, which has a record of each epoch: it is long.
 const LEDGER_EVERY: Duration = Duration::from_secs(1);
 
@@ -28,19 +30,7 @@ impl ParameterServer {
     pub(super) fn save(&mut self, save: Save, ctx: &mut Context<Self>) {
         let Some(shard) = &self.shard else { return };
         if self.saving >= SAVES_MAX && !shard.is_done() {
-            // With each of thousands of versions it would fill the log.
-            if self.skipped == 0 {
-                warn!(
-                    copy = %self.copy, version = %save.version, writing = self.saving,
-                    "checkpoints are skipped while earlier ones are being written; see that checkpoint.store takes them, or raise checkpoint.every_steps"
-                );
-            }
-            self.skipped += 1;
-            return;
-        }
-        if self.skipped > 0 {
-            let skipped = std::mem::take(&mut self.skipped);
-            info!(copy = %self.copy, version = %save.version, skipped, "checkpoints are written again");
+            return self.skipped(save.version);
         }
         self.saving += 1;
         // Reported in later views too, in which the same learner may have nothing.
@@ -57,6 +47,20 @@ impl ParameterServer {
                 server.written(lineage, ReportPart { view, version, part, shard }, ctx);
             }
         }));
+    }
+
+    /// A version is not saved. With each of some hundred a second it would fill the log.
+    fn skipped(&mut self, version: Version) {
+        self.skipped += 1;
+        let now = Instant::now();
+        if self.skips_told.is_none_or(|told| now >= told + SKIPS_TOLD_EVERY) {
+            self.skips_told = Some(now);
+            let skipped = std::mem::take(&mut self.skipped);
+            warn!(
+                copy = %self.copy, %version, skipped,
+                "checkpoints are skipped while earlier ones are being written; see that checkpoint.store takes them, or raise checkpoint.every_steps"
+            );
+        }
     }
 
     /// A part is in the store: the coordinator has to know, and its successor too.
