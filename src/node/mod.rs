@@ -46,6 +46,7 @@ use crate::metrics::Metrics;
 use crate::service::{
     PredictorFactory, RegistryActors, ServiceActors, ServiceLimits, ServiceState,
 };
+use crate::store::StoreLock;
 use crate::wire::{ConfigDigest, Hello};
 use services::Services;
 
@@ -72,6 +73,8 @@ pub struct Node {
     service: Option<Services>,
     /// Threads of the node's actors; joined by nobody, stopped by [`Node::stop`].
     arbiters: Vec<Arbiter>,
+    /// Of a cluster with several coordinators, which leads as long as it is there.
+    _locks: Vec<StoreLock>,
 }
 
 /// Whom to ask for predictions and versions, on this node or another.

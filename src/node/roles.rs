@@ -82,14 +82,15 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     // A simulation has no processes of other clusters.
     let mut has_namesakes = context.has_other_processes();
     if coordinates && context.has_other_processes() {
-        let shared = config.coordinators() > 1;
-        let lock = StoreLock::take(&config.checkpoint.store, &base(config), shared).await;
+        let digest = config.digest();
+        let cluster = (config.coordinators() > 1).then_some(digest.as_str());
+        let lock = StoreLock::take(&config.checkpoint.store, &base(config), cluster).await;
         let lock = lock.map_err(NodeError::store("checkpoint.store"))?;
         if let CoordinationPlace::Folder(folder) = &place {
             if lock.is_of(folder, &base(config)) {
                 return Err(NodeError::OneStore);
             }
-            let lock = StoreLock::take(folder, &base(config), shared).await;
+            let lock = StoreLock::take(folder, &base(config), cluster).await;
             let lock = lock.map_err(NodeError::store("coordination.store"))?;
             has_namesakes = !lock.is_exclusive();
             locks.push(lock);
@@ -152,7 +153,9 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     };
     if let Some(status) = &status {
         serving.metrics.watch_training(status.clone());
-        spawn_local(hold(locks, status.clone()));
+        if locks.iter().all(StoreLock::is_exclusive) {
+            spawn_local(hold(std::mem::take(&mut locks), status.clone()));
+        }
     }
     if builder.train {
         pulse(&builder, &cast, members, task, supervision);
@@ -170,7 +173,8 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     };
     let drain = cast.own_coordinator().map(|coordinator| coordinator.clone().recipient());
     let (config, registries) = (builder.config, cast.registry);
-    Ok(Node { config, status, drain, serving, registries, service, arbiters: threads.arbiters })
+    let arbiters = threads.arbiters;
+    Ok(Node { config, status, drain, serving, registries, service, arbiters, _locks: locks })
 }
 
 /// On a thread of its own: who writes and digests a gigabyte says for as long that nobody of this node lives.

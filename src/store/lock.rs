@@ -19,51 +19,55 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Of a process number, in decimal.
 const PID_BYTES_MAX: u64 = 20;
 
+/// Beside it, of a cluster with several coordinators: they share the one that ends with what they agree on.
+/// Empty, one for each configuration that such a cluster had.
+const OF_CLUSTER: &str = "lock-";
+
 /// The right to coordinate runs over a folder: no other process has it until this is dropped, but
 /// for the other coordinators of a cluster that has several. The
 /// system takes it from a process that dies, however it dies.
 #[derive(Debug)]
 pub struct StoreLock {
     path: PathBuf,
-    /// `None` where the file system knows no locks.
-    file: Option<File>,
+    /// Fewer where the file system knows no locks.
+    files: Vec<File>,
     shared: bool,
 }
 
 impl StoreLock {
     /// Locks the store at a path or a `file://` URL; a relative path is one from `base`. The folder
-    /// is made if it isn't there. `shared`: with others that share it too.
+    /// is made if it isn't there. `cluster`: with others that say the same, in letters and digits.
     ///
     /// # Errors
     /// Another process has it and keeps it, or the folder can't be written.
-    pub async fn take(url_or_path: &str, base: &Path, shared: bool) -> Result<Self, StoreError> {
+    pub async fn take(
+        url_or_path: &str,
+        base: &Path,
+        cluster: Option<&str>,
+    ) -> Result<Self, StoreError> {
         let path = made(folder(url_or_path, base)?)?;
-        let file = path.join(FILE);
-        let failed = |source| StoreError::Folder { path: file.clone(), source };
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(false);
-        let mut opened = options.open(&file).map_err(failed)?;
-        let until = Instant::now() + WAIT_MAX;
-        loop {
-            let locked = if shared { opened.try_lock_shared() } else { opened.try_lock() };
-            match locked {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOOK_EVERY).await,
-                Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut opened)),
-                Err(TryLockError::Error(error)) => {
-                    warn!(path = %path.display(), %error, "no locks here; start one run at a time");
-                    return Ok(Self { path, file: None, shared });
-                }
+        let mut files = Vec::new();
+        let common = lock(&path, FILE, cluster.is_some()).await?;
+        if let Some(mut common) = common {
+            // For whoever is refused; the lock holds without it, also on a full disk.
+            let pid = if cluster.is_some() { String::new() } else { own_pid().to_string() };
+            let _ = common.set_len(0).and_then(|()| write!(common, "{pid}"));
+            files.push(common);
+        }
+        if let Some(cluster) = cluster {
+            let own = format!("{OF_CLUSTER}{cluster}");
+            files.extend(lock(&path, &own, true).await?);
+            for other in others(&path, &own)? {
+                // Nobody has it: free again at once.
+                drop(lock(&path, &other, false).await?);
             }
         }
-        // For whoever is refused; the lock holds without it, also on a full disk.
-        let _ = opened.set_len(0).and_then(|()| write!(opened, "{}", own_pid()));
-        Ok(Self { path, file: Some(opened), shared })
+        Ok(Self { path, files, shared: cluster.is_some() })
     }
 
     /// Whether nobody else can have it.
     pub fn is_exclusive(&self) -> bool {
-        self.file.is_some() && !self.shared
+        !self.files.is_empty() && !self.shared
     }
 
     /// Whether it is of the same folder, by whatever path.
@@ -72,6 +76,41 @@ impl StoreLock {
         let other = folder(url_or_path, base).ok().and_then(|other| real(&other));
         other.is_some() && other == real(&self.path)
     }
+}
+
+/// Locks one file; `None` where the file system knows no locks.
+async fn lock(path: &Path, name: &str, shared: bool) -> Result<Option<File>, StoreError> {
+    let file = path.join(name);
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let failed = |source| StoreError::Folder { path: file.clone(), source };
+    let mut opened = options.open(&file).map_err(failed)?;
+    let until = Instant::now() + WAIT_MAX;
+    loop {
+        let locked = if shared { opened.try_lock_shared() } else { opened.try_lock() };
+        match locked {
+            Ok(()) => return Ok(Some(opened)),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(LOOK_EVERY).await,
+            Err(TryLockError::WouldBlock) => return Err(in_use(path.to_owned(), &mut opened)),
+            Err(TryLockError::Error(error)) => {
+                warn!(path = %path.display(), %error, "no locks here; start one run at a time");
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Names of the files that other clusters share.
+fn others(path: &Path, own: &str) -> Result<Vec<String>, StoreError> {
+    let failed = |source| StoreError::Folder { path: path.to_owned(), source };
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(OF_CLUSTER) && name != own {
+            others.push(name);
+        }
+    }
+    Ok(others)
 }
 
 #[expect(clippy::disallowed_methods, reason = "for people; only processes have such locks")]
@@ -83,7 +122,7 @@ fn in_use(path: PathBuf, file: &mut File) -> StoreError {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(PID_BYTES_MAX).read_to_string(&mut text));
     let pid = read.ok().and_then(|_| text.parse::<u32>().ok());
-    let owner = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    let owner = pid.map_or("another cluster or process".to_owned(), |pid| format!("process {pid}"));
     StoreError::InUse { path, owner }
 }
 
@@ -95,27 +134,46 @@ mod tests {
     async fn a_locked_folder_is_refused_by_name_and_free_again_after_the_drop() {
         tokio::time::pause();
         let base = tempfile::tempdir().unwrap();
-        let first = StoreLock::take("store", base.path(), false).await.unwrap();
-        let refused = StoreLock::take("store", base.path(), false).await.unwrap_err().to_string();
+        let first = StoreLock::take("store", base.path(), None).await.unwrap();
+        let refused = StoreLock::take("store", base.path(), None).await.unwrap_err().to_string();
         let owner = format!("store is used by a run of process {};", own_pid());
         assert!(refused.contains(&owner), "{refused}");
         assert!(refused.ends_with("change checkpoint.store and coordination.store"), "{refused}");
-        StoreLock::take("other", base.path(), false).await.unwrap();
+        StoreLock::take("other", base.path(), None).await.unwrap();
         assert!(first.is_of("other/../store", base.path()) && !first.is_of("other", base.path()));
         assert!(first.is_exclusive());
         drop(first);
-        StoreLock::take("store", base.path(), false).await.unwrap();
+        StoreLock::take("store", base.path(), None).await.unwrap();
+    }
+
+    #[actix_rt::test]
+    async fn coordinators_of_one_cluster_share_a_folder_and_those_of_another_are_refused() {
+        tokio::time::pause();
+        let base = tempfile::tempdir().unwrap();
+        let take = |cluster| StoreLock::take("store", base.path(), cluster);
+        let first = take(Some("a")).await.unwrap();
+        let second = take(Some("a")).await.unwrap();
+        assert!(!first.is_exclusive());
+        for other in [Some("b"), None] {
+            let refused = take(other).await.unwrap_err().to_string();
+            assert!(refused.contains("a run of another cluster or process;"), "{refused}");
+        }
+        drop(first);
+        take(Some("b")).await.unwrap_err();
+        drop(second);
+        let _other = take(Some("b")).await.unwrap();
+        take(Some("a")).await.unwrap_err();
     }
 
     #[actix_rt::test]
     async fn a_lock_that_is_given_up_soon_is_waited_for() {
         tokio::time::pause();
         let base = tempfile::tempdir().unwrap();
-        let first = StoreLock::take("store", base.path(), false).await.unwrap();
+        let first = StoreLock::take("store", base.path(), None).await.unwrap();
         tokio::task::spawn_local(async move {
             sleep(WAIT_MAX / 2).await;
             drop(first);
         });
-        StoreLock::take("store", base.path(), false).await.unwrap();
+        StoreLock::take("store", base.path(), None).await.unwrap();
     }
 }

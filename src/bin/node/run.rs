@@ -101,7 +101,7 @@ pub(crate) async fn discard(config: &Config) -> anyhow::Result<()> {
 /// Makes sure that no other process writes checkpoints now. Whoever then coordinates takes the lock
 /// itself.
 pub(crate) async fn lock(config: &Config) -> Result<StoreLock, NodeError> {
-    let lock = StoreLock::take(&config.checkpoint.store, &config.folder, false).await;
+    let lock = StoreLock::take(&config.checkpoint.store, &config.folder, None).await;
     lock.map_err(NodeError::store("checkpoint.store"))
 }
 

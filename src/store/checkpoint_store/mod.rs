@@ -5,7 +5,7 @@
 //! v00000000000000000200/residuals-0-3.safetensors
 //! v00000000000000000200/manifest.json       written last: from now on the checkpoint counts
 //! finished.json                             the run that was published last, until another is
-//! lock                                      held by the process that coordinates, see [`StoreLock`](super::StoreLock)
+//! lock, lock-*                              held by whoever coordinates, see [`StoreLock`](super::StoreLock)
 //! ```
 //!
 //! The JSON files are sealed, the manifest has the digests of the parts: one changed byte anywhere

@@ -126,8 +126,9 @@ impl Training {
     pub(in crate::training) fn note_view(&mut self, next: &Assignment) {
         let workers = u32::try_from(next.leases.len()).unwrap_or(u32::MAX);
         let (from, to) = (self.reached(), self.rollback_to);
-        // Where all were started again, with their coordinator, nobody has a step to go back from.
-        let starts = !self.events.raised && (from == Version(0) || from < to);
+        // Where all were started again, with their coordinator, nobody has a step to go back from, also not
+        // in a second view because somebody came late.
+        let starts = from < to || (!self.events.raised && from == Version(0));
         self.events.raised = true;
         let kinds = match next.recovery {
             Recovery::Rollback if self.holders.is_empty() || starts => {

@@ -86,6 +86,11 @@ fn a_cluster_that_was_started_again_as_a_whole_begins_and_goes_back_from_nothing
         told.iter().any(|told| told.starts_with("the run began at version 4 with 2 workers")),
         "{told:?}"
     );
+    // Again, before anybody has made a step.
+    world.lives.insert(SERVERS[1], 3);
+    world.pass(2);
+    let told = world.told().join("\n");
+    assert!(told.contains("the run began at version 4 with 2 workers"), "{told}");
     assert_eq!(world.training.status().rollbacks, 0);
 }
 
