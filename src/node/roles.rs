@@ -34,7 +34,7 @@ use crate::config::{Config, Role};
 use crate::metrics::Metrics;
 use crate::router::Router;
 use crate::store::coordination::{CoordinationPlace, CoordinationStore};
-use crate::store::{CheckpointStore, RegistryStore, StoreLock};
+use crate::store::{CheckpointStore, RegistryStore, StoreError, StoreLock, store_id};
 use crate::supervisor::{RestartPolicy, Vitals};
 use crate::wire::{self, Target};
 use coordinating::{Coordination, Start, coordinate};
@@ -82,10 +82,14 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
     // A simulation has no processes of other clusters.
     let mut has_namesakes = context.has_other_processes();
     if coordinates && context.has_other_processes() {
-        let digest = config.digest();
-        let cluster = (config.coordinators() > 1).then_some(digest.as_str());
+        let of_checkpoints = NodeError::store("checkpoint.store");
+        let cluster = match config.coordinators() {
+            1 => None,
+            _ => Some(cluster(&builder, unix_ms).map_err(&of_checkpoints)?),
+        };
+        let cluster = cluster.as_deref();
         let lock = StoreLock::take(&config.checkpoint.store, &base(config), cluster).await;
-        let lock = lock.map_err(NodeError::store("checkpoint.store"))?;
+        let lock = lock.map_err(of_checkpoints)?;
         if let CoordinationPlace::Folder(folder) = &place {
             if lock.is_of(folder, &base(config)) {
                 return Err(NodeError::OneStore);
@@ -223,6 +227,17 @@ fn task(builder: &NodeBuilder) -> Result<Task, NodeError> {
         "job"
     );
     Ok(Task { offer, model, data })
+}
+
+/// Tells a cluster of several coordinators from others: by what they agree on, and by the folder with their
+/// checkpoints.
+fn cluster(builder: &NodeBuilder, unix_ms: u64) -> Result<String, StoreError> {
+    let seed = format!("{unix_ms} {}", builder.context.entropy());
+    let new = blake3::hash(seed.as_bytes()).to_hex();
+    let config = &builder.config;
+    let id = store_id(&config.checkpoint.store, &base(config), &new[..16])?;
+    let digest: String = config.digest().chars().take(16).collect();
+    Ok(format!("{digest}-{id}"))
 }
 
 /// Keeps the locks while the run may write checkpoints: what is over can be trained again by another

@@ -1,7 +1,7 @@
 //! One run at a time in a folder of checkpoints.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use super::{StoreError, folder, made};
 /// Stands beside the checkpoints, holds the number of the process, and stays when it is gone: a
 /// file that was removed could be locked by one process and made again by the next.
 const FILE: &str = "lock";
+/// Holds what the folder is called, see [`store_id`].
+const ID: &str = "id";
+const ID_BYTES_MAX: u64 = 64;
 /// A process that was just told to end, or whose parent was killed, is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -76,6 +79,37 @@ impl StoreLock {
         let other = folder(url_or_path, base).ok().and_then(|other| real(&other));
         other.is_some() && other == real(&self.path)
     }
+}
+
+/// What the folder of a store is called, by whatever path, host or mount it is reached: `new` where nobody
+/// has named it yet. Both are letters and digits.
+///
+/// # Errors
+/// The folder can't be read or written, or its name is none.
+pub fn store_id(url_or_path: &str, base: &Path, new: &str) -> Result<String, StoreError> {
+    let path = made(folder(url_or_path, base)?)?;
+    let file = path.join(ID);
+    let name = || -> std::io::Result<String> {
+        if !file.exists() {
+            // Whole or not at all, and the first one's: as a file whose name is taken by a link.
+            let draft = path.join(format!("{ID}-{new}"));
+            let mut written = File::create(&draft)?;
+            written.write_all(new.as_bytes())?;
+            written.sync_all()?;
+            let named = std::fs::hard_link(&draft, &file);
+            std::fs::remove_file(&draft)?;
+            named.or_else(|error| match error.kind() {
+                ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            })?;
+        }
+        let mut text = String::new();
+        File::open(&file)?.take(ID_BYTES_MAX).read_to_string(&mut text)?;
+        let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let none = || std::io::Error::new(ErrorKind::InvalidData, "it is no name; delete it");
+        if is_name { Ok(text) } else { Err(none()) }
+    };
+    name().map_err(|source| StoreError::Folder { path: file.clone(), source })
 }
 
 /// Locks one file; `None` where the file system knows no locks.
@@ -163,6 +197,17 @@ mod tests {
         drop(second);
         let _other = take(Some("b")).await.unwrap();
         take(Some("a")).await.unwrap_err();
+    }
+
+    #[test]
+    fn a_folder_keeps_the_name_that_it_was_given_first() {
+        let base = tempfile::tempdir().unwrap();
+        assert_eq!(store_id("store", base.path(), "a1").unwrap(), "a1");
+        assert_eq!(store_id("other/../store", base.path(), "b2").unwrap(), "a1");
+        assert_eq!(store_id("other", base.path(), "b2").unwrap(), "b2");
+        std::fs::write(base.path().join("store/id"), "").unwrap();
+        let refused = store_id("store", base.path(), "c3").unwrap_err().to_string();
+        assert!(refused.contains("store/id") && refused.ends_with("delete it"), "{refused}");
     }
 
     #[actix_rt::test]

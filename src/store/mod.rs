@@ -17,7 +17,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use checkpoint_store::CheckpointStore;
-pub use lock::StoreLock;
+pub use lock::{StoreLock, store_id};
 pub use registry_store::{RegistryStore, artifact_bytes};
 pub use tensors::{NamedTensor, TensorFile, TensorFileError, read_safetensors, write_safetensors};
 

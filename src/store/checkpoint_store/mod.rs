@@ -5,6 +5,7 @@
 //! v00000000000000000200/residuals-0-3.safetensors
 //! v00000000000000000200/manifest.json       written last: from now on the checkpoint counts
 //! finished.json                             the run that was published last, until another is
+//! id                                        the folder's, among several coordinators, see [`store_id`](super::store_id)
 //! lock, lock-*                              held by whoever coordinates, see [`StoreLock`](super::StoreLock)
 //! ```
 //!
