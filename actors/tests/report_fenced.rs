@@ -4,20 +4,15 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use actix::{Actor, Context, Handler};
-use gradmesh_actors::ids::{ServerId, ShardId, Slot, Version, View, WorkerId};
-use gradmesh_actors::ledger::SlotReport;
+use gradmesh_actors::ids::{ServerId, View};
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
-    Appointment, CombineNorm, Duty, FillShard, LinkError, NormError, PartHeader, Payload,
-    PushGradient, Replicate, ReplicateError, ReportError, ReportFenced, ReportPart, ReportShard,
-    RestoreShard,
+    Appointment, CombineNorm, Duty, FillShard, LinkError, NormError, Replicate, ReplicateError,
+    ReportError, ReportFenced, ReportPart, ReportShard, RestoreShard,
 };
 use gradmesh_actors::parameter_server::ParameterServer;
-use gradmesh_actors::reduction::Span;
-use support::{COPY, answers, links, primary, restore};
+use support::{COPY, answers, links, primary, push_first_step, restore};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// A cluster that is in view 2. Its coordinator does not answer at first.
@@ -56,17 +51,7 @@ async fn a_primary_that_is_refused_tells_so_until_it_is_heard() {
     let duty = Duty::Primary { replicas: vec![ServerId(1)], learners: Vec::new() };
     let appointment = Appointment { duty, ..primary(1) };
     server.send(RestoreShard { appointment, ..restore(1) }).await.unwrap().unwrap();
-    for slot in 0..2 {
-        server.do_send(PushGradient {
-            view: View(1),
-            worker: WorkerId(slot),
-            shard: ShardId(0),
-            step: Version(0),
-            parts: vec![PartHeader { span: Span::one(Slot(slot)), rows: 5 }],
-            reports: vec![SlotReport { slot: Slot(slot), rows: 5, loss: 1.0, score: None }],
-            payload: vec![Payload::Dense(Arc::new(vec![5.0; 3]))],
-        });
-    }
+    push_first_step(&server);
     let fenced = ReportFenced { copy: COPY, view: View(1), by: View(2) };
     assert_eq!(heard.recv().await, Some(fenced));
     assert_eq!(heard.recv().await, Some(fenced));

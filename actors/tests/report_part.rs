@@ -4,21 +4,16 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use actix::{Actor, Context, Handler};
 use gradmesh_actors::checkpoint::SavedPart;
-use gradmesh_actors::ids::{ShardId, Slot, Version, View, WorkerId};
-use gradmesh_actors::ledger::SlotReport;
+use gradmesh_actors::ids::{Version, View};
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
-    AdoptView, Appointment, CombineNorm, Duty, FillShard, LinkError, NormError, PartHeader,
-    Payload, PushGradient, Replicate, ReplicateError, ReportError, ReportFenced, ReportPart,
-    ReportShard, RestoreShard,
+    AdoptView, Appointment, CombineNorm, Duty, FillShard, LinkError, NormError, Replicate,
+    ReplicateError, ReportError, ReportFenced, ReportPart, ReportShard, RestoreShard,
 };
 use gradmesh_actors::parameter_server::ParameterServer;
-use gradmesh_actors::reduction::Span;
-use support::{COPY, answers, links, primary, restore};
+use support::{COPY, answers, links, primary, push_first_step, restore};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// A coordinator that leads in view 2 only.
@@ -62,17 +57,7 @@ async fn a_part_that_a_primary_has_written_is_reported_by_the_replica_that_it_be
     let server = ParameterServer::new(COPY, links(&Others { told }.start())).start();
     let restore = RestoreShard { checkpoint_every: 1, ..restore(1) };
     server.send(restore).await.unwrap().unwrap();
-    for slot in 0..2 {
-        server.do_send(PushGradient {
-            view: View(1),
-            worker: WorkerId(slot),
-            shard: ShardId(0),
-            step: Version(0),
-            parts: vec![PartHeader { span: Span::one(Slot(slot)), rows: 5 }],
-            reports: vec![SlotReport { slot: Slot(slot), rows: 5, loss: 1.0, score: None }],
-            payload: vec![Payload::Dense(Arc::new(vec![5.0; 3]))],
-        });
-    }
+    push_first_step(&server);
     let first = heard.recv().await.unwrap();
     assert_eq!((first.view, first.version), (View(1), Version(1)));
     let appointment = Appointment { duty: Duty::Replica, ..primary(2) };

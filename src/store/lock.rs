@@ -100,6 +100,10 @@ pub fn store_id(url_or_path: &str, base: &Path, new: &str) -> Result<String, Sto
             std::fs::remove_file(&draft)?;
             named.or_else(|error| match error.kind() {
                 ErrorKind::AlreadyExists => Ok(()),
+                // A file system without hard links: who reads half of it starts again.
+                ErrorKind::PermissionDenied | ErrorKind::Unsupported => {
+                    File::create_new(&file)?.write_all(new.as_bytes())
+                }
                 _ => Err(error),
             })?;
         }

@@ -5,19 +5,26 @@
 
 mod task;
 
+use std::sync::Arc;
+
 use actix::{Actor, Addr, Context, Handler};
 use gradmesh_actors::dataset::{DatasetShape, Scaling};
-use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, Version, View};
+use gradmesh_actors::ids::{
+    CoordinatorId, ServerId, ShardCopy, ShardId, Slot, Version, View, WorkerId,
+};
 use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::layout::{Init, TensorSpec};
+use gradmesh_actors::ledger::SlotReport;
 use gradmesh_actors::messages::checkpoint_store::{CheckpointError, LoadRange, SavePart};
 use gradmesh_actors::messages::{
     Appointment, CombineNorm, Duty, FetchModel, FillShard, FindError, FindModel, LinkError,
-    NormError, Replicate, ReplicateError, ReportFenced, ReportPart, ReportShard, RestoreShard,
+    NormError, PartHeader, Payload, PushGradient, Replicate, ReplicateError, ReportFenced,
+    ReportPart, ReportShard, RestoreShard,
 };
 use gradmesh_actors::model::ModelDescription;
 use gradmesh_actors::parameter_server::{ParameterServer, ServerLinks};
 use gradmesh_actors::plan::JobOffer;
+use gradmesh_actors::reduction::Span;
 
 /// Has an actor answer a message always in the same way.
 macro_rules! answers {
@@ -120,6 +127,21 @@ pub(crate) fn restore(view: u64) -> RestoreShard {
 
 pub(crate) fn server() -> Addr<ParameterServer> {
     ParameterServer::new(COPY, links(&Others.start())).start()
+}
+
+/// Pushes of both slots for the first step of view 1, each by a worker of its own; nobody waits for an answer.
+pub(crate) fn push_first_step(server: &Addr<ParameterServer>) {
+    for slot in 0..2 {
+        server.do_send(PushGradient {
+            view: View(1),
+            worker: WorkerId(slot),
+            shard: ShardId(0),
+            step: Version(0),
+            parts: vec![PartHeader { span: Span::one(Slot(slot)), rows: 5 }],
+            reports: vec![SlotReport { slot: Slot(slot), rows: 5, loss: 1.0, score: None }],
+            payload: vec![Payload::Dense(Arc::new(vec![5.0; 3]))],
+        });
+    }
 }
 
 /// Everyone whom a server speaks to is one actor.
