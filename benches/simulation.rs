@@ -1,6 +1,6 @@
 //! How many simulated seconds a CPU second gives: one server, 8 or 100 workers, a push each 100 ms.
 //!
-//! `cargo bench --bench simulation`
+//! `cargo bench --bench simulation`; `-- 8` or `-- 100` for one of the two.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -19,7 +19,11 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const RUNS: u64 = 5;
 
 fn main() {
-    for (workers, epochs, goal) in [(8, 60, 2000.0), (100, 150, 200.0)] {
+    let only: Vec<u32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let is_wanted = |workers: u32| only.is_empty() || only.contains(&workers);
+    let clusters = [(8, 60, 2000.0), (100, 150, 200.0)];
+    for (workers, epochs, goal) in clusters.into_iter().filter(|(workers, ..)| is_wanted(*workers))
+    {
         let sim = cluster(workers, epochs);
         let mut speeds: Vec<f64> = (0..RUNS).map(|seed| speed(&sim, Seed(seed))).collect();
         speeds.sort_by(f64::total_cmp);

@@ -52,6 +52,7 @@ pub mod restart;
 pub mod route;
 pub mod runner;
 pub mod runners;
+pub mod saves;
 mod saving;
 pub mod schedule;
 pub mod serving;

@@ -32,6 +32,8 @@ use crate::messages::{
 use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
 use crate::replication::Followers;
+use crate::saves::Saves;
+use crate::saving::Skips;
 use crate::shard::{Accepted, Aggregated, COMMITS, Shard};
 use restoring::{Sources, load_shard, planned};
 
@@ -89,17 +91,14 @@ pub struct ParameterServer {
     /// Pushes that wait, and for which step to be applied.
     waiting: BTreeMap<WorkerId, (Version, Owed<Result<Pushed, PushError>>)>,
     norms: Option<NormRounds>,
-    norm_waiting: BTreeMap<ShardId, (Version, oneshot::Sender<Result<CombinedNorm, NormError>>)>,
+    /// Shards that wait for the norm of a step.
+    norm_waiting: BTreeMap<(Version, ShardId), oneshot::Sender<Result<CombinedNorm, NormError>>>,
     /// The request for the norm of the step in flight, or the word of the one before.
     combining: Option<SpawnHandle>,
     /// The first shard of this view has heard what it may lack.
     norms_told: bool,
-    saving: usize,
-    /// Checkpoints that were skipped since that was told.
-    skipped: u64,
-    skips_told: Option<Instant>,
-    /// Newest parts that were written, and of which lineage.
-    parts: Vec<(View, ReportPart)>,
+    saves: Saves,
+    skips: Skips,
     reported: Option<(View, Version, bool, Vec<ServerId>)>,
     ledger_due: Instant,
     reporting: bool,
@@ -133,10 +132,8 @@ impl ParameterServer {
             norm_waiting: BTreeMap::new(),
             combining: None,
             norms_told: false,
-            saving: 0,
-            skipped: 0,
-            skips_told: None,
-            parts: Vec::new(),
+            saves: Saves::default(),
+            skips: Skips::default(),
             reported: None,
             ledger_due: Instant::now(),
             reporting: false,
@@ -176,7 +173,7 @@ impl ParameterServer {
             let norms = self.norms.get_or_insert_with(new);
             for (step, sum) in shard.norms() {
                 // Its own sum is one that it can have.
-                let _ = norms.add(step, self.copy.shard, NormPart::Whole(sum));
+                let _ = norms.add(shard.version(), step, self.copy.shard, NormPart::Whole(sum));
             }
         }
         self.tell_norms(ctx);

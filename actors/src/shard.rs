@@ -165,6 +165,11 @@ impl Shard {
         &self.plan
     }
 
+    /// Steps between two checkpoints.
+    pub fn checkpoint_every(&self) -> u64 {
+        self.checkpoint_every
+    }
+
     pub fn version(&self) -> Version {
         self.version
     }

@@ -27,6 +27,8 @@ use crate::messages::{
 use crate::model::Model;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
+use crate::saves::Saves;
+use crate::saving::Skips;
 use crate::slot_work::{SlotWork, StepWork};
 use crate::stealing::Stopwatch;
 
@@ -75,8 +77,9 @@ pub struct Worker {
     computed: VecDeque<(Version, StepWork)>,
     /// The version that the residuals in `work` are of.
     residuals_of: Version,
-    /// Newest residuals that were written, and of which lineage.
-    parts: Vec<(View, ReportPart)>,
+    /// Of residuals.
+    saves: Saves,
+    skips: Skips,
     /// Residuals that the lease's checkpoint holds have not been read yet.
     residuals_due: Option<Version>,
     /// The whole flat space at one version.
@@ -116,7 +119,8 @@ impl Worker {
             work: None,
             computed: VecDeque::new(),
             residuals_of: Version(0),
-            parts: Vec::new(),
+            saves: Saves::default(),
+            skips: Skips::default(),
             residuals_due: None,
             parameters: None,
             before: None,
@@ -355,9 +359,8 @@ impl Handler<LeaseSlots> for Worker {
         self.stopwatch = Stopwatch::default();
         let (view, lineage) = (lease.view, lease.lineage);
         self.lease = Some(lease);
-        self.parts.retain(|(of, _)| *of == lineage);
         // Another coordinator may not have heard of what was written for the one before.
-        for (lineage, report) in self.parts.clone() {
+        for report in self.saves.of(lineage) {
             self.report_part(lineage, report, ctx);
         }
         ctx.notify(Proceed(view));

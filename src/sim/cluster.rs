@@ -132,6 +132,10 @@ impl ModelFaults {
             // As a panic, but that nothing is printed: it is meant.
             std::panic::resume_unwind(Box::new("the fault plan says so"));
         }
+        self.slow_down();
+    }
+
+    fn slow_down(&self) {
         take_time(self.slow.load(Ordering::Relaxed));
     }
 }
@@ -159,9 +163,12 @@ impl Backward for FragileBackward {
         range: Range<usize>,
         gradient: &mut [f32],
     ) {
-        // Once for each gradient: its beginning comes last, when other shards have theirs already.
+        // Once for each gradient: its beginning comes last, when other shards have theirs already. Those take
+        // time as well, in which answers come.
         if range.start == 0 {
             self.faults.strike();
+        } else {
+            self.faults.slow_down();
         }
         self.backward.gradient(parameters, batch, rows, range, gradient);
     }

@@ -4,13 +4,15 @@
 //! numbers; when none is left, time goes on to the next message, fault or timer. A killed node is
 //! never polled again: none of its code runs, and its memory is kept until the run is over.
 
+mod faults;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::disk::Disk;
-use super::fault::{ANY, Fault, FaultKind, FaultPlan};
+use super::fault::{Fault, FaultKind, FaultPlan};
 use super::invariants::Invariants;
 use super::network::{NetNode, Network, Wires};
 use super::node::{Seen, SimNode};
@@ -78,6 +80,8 @@ struct Host<'a> {
     watch: Watch<'a>,
     invariants: Option<Invariants>,
     counts: Counts,
+    /// A node that can't run, although nothing is done to it.
+    ended: Option<Broken>,
     started: Instant,
     /// Memory of nodes that were killed.
     killed: Vec<LocalSet>,
@@ -139,6 +143,7 @@ impl<'a> Host<'a> {
             watch: Watch::new(&sim.checks),
             invariants: sim.has_cluster.then(Invariants::default),
             counts: Counts::default(),
+            ended: None,
             started: Instant::now(),
             killed: Vec::new(),
             plan,
@@ -237,6 +242,10 @@ impl<'a> Host<'a> {
             Ok(()) => self.note(format!("{name} has ended")),
             Err(cause) => {
                 self.note(format!("{name} has ended: {cause}"));
+                if self.sim.has_cluster && self.plan.faults.is_empty() {
+                    let ended = Broken::Ended { node: name.clone(), cause };
+                    self.ended.get_or_insert(ended);
+                }
                 let at = self.now_ms() + RESTART_MS;
                 self.plan_change(at, Change::Start(node));
             }
@@ -266,90 +275,6 @@ impl<'a> Host<'a> {
             }
         }
         true
-    }
-
-    fn begin(&mut self, fault: &Fault) {
-        match &fault.kind {
-            FaultKind::Kill { node } => self.each(node, |host, node| {
-                host.end_process(node, false, false);
-            }),
-            FaultKind::PowerLoss { node } => self.each(node, |host, node| {
-                host.end_process(node, true, false);
-                host.disk.lose_unsynced(node).now_or_never();
-            }),
-            FaultKind::Stop { node } => self.each(node, |host, node| {
-                host.end_process(node, false, true);
-            }),
-            FaultKind::Pause { node } => self.each(node, |host, node| {
-                host.states[node as usize].paused = true;
-            }),
-            FaultKind::Drain { node } => self.each(node, |host, node| host.wish(node, true)),
-            FaultKind::Panic { node } => self.each(node, |host, node| {
-                host.machines[node as usize].panics.store(true, Ordering::Relaxed);
-            }),
-            FaultKind::Slow { node, times } => self.each(node, |host, node| {
-                host.machines[node as usize].slow.store(*times, Ordering::Relaxed);
-            }),
-            FaultKind::FlipBit { path } => {
-                if let Some(flipped) = self.disk.flip_bit(path).now_or_never().flatten() {
-                    self.counts.bits_flipped += 1;
-                    self.note(format!("a bit of {flipped} has flipped"));
-                }
-            }
-            FaultKind::Clock { node, by_ms } => self.each(node, |host, node| {
-                host.machines[node as usize].skew_ms.set(*by_ms);
-            }),
-            kind => {
-                self.active.push(kind.clone());
-                self.share_faults();
-            }
-        }
-    }
-
-    fn end(&mut self, fault: &Fault) {
-        match &fault.kind {
-            FaultKind::Kill { node } | FaultKind::PowerLoss { node } | FaultKind::Stop { node } => {
-                self.each(node, |host, node| host.start(node));
-            }
-            FaultKind::Pause { node } => self.each(node, |host, node| {
-                host.states[node as usize].paused = false;
-                host.machines[node as usize].waker.wake_by_ref();
-            }),
-            FaultKind::Clock { node, .. } => self.each(node, |host, node| {
-                host.machines[node as usize].skew_ms.set(0);
-            }),
-            FaultKind::Slow { node, .. } => self.each(node, |host, node| {
-                host.machines[node as usize].slow.store(0, Ordering::Relaxed);
-            }),
-            FaultKind::Drain { node } => self.each(node, |host, node| host.wish(node, false)),
-            FaultKind::FlipBit { .. } | FaultKind::Panic { .. } => {}
-            kind => {
-                if let Some(at) = self.active.iter().position(|active| active == kind) {
-                    self.active.remove(at);
-                }
-                self.share_faults();
-            }
-        }
-    }
-
-    fn wish(&self, node: NodeIndex, leaves: bool) {
-        let name = self.names[node as usize].clone();
-        self.wishes.send_modify(|wishes| {
-            wishes.insert(name, leaves);
-        });
-    }
-
-    fn share_faults(&mut self) {
-        self.network.0.borrow_mut().set_faults(self.active.clone());
-        self.disk.set_faults(self.active.clone());
-    }
-
-    fn each(&mut self, name: &str, act: impl Fn(&mut Self, NodeIndex)) {
-        for index in 0..self.names.len() {
-            if name == ANY || self.names[index] == name {
-                act(self, index as NodeIndex);
-            }
-        }
     }
 
     fn note(&self, text: String) {
@@ -416,6 +341,9 @@ impl<'a> Host<'a> {
 
     /// Looks at the world after an event: `Some` ends the run.
     fn look(&mut self) -> Option<Option<Broken>> {
+        if let Some(ended) = self.ended.take() {
+            return Some(Some(ended));
+        }
         let wires = self.network.0.borrow();
         self.counts.messages = wires.messages;
         self.counts.bytes = wires.bytes;

@@ -20,6 +20,7 @@ pub(super) fn test(seed: Seed, plan: &FaultPlan, broken: &Broken, built_by: &str
         Broken::Check(name) | Broken::Panicked { check: name, .. } => slug(name),
         Broken::Hung { .. } => "the_run_comes_to_its_end".to_owned(),
         Broken::Training(_) => "training_succeeds".to_owned(),
+        Broken::Ended { .. } => "each_node_can_run".to_owned(),
         Broken::Digest { .. } => "the_digest_is_that_of_a_calm_run".to_owned(),
     };
     let story: String = broken.to_string().replace(['\n', '\r'], " ").chars().take(80).collect();

@@ -46,6 +46,9 @@ pub enum Broken {
     Hung { limit: Duration },
     #[error("training failed: {0}")]
     Training(String),
+    /// Without any fault, as it would in a real cluster.
+    #[error("{node} can't run: {cause}")]
+    Ended { node: String, cause: String },
     #[error("the digest is {got}, that of a run without faults is {calm}")]
     Digest { got: String, calm: String },
     /// Of the user's own check; the end of a run is one, named `until`.
@@ -66,6 +69,7 @@ impl Broken {
             (Self::Panicked { check, .. }, Self::Panicked { check: other, .. }) => check == other,
             (Self::Hung { .. }, Self::Hung { .. })
             | (Self::Training(_), Self::Training(_))
+            | (Self::Ended { .. }, Self::Ended { .. })
             | (Self::Digest { .. }, Self::Digest { .. }) => true,
             _ => false,
         }

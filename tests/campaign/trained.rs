@@ -29,6 +29,19 @@ fn a_run_without_faults_that_fails_is_reported_as_such() {
 }
 
 #[test]
+fn a_cluster_that_can_not_run_says_so_at_once() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
+    let sets = ["servers.shards=40", "workers.count=2"].map(str::to_owned);
+    let config = Config::load(&file, &sets, std::iter::empty()).unwrap();
+    let error = Sim::cluster(config).unwrap().seeds(0..8).run().unwrap_err();
+    let CampaignError::Calm(report) = &error else { panic!("{error}") };
+    let Some(Broken::Ended { node, cause }) = &report.broken else { panic!("{report}") };
+    assert_eq!(node, "worker-0");
+    assert!(cause.contains("servers.shards"), "{cause}");
+    assert!(report.took < std::time::Duration::from_secs(1), "{report}");
+}
+
+#[test]
 fn twelve_faults_of_a_cluster_are_shrunk_to_the_one_that_matters() {
     let nodes = ["worker-0", "worker-1", "main", "ps-0"];
     let fault = |i: usize| {

@@ -9,6 +9,7 @@ mod cost;
 mod elastic;
 mod registries;
 mod repeatability;
+mod shapes;
 mod slow;
 mod swarm;
 mod two_registries;

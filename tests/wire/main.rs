@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail their test by it")]
 
+mod copies;
 mod deadlines;
 mod frames;
 mod handshake;

@@ -41,6 +41,9 @@ pub enum NormError {
         "{shard} handed in {got} sums of squares at {step} that are not those of its {expected} blocks"
     )]
     WrongSums { shard: ShardId, step: Version, expected: usize, got: usize },
+    /// No shard can be in that step: a copy of an old request, or of a run that was rolled back.
+    #[error("the norm of the step of {step} is asked for, the first shard is at {version}")]
+    OutOfWindow { step: Version, version: Version },
     /// The same shard asked again, and this request will not be answered.
     #[error("a later request of the same shard took this one's place")]
     Superseded,

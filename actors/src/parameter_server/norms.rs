@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::{ANSWER_MAX, ParameterServer, RETRY_AFTER};
 use crate::ids::{ShardId, Version};
 use crate::messages::{CombineNorm, CombinedNorm, LinkError, NormError, NormPart, ask};
+use crate::norm::NormRounds;
 use crate::planted::{self, Bug};
 use crate::shard::Shard;
 
@@ -60,30 +61,27 @@ impl Handler<CombineNorm> for ParameterServer {
 
     fn handle(&mut self, combine: CombineNorm, _ctx: &mut Self::Context) -> Self::Result {
         let done = |answer| Box::pin(std::future::ready(answer)) as Self::Result;
-        let Some(norms) = &mut self.norms else { return done(Err(NormError::NotReady)) };
-        let CombineNorm { step, shard, part } = combine;
-        let sum = match norms.add(step, shard, part) {
+        let (Some(norms), Some(shard)) = (&mut self.norms, &self.shard) else {
+            return done(Err(NormError::NotReady));
+        };
+        let (CombineNorm { step, shard: from, part }, at) = (combine, shard.version());
+        // Dropped, they hear that nobody will answer.
+        self.norm_waiting.retain(|(of, _), _| NormRounds::is_open(at, *of));
+        let sum = match norms.add(at, step, from, part) {
             Ok(sum) => sum,
             Err(refused) => return done(Err(refused)),
         };
         if let Some(sum_of_squares) = sum {
             let combined = CombinedNorm { sum_of_squares };
-            let of_step = |(of, _): &(Version, _)| *of == step;
-            let due: Vec<ShardId> = self
-                .norm_waiting
-                .iter()
-                .filter(|(_, waiting)| of_step(waiting))
-                .map(|(shard, _)| *shard)
-                .collect();
-            for shard in due {
-                if let Some((_, waiting)) = self.norm_waiting.remove(&shard) {
-                    let _ = waiting.send(Ok(combined));
-                }
+            let of_step = |(of, _): &(Version, ShardId), _: &mut _| *of == step;
+            for (_, waiting) in self.norm_waiting.extract_if(.., of_step) {
+                let _ = waiting.send(Ok(combined));
             }
             return done(Ok(combined));
         }
         let (answer, answered) = oneshot::channel();
-        if let Some((_, earlier)) = self.norm_waiting.insert(shard, (step, answer)) {
+        // Of another step the same shard may wait still: its copies come late, and in any order.
+        if let Some(earlier) = self.norm_waiting.insert((step, from), answer) {
             let _ = earlier.send(Err(NormError::Superseded));
         }
         Box::pin(async move { answered.await.unwrap_or(Err(NormError::Link(LinkError::Closed))) })

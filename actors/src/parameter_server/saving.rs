@@ -8,20 +8,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{ANSWER_MAX, ParameterServer, RETRY_AFTER};
-use crate::ids::{ShardCopy, Version, View};
+use crate::ids::{ShardCopy, View};
 use crate::messages::checkpoint_store::SavePart;
 use crate::messages::{Duty, ReportError, ReportPart, ReportShard, ask};
 use crate::replication::Followers;
 use crate::saving::save_until_written;
 use crate::shard::{Save, Shard};
 
-/// Checkpoints that may be on their way to the store, each a copy of the optimizer's state.
-const SAVES_MAX: usize = 2;
-/// Parts that are remembered for the next coordinator: older ones are of checkpoints that no longer
-/// matter, for a newer one is whole or nearly so.
-const PARTS_KEPT: usize = 3;
-/// Between two warnings of skipped checkpoints.
-const SKIPS_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How often the ledger goes with a report, which has a record of each epoch: it is long.
 const LEDGER_EVERY: Duration = Duration::from_secs(1);
 
@@ -29,10 +22,10 @@ impl ParameterServer {
     /// Writes a version without holding up the next step, and tells the coordinator.
     pub(super) fn save(&mut self, save: Save, ctx: &mut Context<Self>) {
         let Some(shard) = &self.shard else { return };
-        if self.saving >= SAVES_MAX && !shard.is_done() {
-            return self.skipped(save.version);
+        let (every, last) = (shard.checkpoint_every(), shard.plan().last_version());
+        if !self.saves.begin(save.version, every, last) {
+            return self.skips.add(self.copy, save.version);
         }
-        self.saving += 1;
         // Reported in later views too, in which the same learner may have nothing.
         let synced = Vec::new();
         let report = ReportShard { synced, ..snapshot(self.copy, shard, &self.followers) };
@@ -41,7 +34,7 @@ impl ParameterServer {
         let (store, save) = (self.links.save.clone(), SavePart { version, content, tensors });
         let written = async move { save_until_written(&store, save).await };
         ctx.spawn(written.into_actor(self).map(move |part, server, ctx| {
-            server.saving -= 1;
+            server.saves.ended();
             if let Some(part) = part {
                 let (view, shard) = (report.view, Some(report));
                 server.written(lineage, ReportPart { view, version, part, shard }, ctx);
@@ -49,26 +42,9 @@ impl ParameterServer {
         }));
     }
 
-    /// A version is not saved. With each of some hundred a second it would fill the log.
-    fn skipped(&mut self, version: Version) {
-        self.skipped += 1;
-        let now = Instant::now();
-        if self.skips_told.is_none_or(|told| now >= told + SKIPS_TOLD_EVERY) {
-            self.skips_told = Some(now);
-            let skipped = std::mem::take(&mut self.skipped);
-            warn!(
-                copy = %self.copy, %version, skipped,
-                "checkpoints are skipped while earlier ones are being written; see that checkpoint.store takes them, or raise checkpoint.every_steps"
-            );
-        }
-    }
-
     /// A part is in the store: the coordinator has to know, and its successor too.
     fn written(&mut self, lineage: View, report: ReportPart, ctx: &mut Context<Self>) {
-        if self.parts.len() >= PARTS_KEPT {
-            self.parts.remove(0);
-        }
-        self.parts.push((lineage, report.clone()));
+        self.saves.written(lineage, report.clone());
         if self.shard.as_ref().is_some_and(|shard| shard.lineage() == lineage) {
             self.report_part(report, ctx);
         }
@@ -77,8 +53,7 @@ impl ParameterServer {
     /// Another coordinator may not have heard of what was written for the one before.
     pub(super) fn report_parts(&mut self, ctx: &mut Context<Self>) {
         let Some(lineage) = self.shard.as_ref().map(Shard::lineage) else { return };
-        self.parts.retain(|(of, _)| *of == lineage);
-        for (_, report) in self.parts.clone() {
+        for report in self.saves.of(lineage) {
             self.report_part(report, ctx);
         }
     }

@@ -25,7 +25,10 @@ impl Shard {
         let closing = push.step == self.version && self.version == self.plan.last_version();
         let counts = push.step == self.version
             || (planted::is(Bug::StaleStep) && push.step.comes_before(self.version));
-        if (push.step.comes_before(self.version) && !counts) || (closing && self.ledger.closed) {
+        // Where another shard has lost the newest steps with its primary, its workers make them again, and
+        // must not be sent back by a shard that has them: nothing would be pushed to the other one.
+        let is_kept = push.step < self.version && self.at(push.step.next()).is_some();
+        if (is_kept && !counts) || (closing && self.ledger.closed) {
             return Ok(Accepted::Applied);
         }
         if !counts || (closing && !self.is_first()) {

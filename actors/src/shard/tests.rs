@@ -108,7 +108,7 @@ fn run_step(shards: &mut [Shard], plan: &JobPlan, step: u64, rounds: &mut NormRo
     for (id, asked) in asked.iter().enumerate().rev() {
         if let Aggregated::NeedsNorm(sums) = asked {
             sum = rounds
-                .add(Version(step), ShardId(id as u32), NormPart::Sums(sums.clone()))
+                .add(Version(step), Version(step), ShardId(id as u32), NormPart::Sums(sums.clone()))
                 .unwrap();
         }
     }
@@ -207,6 +207,25 @@ fn a_push_of_a_step_that_is_long_over_is_refused() {
     let refused = shard.accept(&push(&plan, 0, 3, 0..2));
     let (got, version) = (Version(3), Version(5));
     assert_eq!(refused, Err(PushError::OutOfWindow { got, version }));
+}
+
+#[test]
+fn a_push_of_an_earlier_step_is_answered_while_its_version_is_kept() {
+    let plan = plan(job(), 1);
+    let mut shards = shards_at(&plan, 0);
+    (0..5).for_each(|step| run_step(&mut shards, &plan, step, &mut norm_rounds(&plan)));
+    let shard = &mut shards[0];
+    let before = newest(shard);
+    for step in [4, 3, 2] {
+        let accepted = shard.accept(&push(&plan, 0, step, 0..2));
+        assert_eq!(accepted, Ok(Accepted::Applied));
+        let next = Version(step).next();
+        assert_eq!(shard.at_or_newest(next).version, next);
+    }
+    let (got, version) = (Version(1), Version(5));
+    let refused = shard.accept(&push(&plan, 0, 1, 0..2));
+    assert_eq!(refused, Err(PushError::OutOfWindow { got, version }));
+    assert_eq!(newest(shard), before);
 }
 
 /// Each of these has a good first part: it must not count either.

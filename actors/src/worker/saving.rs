@@ -13,20 +13,18 @@ use crate::messages::checkpoint_store::SavePart;
 use crate::messages::{LeaseSlots, ReportError, ReportPart, ask};
 use crate::saving::save_until_written;
 
-/// Parts that are remembered for the next coordinator, as a ParameterServer's are.
-const PARTS_KEPT: usize = 3;
 /// Before a part is reported to a coordinator that could not be told.
 const REPORT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 impl Worker {
     /// Residuals are state that would die with this worker: they are part of each checkpoint.
     pub(super) fn save_residuals(
-        &self,
+        &mut self,
         lease: &LeaseSlots,
         version: Version,
         ctx: &mut Context<Self>,
     ) {
-        let Some(work) = &self.work else { return };
+        let Some(work) = &mut self.work else { return };
         let last = work.plan().last_version();
         if !work.keeps_residuals() || !is_saved(version, lease.checkpoint_every, last) {
             return;
@@ -34,6 +32,9 @@ impl Worker {
         // It came by here before, and then a shard lost its newest version.
         if self.residuals_of != version {
             return;
+        }
+        if !self.saves.begin(version, lease.checkpoint_every, last) {
+            return self.skips.add(self.id, version);
         }
         let residuals = work.residuals();
         let slots = residuals.iter().map(|(slot, _)| *slot).collect();
@@ -43,12 +44,10 @@ impl Worker {
         let (store, lineage, view) = (self.links.save.clone(), lease.lineage, lease.view);
         let written = async move { save_until_written(&store, part).await };
         ctx.spawn(written.into_actor(self).map(move |part, worker, ctx| {
+            worker.saves.ended();
             let Some(part) = part else { return };
             let report = ReportPart { view, version, part, shard: None };
-            if worker.parts.len() >= PARTS_KEPT {
-                worker.parts.remove(0);
-            }
-            worker.parts.push((lineage, report.clone()));
+            worker.saves.written(lineage, report.clone());
             worker.report_part(lineage, report, ctx);
         }));
     }
