@@ -1,4 +1,5 @@
-//! Clusters and jobs of all shapes, drawn by a number, each under a swarm: the digest of its calm run.
+//! Clusters and jobs of all shapes, drawn by a number, each under a swarm: the digest of its calm run, and of
+//! the same job on one server and one worker.
 //!
 //! `GRADMESH_SIM_SHAPES=1000 cargo test --test simulation shapes` draws more than CI does, with
 //! `GRADMESH_SIM_SHAPE=17` before it from that number on.
@@ -7,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use gradmesh::config::{Config, NodeConfig, Role};
-use gradmesh::sim::{ANY, Fault, Sim, Swarm, slow};
+use gradmesh::sim::{ANY, Seed, Sim, Swarm, one_role_each, slow};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -22,8 +23,8 @@ impl Draw {
     }
 }
 
-/// One of up to 40 nodes.
-fn shape(number: u64) -> Sim {
+/// One of up to 40 nodes, and its job alone on one server and one worker.
+fn shape(number: u64) -> (Sim, Sim) {
     let mut draw = Draw(ChaCha8Rng::seed_from_u64(number));
     let coordinators = draw.one(&[1, 1, 2, 3]);
     let registries = draw.one(&[1, 1, 2]);
@@ -70,18 +71,25 @@ fn shape(number: u64) -> Sim {
         grpc_listen: None,
     };
     config.nodes = (7000..).zip(nodes).map(node).collect();
-    // Answers come while gradients are computed: computing takes no time otherwise.
-    let slows: Vec<Fault> = match draw.one(&[false, true]) {
-        true => vec![slow(ANY, 2).at("0s").for_("600s")],
-        false => Vec::new(),
+    let mut alone = config.clone();
+    (alone.workers.count, alone.servers.shards, alone.servers.replicas) = (1, 1, 0);
+    alone.nodes = one_role_each(&alone);
+    let steps = draw.one(&[20, 60, 120]);
+    let alone = Sim::short_cluster(alone, steps).unwrap();
+    let sim = Sim::short_cluster(config, steps).unwrap();
+    let swarm = match draw.one(&[false, true]) {
+        true => Swarm::default().faults_max(40),
+        false => Swarm::default(),
     };
-    let sim = Sim::short_cluster(config, draw.one(&[20, 60, 120])).unwrap();
-    let swarm = sim.clone().swarm(Swarm::default());
-    sim.plans(move |seed| {
+    let swarm = sim.clone().swarm(swarm);
+    // Answers come while gradients are computed: computing takes no time otherwise.
+    let is_slow = draw.one(&[false, true]);
+    let sim = sim.plans(move |seed| {
         let mut plan = swarm.plan_of(seed);
-        plan.faults.extend(slows.iter().cloned());
+        plan.faults.extend(is_slow.then(|| slow(ANY, 2).at("0s").for_("600s")));
         plan
-    })
+    });
+    (sim, alone)
 }
 
 #[test]
@@ -94,7 +102,11 @@ fn whatever_the_cluster_and_the_job_look_like_the_digest_is_that_of_a_calm_run()
     for drawn in from..from + number("GRADMESH_SIM_SHAPES", 60) {
         let again = "cargo test --test simulation shapes -- --nocapture";
         let again = format!("GRADMESH_SIM_SHAPE={drawn} GRADMESH_SIM_SEED={{seed}} {again}");
-        let campaign = shape(drawn).seeds(drawn * 1000..drawn * 1000 + SEEDS);
-        campaign.built_by(&format!("shape({drawn})")).repeated_by(&again).check();
+        let (sim, alone) = shape(drawn);
+        let campaign = sim.seeds(drawn * 1000..drawn * 1000 + SEEDS);
+        let campaign = campaign.built_by(&format!("shape({drawn}).0")).repeated_by(&again);
+        let summary = campaign.check();
+        let alone = alone.run(Seed(drawn));
+        assert_eq!(summary.digest.as_deref(), alone.digest(), "shape {drawn}: {alone}");
     }
 }
