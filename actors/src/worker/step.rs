@@ -1,5 +1,7 @@
 //! One step: computed as a whole, or shard by shard, and exchanged with all shards.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
@@ -15,13 +17,30 @@ use crate::messages::{FailureKind, LeaseSlots, ReportSpeed, Values, ask};
 use crate::planted::{self, Bug};
 use crate::slot_work::{SlotWork, StepWork};
 
-/// Turns of this thread until what was handed to a proxy's mailbox is in the socket: the proxy's, the
+/// Turns of this thread's other tasks until what was handed to a proxy's mailbox is in the socket: the proxy's, the
 /// connection's, and one for each to be woken.
 const TURNS: usize = 4;
 
+/// Lets the thread's other tasks run, and between them what has arrived be read.
 pub(super) async fn sent() {
     for _ in 0..TURNS {
         yield_now().await;
+    }
+}
+
+/// Lets the thread's other tasks run, those that were woken before: without a look at sockets and timers, which would be a
+/// system call for each turn.
+async fn handed_over() {
+    for _ in 0..TURNS {
+        let mut has_waited = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut has_waited, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -115,7 +134,7 @@ impl Worker {
     /// Has the next step's rows side by side, once the pushes are on their way.
     pub(super) fn prepare(&mut self, next: Version, ctx: &mut Context<Self>) {
         let attempt = self.attempt;
-        ctx.spawn(sent().into_actor(self).map(move |(), worker, _| {
+        ctx.spawn(handed_over().into_actor(self).map(move |(), worker, _| {
             // Unless it has begun already.
             if let Some(work) = worker.work.as_mut().filter(|_| worker.attempt == attempt) {
                 work.prepare(next);
