@@ -61,6 +61,7 @@ pub mod shard;
 mod shelf;
 pub mod shuffle;
 pub mod slot_work;
+pub mod standstill;
 pub mod stealing;
 pub mod tensor;
 pub mod tensor_model;

@@ -87,6 +87,17 @@ pub enum EventKind {
     Rebalanced {
         workers: u32,
     },
+    /// Everybody is there, and no shard has taken a step for so long.
+    StoodStill {
+        for_ms: u64,
+        /// The one that has come least far.
+        slowest: ShardId,
+        version: Version,
+        /// Steps of the one that has come furthest beyond it.
+        ahead: u64,
+        /// The steps are done: the last checkpoint is missing.
+        is_last: bool,
+    },
     /// To leave: what it has goes to others.
     Leaving {
         who: Who,

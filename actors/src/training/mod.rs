@@ -48,6 +48,7 @@ use crate::placement::Holders;
 use crate::plan::{JobOffer, JobPlan};
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
+use crate::standstill::Standstill;
 use crate::stealing::Speeds;
 use beliefs::overlap;
 use phase::Phase;
@@ -112,6 +113,7 @@ pub struct Training {
     held_up: Option<String>,
     recoveries: status::Recoveries,
     events: events::Events,
+    standstill: Standstill,
     speeds: Speeds,
 }
 
@@ -178,6 +180,7 @@ impl Training {
             held_up: None,
             recoveries: status::Recoveries::default(),
             events: events::Events::default(),
+            standstill: Standstill::default(),
             speeds: Speeds::default(),
         }
     }
@@ -226,6 +229,7 @@ impl Training {
         commands.extend(self.gather(now));
         commands.extend(self.ask_again());
         commands.extend(self.rebalance(now));
+        self.note_standstill(now);
         commands
     }
 

@@ -8,6 +8,7 @@ use crate::ids::{ServerId, ShardCopy, ShardId, Term, Version, WorkerId};
 use crate::membership::{Change, Departure};
 use crate::messages::{Member, ReportError, ReportFenced};
 use crate::placement::{Holders, by_shard, copies};
+use crate::plan::JobPlan;
 use crate::reduction::Span;
 use crate::training::phase::{Assignment, Phase, Recovery};
 use crate::training::{Training, status};
@@ -55,6 +56,27 @@ impl Training {
             self.events.add(view, EventKind::Fenced { copy, by }, None);
         }
         Ok(())
+    }
+
+    /// Time has passed, in which there may have been no step.
+    pub(in crate::training) fn note_standstill(&mut self, now: Duration) {
+        let Some(stood) = self.standstill.look(self.steps(), now) else { return };
+        let versions = self.progress.iter().map(|(shard, progress)| (progress.version, *shard));
+        let Some((version, slowest)) = versions.clone().min() else { return };
+        let furthest = versions.map(|(version, _)| version).max().unwrap_or(version);
+        let last = self.plan.as_ref().map(JobPlan::last_version);
+        let (for_ms, ahead) = (millis(stood), furthest.0 - version.0);
+        let is_last = Some(version) == last;
+        let stood = EventKind::StoodStill { for_ms, slowest, version, ahead, is_last };
+        self.events.add(self.view, stood, None);
+    }
+
+    /// Steps of all shards together, while some are expected.
+    fn steps(&self) -> Option<u64> {
+        let is_expected = matches!(self.phase, Phase::Running { .. })
+            && self.progress.len() == self.config.shards as usize
+            && !self.members.workers().is_empty();
+        is_expected.then(|| self.progress.values().map(|shard| shard.version.0).sum())
     }
 
     pub(in crate::training) fn note_changes(&mut self, changes: &[Change]) {

@@ -20,6 +20,7 @@ impl EventKind {
             Self::RolledBack { .. } => "rolled-back",
             Self::Continued { .. } => "continued",
             Self::Rebalanced { .. } => "rebalanced",
+            Self::StoodStill { .. } => "stood-still",
             Self::Leaving { .. } => "leaving",
             Self::Back { .. } => "back",
             Self::Led { .. } => "led",
@@ -28,7 +29,13 @@ impl EventKind {
 
     /// Whether somebody should look, though nothing has to be done.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Fenced { .. } | Self::RolledBack { .. })
+        matches!(
+            self,
+            Self::Lost { .. }
+                | Self::Fenced { .. }
+                | Self::RolledBack { .. }
+                | Self::StoodStill { .. }
+        )
     }
 }
 
@@ -57,6 +64,27 @@ impl fmt::Display for EventKind {
             }
             Self::Rebalanced { workers } => {
                 write!(f, "slots moved between {}", count(*workers, "worker"))
+            }
+            Self::StoodStill { for_ms, version, is_last: true, .. } => {
+                let time = Millis(*for_ms);
+                write!(
+                    f,
+                    "{version} is the last, and for {time} its checkpoint has not been whole; see that checkpoint.store takes what is written"
+                )
+            }
+            Self::StoodStill { for_ms, version, ahead: 0, .. } => {
+                let time = Millis(*for_ms);
+                write!(
+                    f,
+                    "no step for {time}, all shards are at {version}; see what the workers log"
+                )
+            }
+            Self::StoodStill { for_ms, slowest, version, ahead, .. } => {
+                let time = Millis(*for_ms);
+                write!(
+                    f,
+                    "no step for {time}: {slowest} is at {version}, another shard {ahead} ahead; see what its server and the workers log"
+                )
             }
             Self::Leaving { who } => write!(f, "{who} is to leave"),
             Self::Back { who } => write!(f, "{who} is to stay after all"),

@@ -138,6 +138,41 @@ fn a_fenced_primary_is_told_once_however_often_it_says_so() {
 }
 
 #[test]
+fn a_run_that_stands_still_is_told_with_the_shard_that_has_come_least_far() {
+    let mut world = World::new(CodecKind::None);
+    let mut stands_at = |versions: [u64; 2]| {
+        for (shard, version) in (0u32..).zip(versions) {
+            world.training.report_shard(progress(&world, shard, version)).0.unwrap();
+        }
+        world.told();
+        world.pass(101);
+        world.told()
+    };
+    assert_eq!(
+        stands_at([7, 5]),
+        [
+            "no step for 30.0 s: shard-1 is at version 5, another shard 2 ahead; see what its server and the workers log"
+        ]
+    );
+    assert_eq!(
+        stands_at([7, 7]),
+        ["no step for 30.0 s, all shards are at version 7; see what the workers log"]
+    );
+    assert_eq!(
+        stands_at([18, 18]),
+        [
+            "version 18 is the last, and for 30.0 s its checkpoint has not been whole; see that checkpoint.store takes what is written"
+        ]
+    );
+    world.lives.remove(&WORKERS[0]);
+    world.lives.remove(&WORKERS[1]);
+    world.pass(10);
+    world.told();
+    world.pass(1000);
+    assert_eq!(world.told(), [""; 0], "without workers no step is expected");
+}
+
+#[test]
 fn a_reader_of_the_feed_sees_each_event_once_and_what_it_missed() {
     let mut world = World::new(CodecKind::None);
     let mut seen = 0;
