@@ -71,6 +71,10 @@ pub enum Bug {
     ReportsUnreplicated,
     /// A new first shard waits for norms that the others have forgotten.
     NormForgotten,
+    /// What comes late of an old step displaces the sums of squares of the newest.
+    NormDisplaced,
+    /// A shard that is two steps ahead of another one sends workers back that push to both.
+    SentBack,
     /// A worker goes on from residuals of another version than its parameters.
     ResidualsUnchecked,
     /// A step is applied before its replica has the one before.
@@ -86,7 +90,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::DoubleApply,
         Self::StaleStep,
         Self::ArrivalOrder,
@@ -119,6 +123,8 @@ impl Bug {
         Self::FilledWithoutState,
         Self::ReportsUnreplicated,
         Self::NormForgotten,
+        Self::NormDisplaced,
+        Self::SentBack,
         Self::ResidualsUnchecked,
         Self::TwoAhead,
         Self::LineageUnchecked,

@@ -71,30 +71,30 @@ const RUN_MAX: Duration = Duration::from_secs(130);
 const SERVERS: [(usize, &str); 2] = [(3, "servers.replicas=1"), (2, "servers.replicas=0")];
 
 fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
+    let workers = ["worker-0", "worker-1", "worker-2"].map(|name| (name, vec![Role::Worker]));
+    let all = ["ps-0", "ps-1", "ps-2"].map(|name| (name, vec![Role::Server]));
+    let members = workers.into_iter().chain(all.into_iter().take(servers));
+    cluster_of(gradient, replicas, members.collect())
+}
+
+fn cluster_of(job: &[&str], replicas: &str, members: Vec<(&str, Vec<Role>)>) -> Sim {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
-    let sets: Vec<String> = JOB.iter().chain(gradient).map(|&set| set.to_owned()).collect();
+    let sets: Vec<String> = JOB.iter().chain(job).map(|&set| set.to_owned()).collect();
     let sets = [sets, vec![replicas.to_owned()]].concat();
     let mut config = Config::load(&file, &sets, std::iter::empty()).unwrap();
-    let roles = [
-        ("main", Role::Coordinator),
-        ("spare", Role::Coordinator),
-        ("registry", Role::Registry),
-        ("worker-0", Role::Worker),
-        ("worker-1", Role::Worker),
-        ("worker-2", Role::Worker),
-        ("ps-0", Role::Server),
-        ("ps-1", Role::Server),
-        ("ps-2", Role::Server),
+    let leaders = [
+        ("main", vec![Role::Coordinator]),
+        ("spare", vec![Role::Coordinator]),
+        ("registry", vec![Role::Registry]),
     ];
-    let roles = roles.into_iter().take(6 + servers);
-    let node = |(port, (name, role)): (u16, (&str, Role))| NodeConfig {
+    let node = |(port, (name, roles)): (u16, (&str, Vec<Role>))| NodeConfig {
         name: name.to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        roles: vec![role],
+        roles,
         listen: None,
         grpc_listen: None,
     };
-    config.nodes = (7000..).zip(roles).map(node).collect();
+    config.nodes = (7000..).zip(leaders.into_iter().chain(members)).map(node).collect();
     Sim::cluster(config)
         .unwrap()
         .swarm(Swarm::default().until(FAULTS_UNTIL).faults_max(24))
@@ -109,18 +109,19 @@ fn cluster(gradient: &[&str], (servers, replicas): (usize, &str)) -> Sim {
         })
 }
 
+/// A cluster, and the digest of its calm run.
+fn calm(sim: Sim) -> (Sim, String) {
+    let report = sim.clone().faults([]).run(Seed(0));
+    let digest = report.digest().map(str::to_owned);
+    (sim, digest.unwrap_or_else(|| panic!("a calm run failed: {report}")))
+}
+
 /// All clusters, and the digests of their calm runs.
 fn clusters() -> &'static [(Sim, String)] {
     static CLUSTERS: OnceLock<Vec<(Sim, String)>> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
-        let calm = |(gradient, servers)| {
-            let sim = cluster(gradient, servers);
-            let report = sim.clone().faults([]).run(Seed(0));
-            let digest = report.digest().map(str::to_owned);
-            (sim, digest.unwrap_or_else(|| panic!("a calm run failed: {report}")))
-        };
         let all = SERVERS.iter().flat_map(|servers| GRADIENTS.map(|gradient| (gradient, *servers)));
-        all.map(calm).collect()
+        all.map(|(gradient, servers)| calm(cluster(gradient, servers))).collect()
     })
 }
 
@@ -187,6 +188,28 @@ fn broken_late(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
     judged(sim.clone().faults(late_orders(seed)), calm, seed, bug)
 }
 
+/// Servers that are workers too, and more shards: an answer of a shard beside comes before the gradient of the
+/// next one is computed. With a norm that all shards wait for, and without, so that shards are two steps apart.
+const BESIDE: [&[&str]; 2] = [
+    &["servers.shards=5", "job.gradient.clip_norm=0.05"],
+    &["servers.shards=3", "job.gradient.clip_norm=0"],
+];
+
+fn broken_beside(seed: u64, bug: Option<Bug>) -> Option<(String, Report)> {
+    static CLUSTERS: OnceLock<[(Sim, String); 2]> = OnceLock::new();
+    let clusters = CLUSTERS.get_or_init(|| {
+        BESIDE.map(|gradient| {
+            let model = ["job.model.kind=mlp", "job.model.hidden=[32]", "job.gradient.codec=none"];
+            let both = vec![Role::Server, Role::Worker];
+            let members = ["both-0", "both-1", "both-2"].map(|name| (name, both.clone()));
+            let job = [gradient, &model].concat();
+            calm(cluster_of(&job, "servers.replicas=1", members.into()))
+        })
+    });
+    let (sim, calm) = &clusters[(seed % 2) as usize];
+    judged(sim.clone(), calm, seed, bug)
+}
+
 type Hunt = fn(u64, Option<Bug>) -> Option<(String, Report)>;
 
 /// Where a bug shows.
@@ -195,6 +218,7 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::LineageUnchecked => broken_late,
         // Most other clusters have nothing that it could break.
         Bug::LearnerPromoted | Bug::ReplicaNotAwaited => broken_replicated,
+        Bug::NormDisplaced | Bug::SentBack => broken_beside,
         bug if Bug::OF_REGISTRIES.contains(&bug) => broken_registries,
         _ => broken,
     }
@@ -293,7 +317,9 @@ fn the_same_seeds_pass_without_a_bug() {
     let before = cpu_seconds();
     let seeds = std::env::var("PLANTED_CALM").ok().and_then(|s| s.parse().ok()).unwrap_or(75);
     for base in (0..bases()).map(|base| base * BASE) {
-        for hunt in [broken as Hunt, broken_replicated, broken_late, broken_registries] {
+        let hunts: [Hunt; 5] =
+            [broken, broken_replicated, broken_late, broken_beside, broken_registries];
+        for hunt in hunts {
             if let Some((_, broken, report)) = first_broken(base..base + seeds, None, hunt) {
                 panic!("{broken}\n{report}\n{}", report.timeline());
             }

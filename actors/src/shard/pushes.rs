@@ -27,7 +27,10 @@ impl Shard {
             || (planted::is(Bug::StaleStep) && push.step.comes_before(self.version));
         // Where another shard has lost the newest steps with its primary, its workers make them again, and
         // must not be sent back by a shard that has them: nothing would be pushed to the other one.
-        let is_kept = push.step < self.version && self.at(push.step.next()).is_some();
+        let is_kept = match planted::is(Bug::SentBack) {
+            true => push.step.comes_before(self.version),
+            false => push.step < self.version && self.at(push.step.next()).is_some(),
+        };
         if (is_kept && !counts) || (closing && self.ledger.closed) {
             return Ok(Accepted::Applied);
         }
