@@ -88,6 +88,12 @@ impl Vitals {
         self.0.borrow().clone()
     }
 
+    /// Waits for another life than those seen by this or [`Vitals::wait_for`]; `false` where there will be
+    /// none, because nobody holds the address any more.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+
     /// Waits for a life that `matches`; `None` where the actor ended without one, because nobody
     /// held its address any more.
     pub async fn wait_for(&mut self, matches: impl FnMut(&Life) -> bool) -> Option<Life> {

@@ -55,17 +55,20 @@ enum Event {
     },
     NodeStalls,
     CoordinatorStalls,
+    HangsUp,
 }
 
 /// How the node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// SIGSTOP, or a kill that nobody's calls find out: its kernel sends what it has.
+    /// SIGSTOP: its kernel sends what it has.
     Silent,
     /// Nothing arrives any more.
     CutOff,
-    /// `kill -9`: calls are refused.
+    /// `kill -9`: calls are refused, and its kernel ends its connections.
     Killed,
+    /// Its machine has started anew: calls are refused, and nobody ends the connections.
+    Rebooted,
 }
 
 struct World {
@@ -181,6 +184,10 @@ impl World {
             }
             Event::Arrives { number } => self.arrived(number),
             Event::Acknowledged { whole, beyond } => self.acknowledged(whole, beyond),
+            Event::HangsUp if self.is_lost() => self.after(RESEND_AFTER, event),
+            Event::HangsUp => {
+                self.members.connected("node", false, Duration::from_millis(self.now));
+            }
             Event::NodeStalls => {
                 self.node_stalled_to = self.now + STALL;
                 self.stall_later(event);
@@ -200,7 +207,7 @@ impl World {
         if pause > LATE {
             self.members.stood_still(Duration::from_millis(pause), now);
         }
-        if self.ended == Some(End::Killed) {
+        if matches!(self.ended, Some(End::Killed | End::Rebooted)) {
             // The link calls more often than this.
             self.members.refused("node");
         }
@@ -295,10 +302,15 @@ fn a_network_that_loses_most_is_an_alarm() {
 
 #[test]
 fn who_is_gone_is_noticed_within_1500_ms() {
-    for end in [End::Silent, End::CutOff, End::Killed] {
+    for (end, limit) in [
+        (End::Silent, NOTICED_IN),
+        (End::CutOff, NOTICED_IN),
+        (End::Rebooted, 400),
+        // A moment, and a tick.
+        (End::Killed, 160),
+    ] {
         let mut times: Vec<u64> = (0..2000).map(|seed| time_to_notice(seed, end, 0)).collect();
         times.sort_unstable();
-        let limit = if end == End::Killed { 300 } else { NOTICED_IN };
         assert!(times[1999] <= limit, "{end:?}: up to {} ms", times[1999]);
     }
 }
@@ -306,7 +318,7 @@ fn who_is_gone_is_noticed_within_1500_ms() {
 /// What was sent before may come late then, so some take longer.
 #[test]
 fn loss_delays_the_notice_of_few() {
-    for end in [End::Silent, End::CutOff, End::Killed] {
+    for end in [End::Silent, End::CutOff, End::Rebooted, End::Killed] {
         let mut times: Vec<u64> = (0..2000).map(|seed| time_to_notice(seed, end, 5)).collect();
         times.sort_unstable();
         println!("{end:?}: p50 {}, p99 {}, max {} ms", times[1000], times[1980], times[1999]);
@@ -319,6 +331,9 @@ fn time_to_notice(seed: u64, end: End, loss_percent: u64) -> u64 {
     let at = 10_000 + world.draw(10_000);
     assert!(!world.run_to(at));
     world.ended = Some(end);
+    if end == End::Killed {
+        world.after(LATENCY, Event::HangsUp);
+    }
     assert!(world.run_to(at + 60_000), "never noticed");
     world.now - at
 }

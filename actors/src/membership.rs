@@ -2,9 +2,11 @@
 //!
 //! A member is lost when its node was silent for [`Patience::dead_after`], and earlier, after
 //! [`Patience::refused_after`], where a call to the node's address was refused since it was heard of
-//! last: nobody listens there, so its process is gone. A closed connection says nothing here, and
-//! neither does a call that gets no answer: those come from networks too. A heartbeat takes the
-//! suspicion away, for a firewall can refuse in the name of a process that lives.
+//! last: nobody listens there, so its process is gone. Where none of its own connections to this node
+//! stands either, [`Patience::gone_after`] is enough: a kernel closes all that a process had when it
+//! ends. Closed connections alone say nothing, and neither does a call that gets no answer: those come
+//! from networks too. A heartbeat takes the suspicion away, for a firewall can refuse in the name of a
+//! process that lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub struct Patience {
     /// Where its node's address refuses connections. Longer than from one heartbeat to the next, so
     /// that those of a process that lives come in between.
     pub refused_after: Duration,
+    /// Where its node's address refuses connections and its own ones have ended, since they did.
+    pub gone_after: Duration,
 }
 
 /// The members that were heard of within the deadline.
@@ -31,6 +35,8 @@ pub struct Membership {
     nodes: BTreeMap<String, BTreeSet<Member>>,
     /// Nodes of members whose address has refused a call since they were heard of.
     refused: BTreeSet<String>,
+    /// Nodes of members of whose connections to this one the last has ended, and when.
+    hung_up: BTreeMap<String, Duration>,
     /// Of the first of those who were lost since it was asked for.
     departed: Option<Departure>,
     /// Since when nobody is alive.
@@ -78,6 +84,7 @@ impl Membership {
             alive: BTreeMap::new(),
             nodes: BTreeMap::new(),
             refused: BTreeSet::new(),
+            hung_up: BTreeMap::new(),
             departed: None,
             alone_since: None,
             heard: false,
@@ -96,6 +103,8 @@ impl Membership {
             members.remove(&member);
             if members.is_empty() {
                 self.nodes.remove(&life.node);
+                self.refused.remove(&life.node);
+                self.hung_up.remove(&life.node);
             }
         }
         Some(life)
@@ -117,6 +126,7 @@ impl Membership {
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         self.refused.remove(node);
+        self.hung_up.remove(node);
         self.heard |= !members.is_empty();
         let mut last_words = Vec::new();
         for &(member, incarnation) in members {
@@ -161,33 +171,44 @@ impl Membership {
         }
     }
 
+    /// The first of the node's connections to this one stands, or the last one has ended.
+    pub fn connected(&mut self, node: &str, connected: bool, now: Duration) {
+        if connected {
+            self.hung_up.remove(node);
+        } else if self.nodes.contains_key(node) {
+            self.hung_up.insert(node.to_owned(), now);
+        }
+    }
+
     /// Whoever looks did not run for a while, and could hear nobody: that was not their silence.
     pub fn stood_still(&mut self, pause: Duration, now: Duration) {
-        for life in self.alive.values_mut() {
-            life.heard = (life.heard + pause).min(now);
+        let lives = self.alive.values_mut().map(|life| &mut life.heard);
+        for word in lives.chain(self.hung_up.values_mut()) {
+            *word = (*word + pause).min(now);
         }
         self.alone_since = None;
     }
 
     /// When the first member is lost, if none is heard of before: at any later time.
     pub fn next_loss(&self) -> Option<Duration> {
-        self.alive.values().map(|life| life.heard + self.patience_with(life)).min()
+        self.alive.values().map(|life| self.due(life)).min()
     }
 
     /// Members that have been silent for too long; they are forgotten.
     pub fn expire(&mut self, now: Duration) -> Vec<Change> {
+        let is_silent = |life: &Life| now > self.due(life);
         let silent: Vec<Member> = self
             .alive
             .iter()
-            .filter(|(_, life)| now.saturating_sub(life.heard) > self.patience_with(life))
+            .filter(|(_, life)| is_silent(life))
             .map(|(member, _)| *member)
             .collect();
+        let is_refused = |member| {
+            self.alive.get(member).is_some_and(|life: &Life| self.refused.contains(&life.node))
+        };
+        let refused = silent.iter().any(is_refused);
         let lost: Vec<Life> = silent.iter().filter_map(|&member| self.leave(member)).collect();
-        let refused = lost.iter().any(|life| self.refused.contains(&life.node));
         self.note(lost.iter().map(|life| life.heard), now, refused);
-        for life in lost {
-            self.refused.remove(&life.node);
-        }
         match self.alive.is_empty() {
             true => self.alone_since = self.alone_since.or(Some(now)),
             false => self.alone_since = None,
@@ -221,9 +242,15 @@ impl Membership {
         }
     }
 
-    fn patience_with(&self, life: &Life) -> Duration {
-        let Patience { dead_after, refused_after } = self.patience;
-        if self.refused.contains(&life.node) { refused_after.min(dead_after) } else { dead_after }
+    /// When it is lost, if it is not heard of before: at any later time.
+    fn due(&self, life: &Life) -> Duration {
+        let Patience { dead_after, refused_after, gone_after } = self.patience;
+        let dead = life.heard + dead_after;
+        if !self.refused.contains(&life.node) {
+            return dead;
+        }
+        let gone = self.hung_up.get(&life.node).map(|since| *since.max(&life.heard) + gone_after);
+        dead.min(life.heard + refused_after).min(gone.unwrap_or(dead))
     }
 
     pub fn workers(&self) -> Vec<WorkerId> {

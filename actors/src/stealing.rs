@@ -4,7 +4,8 @@
 //! changes no bit. A worker that is slow for a while gets fewer of them, and more again when it is
 //! not. Each move costs a view, so that small or short-lived gains are left alone.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use crate::assignment::lease;
@@ -117,15 +118,23 @@ impl Speeds {
     /// is measured. `None` where there are not enough for that, or nothing is known.
     fn weighted(&self, slots: u32, workers: &[WorkerId]) -> Option<BTreeMap<WorkerId, Span>> {
         let rest = slots.checked_sub(u32::try_from(workers.len()).ok()?)?;
-        let mut counts: BTreeMap<WorkerId, u32> =
-            workers.iter().map(|&worker| (worker, 1)).collect();
+        let unknown = self.mean();
+        // When each would be done with one more than it has, the first one on top.
+        let mut done: BinaryHeap<_> = workers
+            .iter()
+            .map(|&worker| {
+                let nanos = self.nanos(worker, unknown);
+                Reverse((nanos.saturating_mul(2), worker, 1, nanos))
+            })
+            .collect();
         for _ in 0..rest {
-            let done = |(worker, count): (&WorkerId, &u32)| {
-                (self.nanos(*worker).saturating_mul(u128::from(*count) + 1), *worker)
-            };
-            let (_, first) = counts.iter().map(done).min()?;
-            *counts.get_mut(&first)? += 1;
+            let mut first = done.peek_mut()?;
+            let Reverse((at, _, count, nanos)) = &mut *first;
+            *count += 1;
+            *at = nanos.saturating_mul(u128::from(*count) + 1);
         }
+        let counts: BTreeMap<WorkerId, u32> =
+            done.into_iter().map(|Reverse((_, worker, count, _))| (worker, count)).collect();
         let mut next = 0;
         let spans = counts.into_iter().map(|(worker, count)| {
             let span = Span { first: next, end: next + count };
@@ -137,9 +146,10 @@ impl Speeds {
 
     /// Whether a step becomes shorter by enough, with all that isn't computation left as it is.
     fn gains(&self, before: &BTreeMap<WorkerId, Span>, after: &BTreeMap<WorkerId, Span>) -> bool {
+        let unknown = self.mean();
         let computing = |leases: &BTreeMap<WorkerId, Span>| {
             let nanos = leases.iter().map(|(worker, span)| {
-                self.nanos(*worker) * u128::from(span.end.saturating_sub(span.first))
+                self.nanos(*worker, unknown) * u128::from(span.end.saturating_sub(span.first))
             });
             nanos.max().unwrap_or(0)
         };
@@ -150,15 +160,15 @@ impl Speeds {
         before.saturating_sub(after) * 100 > step * u128::from(GAIN_PERCENT)
     }
 
-    /// Of one slot. A worker of which nothing is known is as fast as the mean of the others.
-    fn nanos(&self, worker: WorkerId) -> u128 {
-        match self.of.get(&worker) {
-            Some(speed) => u128::from(speed.slot),
-            None => {
-                let sum: u128 = self.of.values().map(|speed| u128::from(speed.slot)).sum();
-                (sum / (self.of.len() as u128).max(1)).max(1)
-            }
-        }
+    /// Of one slot. A worker of which nothing is known takes `unknown`.
+    fn nanos(&self, worker: WorkerId, unknown: u128) -> u128 {
+        self.of.get(&worker).map_or(unknown, |speed| u128::from(speed.slot))
+    }
+
+    /// Of one slot, of all workers that are known.
+    fn mean(&self) -> u128 {
+        let sum: u128 = self.of.values().map(|speed| u128::from(speed.slot)).sum();
+        (sum / (self.of.len() as u128).max(1)).max(1)
     }
 }
 

@@ -115,6 +115,7 @@ impl Bench {
             patience: gradmesh_actors::membership::Patience {
                 dead_after: Duration::from_secs(3600),
                 refused_after: Duration::from_secs(3600),
+                gone_after: Duration::from_secs(3600),
             },
             gather_for: Duration::from_secs(3600),
             gather_again_for: Duration::from_secs(3600),

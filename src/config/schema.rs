@@ -404,11 +404,12 @@ pub(super) const KEYS: &[Key] = &[
         Default("4096"),
         "megabytes of all models in memory, those that are worth least leave for others",
     ),
-    // Faster than 10 ms, heartbeats cost more than steps; slower than a minute, nobody is watched.
+    // Faster than 10 ms, heartbeats cost more than steps; slower than a minute, nobody is watched. Below the
+    // 200 ms after which TCP sends again what nothing follows: the next one tells it of a loss before.
     key(
         "detector.heartbeat_ms",
         Integer { min: 10, max: 60_000 },
-        Default("100"),
+        Default("150"),
         "milliseconds between two heartbeats",
     ),
     key(

@@ -9,6 +9,7 @@ use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{Heartbeat, HeartbeatAck, HeartbeatError, Member, ask};
 use gradmesh_actors::plan::JobOffer;
 use tokio::select;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error};
 
@@ -22,15 +23,18 @@ pub(super) struct Pulse {
     pub(super) members: Vec<(Member, Vitals)>,
     pub(super) offer: Option<JobOffer>,
     pub(super) every: Duration,
+    /// Whoever of them has another life now.
+    pub(super) changed: watch::Receiver<()>,
 }
 
 /// Heartbeats that are waited for, in heartbeats: the answer to one is of use for no longer.
 const ANSWER_MAX: u32 = 4;
 
 impl Pulse {
-    /// Beats until the node ends: at its times, whether the one before was answered or not. What a
-    /// network has lost of one is sent again when the next one arrives, not when nothing else does.
-    pub(super) async fn run(self, coordinator: Recipient<Heartbeat>) {
+    /// Beats until the node ends: at its times, whether the one before was answered or not, and when an
+    /// actor has begun another life. What a network has lost of one is sent again when the next one
+    /// arrives, not when nothing else does.
+    pub(super) async fn run(mut self, coordinator: Recipient<Heartbeat>) {
         let mut offer_wanted = true;
         let mut due = interval(self.every);
         // After a pause the next beat is at once, and the beats that it cost are not made up for.
@@ -40,6 +44,7 @@ impl Pulse {
             let answer = select! { biased;
                 Some(answer) = asked.next() => Some(answer),
                 _ = due.tick() => None,
+                Ok(()) = self.changed.changed() => None,
             };
             let now_wanted = match answer {
                 None => true,

@@ -4,6 +4,7 @@ mod coordinating;
 mod links;
 mod serving;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use std::time::Duration;
 use actix::{Actor, Addr, Recipient};
 use gradmesh_actors::coordinator::Coordinator;
 use gradmesh_actors::ids::{CoordinatorId, ServerId, ShardCopy, ShardId, WorkerId};
-use gradmesh_actors::messages::{self, Member, WireMessage};
+use gradmesh_actors::messages::{self, Member, NodeConnected, WireMessage};
 use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::plan::{JobOffer, JobPlan};
 use gradmesh_actors::training::TrainingStatus;
 use gradmesh_actors::worker::{Task, Worker};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tracing::info;
 
@@ -46,7 +47,8 @@ struct Cast {
     /// In the order of their numbers.
     coordinators: Vec<Place<Coordinator>>,
     servers: Servers,
-    workers: Vec<Place<Worker>>,
+    /// Of other nodes those that this one's coordinator speaks to, if it has one.
+    workers: BTreeMap<u32, Place<Worker>>,
     /// Those of all nodes.
     registry: RegistryLinks,
     /// The one that runs here, with its number.
@@ -165,6 +167,7 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         pulse(&builder, &cast, members, task, supervision);
         if let Some(coordinator) = cast.own_coordinator() {
             directory.watch_refusals(&coordinator.clone().recipient());
+            spawn_local(tell_callers(router.watch_callers(), coordinator.clone().recipient()));
         }
     }
     if let Some((listener, own)) = listener {
@@ -283,11 +286,6 @@ async fn cast(
 ) -> Result<Cast, NodeError> {
     let config = &builder.config;
     let here = Thread::Here;
-    let there = |directory: &mut Directory, role: Role, target: Target| {
-        directory
-            .remote(role, target)
-            .ok_or_else(|| NodeError::RoleMissing { role: role.to_string() })
-    };
     let mut coordinators = Vec::new();
     for number in 0..config.coordinators() {
         coordinators.push(if plan.is_node(Role::Coordinator, number) {
@@ -329,17 +327,19 @@ async fn cast(
         }
         servers.push(copies);
     }
-    let mut workers = Vec::new();
+    let leads = plan.own_index(Role::Coordinator).is_some();
+    let mut workers = BTreeMap::new();
     for worker in 0..config.workers.count {
-        workers.push(if plan.is_here(Role::Worker, worker) {
+        if plan.is_here(Role::Worker, worker) {
             let thread = threads.own();
             let placed = place(&thread).await?;
-            let address = placed.address.clone();
+            workers.insert(worker, Place::Here(placed.address.clone()));
             waiting.workers.push((WorkerId(worker), thread, placed));
-            Place::Here(address)
-        } else {
-            Place::There(there(directory, Role::Worker, worker_target(worker))?)
-        });
+        } else if leads {
+            let there = directory.remote(Role::Worker, worker_target(worker));
+            let missing = || NodeError::RoleMissing { role: Role::Worker.to_string() };
+            workers.insert(worker, Place::There(there.ok_or_else(missing)?));
+        }
     }
     Ok(Cast { coordinators, servers, workers, registry, own_registry, checkpoints })
 }
@@ -369,15 +369,37 @@ fn pulse(
     task: Option<Task>,
     supervision: Supervision,
 ) {
+    let (change, changed) = watch::channel(());
+    let change = Rc::new(change);
+    for (_, vitals) in &members {
+        let (mut vitals, change) = (vitals.clone(), Rc::clone(&change));
+        spawn_local(async move {
+            while vitals.changed().await {
+                change.send_replace(());
+            }
+        });
+    }
     let pulse = Pulse {
         node: builder.name.clone().unwrap_or_else(|| "node".to_owned()),
         life: supervision.base,
         members,
         offer: task.map(|task| task.offer),
         every: Duration::from_millis(builder.config.detector.heartbeat_ms),
+        changed,
     };
     for coordinator in cast.all_coordinators() {
         spawn_local(pulse.clone().run(coordinator));
+    }
+}
+
+/// Tells the coordinator who connects to this node and who hangs up.
+async fn tell_callers(
+    mut callers: mpsc::Receiver<NodeConnected>,
+    coordinator: Recipient<NodeConnected>,
+) {
+    while let Some(news) = callers.recv().await {
+        // One that restarts has its members' word.
+        let _ = coordinator.send(news).await;
     }
 }
 
@@ -402,7 +424,7 @@ fn routes(router: &Router, cast: &Cast, plan: &Plan, serving: &Serving, networke
             route_copy(router, copy_target(ShardId(shard)), copy);
         }
     }
-    for (index, worker) in (0u32..).zip(&cast.workers) {
+    for (&index, worker) in &cast.workers {
         if let Place::Here(worker) = worker {
             let target = worker_target(index);
             router.route(target, worker.clone().recipient::<messages::LeaseSlots>());

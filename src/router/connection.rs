@@ -77,6 +77,7 @@ pub(super) async fn serve(
         }
         return;
     }
+    let _present = router.callers.enter(&node);
     answer(Caller::new(peer, node, reader, writer, pulse, same_host), router).await;
 }
 

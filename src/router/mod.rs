@@ -1,5 +1,6 @@
 //! The answering side: finds the actor that a request is for, and brings its answer back.
 
+mod callers;
 mod connection;
 mod refusals;
 mod route;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
-use gradmesh_actors::messages::WireMessage;
+use gradmesh_actors::messages::{NodeConnected, WireMessage};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -20,6 +21,7 @@ use tracing::warn;
 
 use crate::transport::Listener;
 use crate::wire::{Fault, Frame, Hello, Target};
+use callers::Callers;
 pub use connection::Moved;
 use refusals::Refusals;
 use route::{Answering, Route};
@@ -41,6 +43,7 @@ pub struct Router {
     routes: Rc<RefCell<BTreeMap<(Target, u16), Route>>>,
     /// Where callers of one actor alone are given to its thread.
     desks: Rc<RefCell<BTreeMap<Target, mpsc::Sender<Moved>>>>,
+    callers: Rc<Callers>,
 }
 
 impl fmt::Debug for Router {
@@ -79,6 +82,13 @@ impl Router {
         let (desk, moved) = mpsc::channel(MOVED_WAITING_MAX);
         self.desks.borrow_mut().insert(target, desk);
         moved
+    }
+
+    /// Which nodes connect to this one and hang up, from now on, but for connections that are given to
+    /// other threads. For one watcher: the one before hears no more.
+    #[must_use]
+    pub fn watch_callers(&self) -> mpsc::Receiver<NodeConnected> {
+        self.callers.watch()
     }
 
     fn desk(&self, target: Target) -> Option<mpsc::Sender<Moved>> {

@@ -4,6 +4,7 @@ use gradmesh::sim::{
     Fault, Report, Seed, duplicate, fail_writes, flip_bit, kill, lose, partition, pause,
     power_loss, reorder, skew, stop,
 };
+use gradmesh_actors::training::{Cause, Event, EventKind};
 
 use crate::{HARD, digits, digits_of_two_coordinators};
 
@@ -21,6 +22,18 @@ fn the_replica_of_a_killed_server_takes_its_place() {
     assert!(report.promotions() > 0, "{report}");
     assert_eq!(report.training.unwrap().rollbacks, 0);
     assert_eq!(report.counts.restarts, 1);
+}
+
+/// By its heartbeats alone it would be missed after 1.5 s, as its address refuses calls.
+#[test]
+fn a_killed_server_has_hung_up_and_is_missed_before_its_next_heartbeat() {
+    let slow = ["detector.heartbeat_ms=1000", "detector.dead_after_ms=3000"];
+    let kill = kill("ps-1").at("300ms").for_("20s");
+    let training = digits(&slow).faults([kill]).must_pass(Seed(1)).training.unwrap();
+    let lost = |event: &&Event| matches!(event.kind, EventKind::Lost { .. });
+    let lost = training.events.newest.iter().find(lost).unwrap();
+    assert!((300..500).contains(&lost.at_ms), "{lost:?}");
+    assert!(matches!(lost.cause, Some(Cause::Refused { ms: 300..500 })), "{lost:?}");
 }
 
 #[test]

@@ -60,8 +60,7 @@ impl Handler<ReportSpeed> for Coordinator {
         if !self.leads() {
             return Err(ReportError::NotLeading);
         }
-        let answer = self.training.report_speed(report);
-        self.show();
-        answer
+        // The next tick shows it: many workers report.
+        self.training.report_speed(report)
     }
 }

@@ -6,7 +6,8 @@ use actix::{AsyncContext, Context, Handler};
 use tracing::info;
 
 use super::{Coordinator, TICK};
-use crate::messages::NodeRefused;
+use crate::messages::{NodeConnected, NodeRefused};
+use crate::training::Command;
 
 /// A tick that comes later than this is the coordinator's own pause: its thread was held up, or its
 /// process stopped. Above what a busy machine makes of [`TICK`] now and then.
@@ -48,8 +49,33 @@ impl Handler<NodeRefused> for Coordinator {
             return;
         }
         let commands = self.training.refused(&node, now);
+        self.look_in_time(commands, now, ctx);
+    }
+}
+
+impl Handler<NodeConnected> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, message: NodeConnected, ctx: &mut Self::Context) {
+        let NodeConnected { node, connected } = message;
+        if !self.leads() {
+            return;
+        }
+        let now = self.now();
+        let commands = self.training.connected(&node, connected, now);
+        if connected {
+            self.carry_out(commands, ctx);
+        } else {
+            self.look_in_time(commands, now, ctx);
+        }
+    }
+}
+
+impl Coordinator {
+    /// Looks again at the next deadline, not at the tick after it: each hint that somebody is gone asks for
+    /// one look.
+    fn look_in_time(&mut self, commands: Vec<Command>, now: Duration, ctx: &mut Context<Self>) {
         self.carry_out(commands, ctx);
-        // At the deadline, not at the tick after it: each call that is refused asks for one look.
         if let Some(due) = self.training.next_loss() {
             ctx.run_later(due.saturating_sub(now) + MOMENT, |coordinator, ctx| {
                 if coordinator.leads() {

@@ -6,8 +6,11 @@ use crate::ids::ShardId;
 const WORKER: Member = Member::Worker(WorkerId(1));
 const SHARD: Member = Member::Copy(ShardCopy { shard: ShardId(0), server: ServerId(0) });
 
-const PATIENCE: Patience =
-    Patience { dead_after: Duration::from_secs(1), refused_after: Duration::from_millis(150) };
+const PATIENCE: Patience = Patience {
+    dead_after: Duration::from_secs(1),
+    refused_after: Duration::from_millis(150),
+    gone_after: Duration::from_millis(50),
+};
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -108,9 +111,56 @@ fn a_heartbeat_takes_the_suspicion_away() {
 }
 
 #[test]
+fn a_node_that_refuses_calls_and_has_hung_up_is_gone_soon() {
+    for refused_first in [true, false] {
+        let mut members = members();
+        if refused_first {
+            members.refused("a");
+        }
+        members.connected("a", false, at(20));
+        members.refused("a");
+        assert_eq!(members.next_loss(), Some(at(70)), "{refused_first}");
+        assert_eq!(members.expire(at(70)), []);
+        assert_eq!(members.expire(at(71)).len(), 2);
+        assert!(members.refused.is_empty() && members.hung_up.is_empty());
+    }
+}
+
+#[test]
+fn a_node_that_has_hung_up_and_refuses_no_call_has_all_its_time() {
+    let mut members = members();
+    members.connected("a", false, at(20));
+    assert_eq!(members.next_loss(), Some(at(1000)));
+}
+
+#[test]
+fn a_node_that_calls_again_has_not_hung_up() {
+    let mut members = members();
+    members.refused("a");
+    members.connected("a", false, at(20));
+    members.connected("a", true, at(60));
+    assert_eq!(members.next_loss(), Some(at(150)));
+    // Its word says so too, where the other news was lost.
+    members.connected("a", false, at(70));
+    members.heard("a", &[(WORKER, Incarnation(1)), (SHARD, Incarnation(1))], at(80));
+    members.refused("a");
+    assert_eq!(members.next_loss(), Some(at(230)));
+}
+
+#[test]
+fn the_observers_own_pause_is_not_counted_since_a_node_has_hung_up() {
+    let mut members = members();
+    members.refused("a");
+    members.connected("a", false, at(20));
+    members.stood_still(at(500), at(530));
+    assert_eq!(members.next_loss(), Some(at(570)));
+}
+
+#[test]
 fn a_node_of_which_nobody_is_known_is_not_suspected() {
     let mut members = Membership::new(PATIENCE);
     members.refused("a");
+    members.connected("a", false, at(0));
     members.heard("a", &[(WORKER, Incarnation(1))], at(0));
     assert_eq!(members.expire(at(1000)), []);
 }
@@ -134,6 +184,8 @@ enum Heard {
     Refused,
     StoodStill(u64),
     Looked,
+    /// It hung up and called again so much later.
+    CalledAgain(u64),
 }
 
 proptest! {
@@ -147,6 +199,7 @@ proptest! {
                     Just(Heard::Refused),
                     (0..500u64).prop_map(Heard::StoodStill),
                     Just(Heard::Looked),
+                    (0..=50u64).prop_map(Heard::CalledAgain),
                 ],
             ),
             1..200,
@@ -168,6 +221,12 @@ proptest! {
                 Heard::Refused => members.refused("a"),
                 Heard::StoodStill(pause) => members.stood_still(at(pause), at(now)),
                 Heard::Looked => {}
+                Heard::CalledAgain(after) => {
+                    members.connected("a", false, at(now));
+                    now = (now + after).min(last + 150);
+                    prop_assert_eq!(members.expire(at(now)), []);
+                    members.connected("a", true, at(now));
+                }
             }
         }
     }

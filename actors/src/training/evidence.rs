@@ -12,6 +12,12 @@ impl Training {
         self.silence(now)
     }
 
+    /// The first of this node's connections to the coordinator's stands, or the last one has ended.
+    pub fn connected(&mut self, node: &str, connected: bool, now: Duration) -> Vec<Command> {
+        self.members.connected(node, connected, now);
+        self.silence(now)
+    }
+
     /// Time has passed, perhaps less than a tick.
     pub fn silence(&mut self, now: Duration) -> Vec<Command> {
         let changes = self.members.expire(now);

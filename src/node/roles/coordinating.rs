@@ -31,7 +31,7 @@ pub(super) async fn coordinate(
     let links = CoordinatorLinks {
         restore: all_copies(&cast.servers),
         adopt: all_copies(&cast.servers),
-        lease: cast.workers.iter().map(Place::recipient).collect(),
+        lease: cast.workers.values().map(Place::recipient).collect(),
         publish: cast.registry.publish.clone(),
         find: cast.registry.find.clone(),
         open: cast.checkpoints.clone().recipient(),

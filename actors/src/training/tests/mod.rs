@@ -87,6 +87,7 @@ impl World {
             patience: Patience {
                 dead_after: Duration::from_secs(1),
                 refused_after: Duration::from_millis(150),
+                gone_after: Duration::from_millis(50),
             },
             gather_for: Duration::from_secs(5),
             gather_again_for: Duration::from_secs(1),
