@@ -23,6 +23,8 @@ const MOVE_EVERY: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Default)]
 pub struct Speeds {
     of: BTreeMap<WorkerId, Speed>,
+    /// Whether something was measured since the leases were compared.
+    has_news: bool,
     /// When the leases last became others.
     moved: Option<Duration>,
 }
@@ -53,6 +55,7 @@ impl Speeds {
         }
         let slot = (pace.computing_ns / u64::from(pace.slots)).max(1);
         let step = pace.passed_ns / u64::from(pace.steps);
+        self.has_news = true;
         let mean = |before: u64, new: u64| before / 2 + new / 2 + (before & new & 1);
         let newest = Speed { slot, step };
         let speed = self.of.entry(worker).or_insert(newest);
@@ -101,7 +104,7 @@ impl Speeds {
         now: Duration,
     ) -> Option<Better> {
         let moved = *self.moved.get_or_insert(now);
-        if now.saturating_sub(moved) < MOVE_EVERY {
+        if now.saturating_sub(moved) < MOVE_EVERY || !std::mem::take(&mut self.has_news) {
             return None;
         }
         let leases = self.leases(slots, workers, held);

@@ -1,6 +1,5 @@
 //! The task behind a link: calls the node when there is something to ask, again after a break.
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
@@ -10,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::line::Line;
 use super::link::{LinkPolicy, Outgoing, Peer, Reach};
-use super::pending::Pending;
 use super::session::Session;
 use crate::transport::{Connection, Transport};
 use crate::wire::{HELLO_TIME_MAX, Hello, HelloError};
@@ -21,7 +20,7 @@ pub(super) struct Dialer {
     pub(super) own: Hello,
     pub(super) transport: Rc<dyn Transport>,
     pub(super) policy: LinkPolicy,
-    pub(super) sent: Rc<RefCell<Pending>>,
+    pub(super) line: Rc<Line>,
     pub(super) reach: watch::Sender<Reach>,
 }
 
@@ -47,7 +46,7 @@ impl Dialer {
                     info!(node, address = %self.peer.address, "connected");
                     self.reach.send_replace(Reach::Connected);
                     last_logged.clear();
-                    let ended = session.run(first, &mut requests, &self.sent, &self.policy).await;
+                    let ended = session.run(first, &mut requests, &self.line, &self.policy).await;
                     let Err(error) = ended else { return };
                     warn!(node, %error, "connection lost");
                     // At once, if the connection has lasted: whether somebody listens is news.

@@ -1,6 +1,5 @@
 //! The handle with which a node asks another one.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +12,8 @@ use tokio::task::spawn_local;
 use super::REQUESTS_MAX;
 use super::asked::Asked;
 use super::dialer::Dialer;
-use super::pending::{Pending, Waiting};
+use super::line::Line;
+use super::pending::Waiting;
 use crate::transport::Transport;
 use crate::wire::{Class, Frame, Hello, Target, encode};
 
@@ -85,7 +85,7 @@ struct Shared {
     node: Rc<str>,
     queue: mpsc::Sender<Outgoing>,
     reach: watch::Sender<Reach>,
-    sent: Rc<RefCell<Pending>>,
+    line: Rc<Line>,
     /// Held once here, and once by each request that is under way.
     places: Rc<()>,
 }
@@ -104,12 +104,12 @@ impl Link {
     pub fn open(peer: Peer, own: Hello, transport: Rc<dyn Transport>, policy: LinkPolicy) -> Self {
         let (queue, requests) = mpsc::channel(REQUESTS_MAX);
         let node = peer.node.as_str().into();
-        let sent = Rc::default();
+        let line = Rc::default();
         let reach = watch::Sender::new(Reach::Uncalled);
         let told = reach.clone();
-        let dialer = Dialer { peer, own, transport, policy, sent: Rc::clone(&sent), reach: told };
+        let dialer = Dialer { peer, own, transport, policy, line: Rc::clone(&line), reach: told };
         spawn_local(dialer.run(requests));
-        Self(Rc::new(Shared { node, queue, reach, sent, places: Rc::default() }))
+        Self(Rc::new(Shared { node, queue, reach, line, places: Rc::default() }))
     }
 
     /// Shows how the link fares. While somebody watches, a link that has lost its connection calls
@@ -157,24 +157,32 @@ impl Link {
         let waiting: Box<dyn Waiting> = Box::new(asked);
         match framed {
             Err(error) => waiting.answer(Err(error)),
-            Ok(frame) => match queue.try_send(Outgoing { frame, waiting }) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(unsent)) => {
-                    unsent.waiting.answer(Err(self.busy()));
-                }
-                // Dropped, it says that this node shuts down.
-                Err(mpsc::error::TrySendError::Closed(_)) => {}
-            },
+            Ok(frame) => self.send(Outgoing { frame, waiting }),
+        }
+    }
+
+    /// At once, where the connection's task has nothing else to write.
+    fn send(&self, request: Outgoing) {
+        let Shared { queue, line, .. } = &*self.0;
+        let is_first = queue.capacity() == queue.max_capacity();
+        let sent = if is_first { line.send_now(request) } else { Err(request) };
+        match sent.or_else(|request| queue.try_send(request)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(unsent)) => {
+                unsent.waiting.answer(Err(self.busy()));
+            }
+            // Dropped, it says that this node shuts down.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
         }
     }
 
     /// Room for one more request, if need be that of those who have given up; while a call is going
     /// on, they count until it has succeeded or failed.
     fn place(&self) -> Option<Rc<()>> {
-        let Shared { places, sent, .. } = &*self.0;
+        let Shared { places, line, .. } = &*self.0;
         let is_full = || Rc::strong_count(places) > REQUESTS_MAX;
         if is_full() {
-            sent.borrow_mut().forget_given_up();
+            line.pending.borrow_mut().forget_given_up();
         }
         (!is_full()).then(|| Rc::clone(places))
     }

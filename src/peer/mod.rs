@@ -3,6 +3,7 @@
 mod any_of;
 mod asked;
 mod dialer;
+mod line;
 mod link;
 mod pending;
 mod proxy;

@@ -1,16 +1,15 @@
 //! One connection of a link, from the handshake to its end.
 
-use std::cell::RefCell;
 use std::pin::pin;
 
 use gradmesh_actors::messages::LinkError;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::select;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use super::line::{Line, Writer};
 use super::link::{LinkPolicy, Outgoing};
-use super::pending::Pending;
 use crate::transport::Connection;
 use crate::wire::{
     Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, HelloError,
@@ -20,24 +19,10 @@ use crate::wire::{
 pub(super) struct Session {
     node: String,
     reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
-    writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
+    writer: Writer,
     pulse: Pulse,
     /// Where both ends are on one machine.
     attachment: Option<Attachment>,
-}
-
-/// More answers than any side lends at once.
-const ANSWERS_LENT_MAX: usize = 64;
-
-/// What the reader has the writer say.
-#[derive(Default)]
-struct Notes {
-    /// About the attachment, a few in all.
-    frames: RefCell<Vec<Frame>>,
-    wake: Notify,
-    /// Answers whose bodies have been read from the other side's memory, as many as it lends. That
-    /// goes out with the next request or ping.
-    taken: RefCell<Vec<u64>>,
 }
 
 impl Session {
@@ -58,17 +43,16 @@ impl Session {
         self,
         first: Option<Outgoing>,
         requests: &mut mpsc::Receiver<Outgoing>,
-        pending: &RefCell<Pending>,
+        line: &Line,
         policy: &LinkPolicy,
     ) -> Result<(), LinkError> {
-        let Self { node, mut reader, mut writer, pulse, attachment } = self;
+        let Self { node, mut reader, writer, pulse, attachment } = self;
         let attachment = attachment.as_ref();
-        let notes = Notes::default();
-        notes.frames.borrow_mut().extend(attachment.and_then(Attachment::offer));
+        line.begin(attachment.and_then(Attachment::offer));
         // Reads first: what has arrived counts, even where the other futures have given up.
         let ended = select! { biased;
-            error = read_answers(&node, &mut reader, pending, attachment, &notes) => Err(error),
-            written = write_requests(&mut writer, first, requests, pending, &notes, &pulse, policy) => {
+            error = read_answers(&node, &mut reader, line, attachment) => Err(error),
+            written = write_requests(writer, first, requests, line, &pulse, policy) => {
                 written.map_err(|error| disconnected(&node, &error.to_string()))
             }
             () = pulse.silent_for(policy.silence_max) => {
@@ -76,8 +60,9 @@ impl Session {
                 Err(disconnected(&node, &format!("silent for {limit_ms} ms")))
             }
         };
+        line.end();
         if let Err(error) = &ended {
-            let all = pending.borrow_mut().take_all();
+            let all = line.pending.borrow_mut().take_all();
             all.for_each(|waiting| waiting.answer(Err(error.clone())));
         }
         ended
@@ -87,9 +72,8 @@ impl Session {
 async fn read_answers<R: AsyncRead + Unpin>(
     node: &str,
     reader: &mut FrameReader<R>,
-    pending: &RefCell<Pending>,
+    line: &Line,
     attachment: Option<&Attachment>,
-    notes: &Notes,
 ) -> LinkError {
     loop {
         let frame = match reader.read().await {
@@ -105,9 +89,7 @@ async fn read_answers<R: AsyncRead + Unpin>(
         match frame.class {
             Class::Pong => {}
             Class::Memory => {
-                let note = attachment.and_then(|attachment| attachment.hear(frame, true));
-                notes.frames.borrow_mut().extend(note);
-                notes.wake.notify_one();
+                line.note(attachment.and_then(|attachment| attachment.hear(frame, true)));
             }
             Class::Error if frame.request == 0 => {
                 return Fault::from_frame(frame).into_link_error(node);
@@ -115,13 +97,11 @@ async fn read_answers<R: AsyncRead + Unpin>(
             Class::Reply | Class::Refusal | Class::Error => {
                 if let Some(attachment) = attachment {
                     attachment.release(frame.request);
-                    let mut taken = notes.taken.borrow_mut();
-                    // More than it lends at once need no word.
-                    if attachment.has_read() && taken.len() < ANSWERS_LENT_MAX {
-                        taken.push(frame.request);
+                    if attachment.has_read() {
+                        line.has_taken(frame.request);
                     }
                 }
-                let waiting = pending.borrow_mut().take(frame.request);
+                let waiting = line.pending.borrow_mut().take(frame.request);
                 if let Some(waiting) = waiting {
                     waiting.answer(Ok(frame));
                 }
@@ -131,70 +111,63 @@ async fn read_answers<R: AsyncRead + Unpin>(
     }
 }
 
-async fn write_requests<W: AsyncWrite + Unpin>(
-    writer: &mut FrameWriter<W>,
+async fn write_requests(
+    mut writer: Writer,
     first: Option<Outgoing>,
     requests: &mut mpsc::Receiver<Outgoing>,
-    pending: &RefCell<Pending>,
-    notes: &Notes,
+    line: &Line,
     pulse: &Pulse,
     policy: &LinkPolicy,
 ) -> Result<(), FrameError> {
     let mut next = first;
-    let mut ping_due = pin!(sleep(policy.ping_every));
     // Requests and their answers are signs of life too: a ping is for links without them.
-    let mut has_sent = false;
+    let mut ping_due = pin!(sleep(policy.ping_every));
     loop {
         if ping_due.is_elapsed() {
-            pending.borrow_mut().forget_given_up();
+            line.pending.borrow_mut().forget_given_up();
             let now = Instant::now();
             let quiet_at = pulse.last() + policy.ping_every;
-            if has_sent && quiet_at > now {
+            if line.has_sent() && quiet_at > now {
                 ping_due.as_mut().reset(quiet_at);
             } else {
                 ping_due.as_mut().reset(now + policy.ping_every);
                 writer.write(&Frame::bare(Class::Ping, 0)).await?;
             }
-            has_sent = false;
-            write_taken(writer, notes).await?;
+            write_all(&mut writer, line.taken()).await?;
         }
-        let frames = notes.frames.take();
-        for frame in &frames {
-            writer.write(frame).await?;
-        }
+        write_all(&mut writer, line.notes()).await?;
         match next.take().or_else(|| requests.try_recv().ok()) {
             // Not sent: its sender has given up.
             Some(request) if request.waiting.has_given_up() => {}
-            Some(Outgoing { mut frame, waiting }) => {
-                has_sent = true;
-                frame.request = pending.borrow_mut().insert(waiting);
-                write_taken(writer, notes).await?;
-                writer.write(&frame).await?;
+            Some(request) => {
+                let frame = line.enter(request);
+                write_all(&mut writer, line.taken().chain([frame])).await?;
             }
             // Small requests leave together, as soon as there is no other to join them.
             None => {
                 writer.flush().await?;
+                line.lend(writer);
                 select! { biased;
                     () = ping_due.as_mut() => {}
-                    () = notes.wake.notified() => {}
+                    () = line.woken() => {}
                     request = requests.recv() => match request {
                         Some(request) => next = Some(request),
                         None => return Ok(()),
                     },
                 }
+                let Some(back) = line.take_back() else { return Ok(()) };
+                writer = back;
             }
         }
     }
 }
 
-/// Lets the other side have its memory again.
-async fn write_taken<W: AsyncWrite + Unpin>(
-    writer: &mut FrameWriter<W>,
-    notes: &Notes,
+async fn write_all(
+    writer: &mut Writer,
+    frames: impl IntoIterator<Item = Frame>,
 ) -> Result<(), FrameError> {
-    let taken = notes.taken.take();
-    for request in taken {
-        writer.write(&Frame::bare(Class::Taken, request)).await?;
+    for frame in frames {
+        writer.write(&frame).await?;
     }
     Ok(())
 }

@@ -172,12 +172,15 @@ impl<'a> Host<'a> {
         self.ready.host_runs();
         loop {
             self.network.0.borrow_mut().look_at_clock();
+            let mut looked = false;
             while self.change_due() || self.run_network() || self.poll_nodes() {
+                looked = true;
                 if let Some(ended) = self.look() {
                     return Poll::Ready(ended);
                 }
             }
-            if let Some(ended) = self.look() {
+            // Later it has become in any case.
+            if !looked && let Some(ended) = self.look() {
                 return Poll::Ready(ended);
             }
             timer.as_mut().reset(self.next());

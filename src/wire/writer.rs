@@ -1,8 +1,11 @@
 //! Frames onto a stream of bytes.
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use crc32fast::Hasher;
+use futures_util::FutureExt;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -48,6 +51,30 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub async fn write(&mut self, frame: &Frame) -> Result<(), FrameError> {
         frame.check()?;
         in_time(self.put_frame(frame)).await
+    }
+
+    /// Whether [`FrameWriter::write_now`] takes this frame: nothing waits, and it is short.
+    #[must_use]
+    pub fn stages(&self, frame: &Frame) -> bool {
+        let bodies: usize = frame.bodies.iter().map(Body::byte_len).sum();
+        self.staged.is_empty() && bodies + frame.meta.len() < COPY_BYTES_MAX
+    }
+
+    /// Writes a frame that it [stages](FrameWriter::stages), and sends it as far as the other side takes it now.
+    /// `false` where there is something left to [flush](FrameWriter::flush), which tells of errors too.
+    #[must_use]
+    pub fn write_now(&mut self, frame: &Frame) -> bool {
+        // What is staged waits for nobody.
+        let staged = self.write(frame).now_or_never();
+        let mut cx = Context::from_waker(Waker::noop());
+        while !self.staged.is_empty() {
+            match Pin::new(&mut self.inner).poll_write(&mut cx, &self.staged) {
+                Poll::Ready(Ok(written)) if written > 0 => drop(self.staged.drain(..written)),
+                _ => return false,
+            }
+        }
+        let flushed = Pin::new(&mut self.inner).poll_flush(&mut cx);
+        matches!((staged, flushed), (Some(Ok(())), Poll::Ready(Ok(()))))
     }
 
     /// Sends what is staged.

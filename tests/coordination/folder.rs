@@ -69,6 +69,21 @@ impl Place for Folder {
 
 conforms!(Folder::new());
 
+/// An entry is read once, and again where its file is another one.
+#[actix_rt::test]
+async fn a_folder_that_was_emptied_and_used_anew_is_not_taken_for_the_one_before() {
+    let folder = Folder::new();
+    let store = folder.open();
+    won(&store, 1, 1, "a").await;
+    assert_eq!(observe(&store).await.unwrap().newest, Some(entry(1, 1, "a")));
+    fs::remove_file(folder.entry_path(1)).unwrap();
+    assert_eq!(observe(&store).await.unwrap().newest, None);
+    won(&folder.open(), 1, 1, "b").await;
+    assert_eq!(observe(&store).await.unwrap().newest, Some(entry(1, 1, "b")));
+    let superseded = renew(&store, beat(1, "a", 1)).await.unwrap_err();
+    assert!(matches!(superseded, CoordinationError::Superseded { .. }), "{superseded}");
+}
+
 #[actix_rt::test]
 async fn a_full_disk_says_what_to_free_and_nothing_is_taken() {
     let folder = Folder::new();

@@ -9,6 +9,8 @@ use gradmesh::wire::{
 use gradmesh_actors::messages::{Body, WirePart};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
+use tokio::io::duplex;
+use tokio::join;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
@@ -121,6 +123,40 @@ fn frames_follow_each_other_without_a_gap() {
         assert_eq!(reader.read().await.unwrap(), Some(second));
         assert_eq!(reader.read().await.unwrap(), None);
     });
+}
+
+/// Through a way that takes 40 bytes at a time, of frames of 62.
+#[test]
+fn what_is_left_of_frames_that_are_written_at_once_goes_with_the_next_flush() {
+    let frames: Vec<Frame> = (1..20).map(|request| Frame { request, ..sample() }).collect();
+    run(async {
+        let (near, far) = duplex(40);
+        let mut writer = FrameWriter::new(near, Pulse::new());
+        let mut reader = FrameReader::new(far, Limits::TRUSTED, Pulse::new());
+        assert!(writer.stages(&frames[0]) && !writer.write_now(&frames[0]));
+        assert!(!writer.stages(&frames[1]), "something waits");
+        for frame in &frames[1..] {
+            assert!(!writer.write_now(frame));
+        }
+        let write = async { writer.flush().await.unwrap() };
+        let read = async {
+            for frame in &frames {
+                assert_eq!(reader.read().await.unwrap().as_ref(), Some(frame));
+            }
+        };
+        join!(write, read);
+        let pong = Frame::bare(Class::Pong, 1);
+        assert!(writer.stages(&pong) && writer.write_now(&pong));
+        assert_eq!(reader.read().await.unwrap(), Some(pong));
+    });
+}
+
+#[test]
+fn a_long_frame_is_not_written_at_once() {
+    let writer = FrameWriter::new(Vec::new(), Pulse::new());
+    let frame =
+        |bytes: usize| Frame { bodies: vec![Body::Bytes(vec![7; bytes].into())], ..sample() };
+    assert!(writer.stages(&frame(1000)) && !writer.stages(&frame(100_000)));
 }
 
 #[test]

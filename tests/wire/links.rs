@@ -7,12 +7,13 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use gradmesh::peer::{Proxy, REQUESTS_MAX, Reach};
-use gradmesh::transport::{MemoryTransport, TcpTransport, Transport};
+use gradmesh::transport::{Connection, MemoryTransport, TcpTransport, Transport};
 use gradmesh::wire::{
     Class, Fault, Frame, FrameReader, FrameWriter, Limits, Pulse, Role, Target, shake_hands,
 };
-use gradmesh_actors::messages::{Body, LinkError, WireMessage, ask};
+use gradmesh_actors::messages::{Body, LinkError, NodeConnected, WireMessage, ask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::select;
 
 use actix::Actor;
 
@@ -44,6 +45,8 @@ on_each_transport!(
     a_body_of_16_mib_arrives_with_the_same_bits,
     replies_may_come_out_of_order,
     messages_to_one_target_keep_their_order,
+    short_requests_do_not_overtake_long_ones,
+    a_node_is_told_of_by_its_first_connection_and_the_end_of_its_last,
     the_death_of_the_node_fails_what_waits,
     a_node_that_restarts_is_called_again,
     a_watched_link_finds_out_by_itself_who_listens,
@@ -114,6 +117,63 @@ async fn messages_to_one_target_keep_their_order(transport: Rc<dyn Transport>) {
     let counts = join_all(burst).await.into_iter().map(Result::unwrap);
 
     assert_eq!(counts.collect::<Vec<_>>(), (0..200).map(|i| Ok(Number(i))).collect::<Vec<_>>());
+}
+
+/// Short ones are sent by whoever asks where nothing waits, long ones by the connection's task.
+async fn short_requests_do_not_overtake_long_ones(transport: Rc<dyn Transport>) {
+    let mut listener = transport.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let link = link(&transport, listener.address());
+    let echo = |length: usize| Echo { text: String::new(), values: Arc::new(vec![0.5; length]) };
+    let lengths = [1, 2, 100_000, 3, 4, 50_000, 5, 20_000_000 / 4, 6];
+    let read = async {
+        let Connection { reader, writer, .. } = listener.accept().await.unwrap();
+        let mut reader = FrameReader::new(reader, Limits::HELLO, Pulse::new());
+        let mut writer = FrameWriter::new(writer, Pulse::new());
+        shake_hands(&mut reader, &mut writer, &hello("server"), None).await.unwrap();
+        for (request, length) in (1..).zip(lengths) {
+            let frame = loop {
+                let frame = reader.read().await.unwrap().unwrap();
+                if frame.class == Class::Request {
+                    break frame;
+                }
+            };
+            assert_eq!((frame.request, frame.bodies[0].byte_len()), (request, 4 * length));
+            if request == 1 {
+                let answer = Frame { class: Class::Reply, ..frame };
+                writer.write(&answer).await.unwrap();
+                writer.flush().await.unwrap();
+            }
+        }
+    };
+    let ask = async {
+        // The connection stands, and its task waits for requests.
+        link.request(DESK, echo(lengths[0])).await.unwrap();
+        let rest: Vec<_> =
+            lengths[1..].iter().map(|&length| link.request(DESK, echo(length))).collect();
+        join_all(rest).await
+    };
+    select! { biased;
+        () = read => {}
+        answers = ask => panic!("{answers:?}"),
+    }
+}
+
+async fn a_node_is_told_of_by_its_first_connection_and_the_end_of_its_last(
+    transport: Rc<dyn Transport>,
+) {
+    let server = Server::start(&*transport).await;
+    let mut callers = server.router.watch_callers();
+    let connected = |connected| NodeConnected { node: "client".to_owned(), connected };
+    let first = link(&transport, server.address);
+    first.request(DESK, echo("hello")).await.unwrap();
+    assert_eq!(callers.recv().await, Some(connected(true)));
+    let second = link(&transport, server.address);
+    second.request(DESK, echo("hello")).await.unwrap();
+    drop(first);
+    second.request(DESK, echo("still here")).await.unwrap();
+    assert!(callers.try_recv().is_err());
+    drop(second);
+    assert_eq!(callers.recv().await, Some(connected(false)));
 }
 
 async fn the_death_of_the_node_fails_what_waits(transport: Rc<dyn Transport>) {

@@ -9,7 +9,7 @@
 //! refused where the name is taken: a crash leaves no half of an entry, and no two have one number.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use gradmesh_actors::ids::View;
 use gradmesh_actors::messages::coordination::{Appended, Beat, CoordinationError, Entry};
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use tracing::warn;
 
 use super::{ENTRIES_KEPT, ENTRY_BYTES_MAX, ViewLog, record};
@@ -34,22 +34,35 @@ pub(super) struct FolderLog {
     store: Arc<dyn ObjectStore>,
     /// For people.
     name: String,
+    /// The newest entry that was read, and its file: a leader looks many times a second, and an entry
+    /// never changes. A file that somebody has put in its place has another time.
+    read: Mutex<Option<(ObjectMeta, Entry)>>,
 }
 
 impl FolderLog {
     pub(super) fn new(store: Arc<dyn ObjectStore>, name: String) -> Self {
-        Self { store, name }
+        Self { store, name, read: Mutex::default() }
     }
 
     /// The numbers in the log, in order.
     async fn views(&self) -> Result<Vec<View>, CoordinationError> {
+        Ok(self.files().await?.into_iter().map(|(view, _)| view).collect())
+    }
+
+    /// The same with their files.
+    async fn files(&self) -> Result<Vec<(View, ObjectMeta)>, CoordinationError> {
         let files = self.store.list(Some(&Path::from(VIEWS)));
         let files: Vec<_> = files.try_collect().await.map_err(|error| self.unusable(&error))?;
         let number = |name: &str| name.strip_suffix(".json")?.parse().ok().map(View);
         let view = |file: &Path| number(file.filename()?).filter(|view| path(*view) == *file);
-        let mut views: Vec<View> = files.iter().filter_map(|file| view(&file.location)).collect();
-        views.sort_unstable();
-        Ok(views)
+        let of = |file: ObjectMeta| Some((view(&file.location)?, file));
+        let mut files: Vec<(View, ObjectMeta)> = files.into_iter().filter_map(of).collect();
+        files.sort_unstable_by_key(|(view, _)| *view);
+        Ok(files)
+    }
+
+    fn has_read(&self) -> MutexGuard<'_, Option<(ObjectMeta, Entry)>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry of a number; `None` where there is none.
@@ -157,8 +170,13 @@ impl ViewLog for FolderLog {
 
     async fn newest(&self) -> Result<Option<Entry>, CoordinationError> {
         for _ in 0..LOOKS_MAX {
-            let Some(last) = self.views().await?.pop() else { return Ok(None) };
+            let Some((last, file)) = self.files().await?.pop() else { return Ok(None) };
+            let read = self.has_read().as_ref().filter(|(of, _)| *of == file).cloned();
+            if let Some((_, entry)) = read {
+                return Ok(Some(entry));
+            }
             if let Some(entry) = self.read(last).await? {
+                self.has_read().replace((file, entry.clone()));
                 return Ok(Some(entry));
             }
         }

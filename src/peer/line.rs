@@ -1,0 +1,113 @@
+//! What a link and the task of its connection share.
+
+use std::cell::{Cell, RefCell};
+
+use tokio::io::AsyncWrite;
+use tokio::sync::Notify;
+
+use super::link::Outgoing;
+use super::pending::Pending;
+use crate::wire::{Class, Frame, FrameWriter};
+
+pub(super) type Writer = FrameWriter<Box<dyn AsyncWrite + Unpin>>;
+
+/// More answers than any side lends at once.
+const ANSWERS_LENT_MAX: usize = 64;
+
+/// Who waits for answers, and what is to be written beside requests.
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) pending: RefCell<Pending>,
+    /// The writer of a connection whose task waits for something to write: a request that is short
+    /// enough needs no turn of that task.
+    idle: RefCell<Option<Writer>>,
+    /// About the attachment, a few in all.
+    notes: RefCell<Vec<Frame>>,
+    /// Answers whose bodies have been read from the other side's memory, as many as it lends. That
+    /// goes out with the next request or ping.
+    taken: RefCell<Vec<u64>>,
+    /// Whether a request was written since this was asked last.
+    has_sent: Cell<bool>,
+    /// There is something to write that no request brings.
+    wake: Notify,
+}
+
+impl Line {
+    /// Has nothing of the connection before.
+    pub(super) fn begin(&self, notes: Option<Frame>) {
+        self.idle.take();
+        self.notes.replace(notes.into_iter().collect());
+        self.taken.take();
+        self.has_sent.take();
+    }
+
+    /// Nothing is written any more.
+    pub(super) fn end(&self) {
+        self.idle.take();
+    }
+
+    pub(super) fn note(&self, note: Option<Frame>) {
+        self.notes.borrow_mut().extend(note);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn notes(&self) -> Vec<Frame> {
+        self.notes.take()
+    }
+
+    /// More than the other side lends at once need no word.
+    pub(super) fn has_taken(&self, request: u64) {
+        let mut taken = self.taken.borrow_mut();
+        if taken.len() < ANSWERS_LENT_MAX {
+            taken.push(request);
+        }
+    }
+
+    /// What lets the other side have its memory again.
+    pub(super) fn taken(&self) -> impl Iterator<Item = Frame> + use<> {
+        self.taken.take().into_iter().map(|request| Frame::bare(Class::Taken, request))
+    }
+
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent.take()
+    }
+
+    /// The frame under its number, for whose answer somebody waits from now on.
+    pub(super) fn enter(&self, Outgoing { mut frame, waiting }: Outgoing) -> Frame {
+        self.has_sent.set(true);
+        frame.request = self.pending.borrow_mut().insert(waiting);
+        frame
+    }
+
+    /// The task waits: requests may use the writer meanwhile.
+    pub(super) fn lend(&self, writer: Writer) {
+        self.idle.replace(Some(writer));
+    }
+
+    pub(super) fn take_back(&self) -> Option<Writer> {
+        self.idle.take()
+    }
+
+    /// There is something to write.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Sends a request at once, where the task waits for some and it is short; or gives it back.
+    pub(super) fn send_now(&self, request: Outgoing) -> Result<(), Outgoing> {
+        let mut idle = self.idle.borrow_mut();
+        let Some(writer) = idle.as_mut().filter(|writer| writer.stages(&request.frame)) else {
+            return Err(request);
+        };
+        let frame = self.enter(request);
+        let mut written = true;
+        for frame in self.taken().chain([frame]) {
+            written &= writer.write_now(&frame);
+        }
+        // The task goes on with what is left, and hears of errors.
+        if !written {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+}
