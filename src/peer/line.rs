@@ -1,9 +1,10 @@
 //! What a link and the task of its connection share.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 
 use tokio::io::AsyncWrite;
-use tokio::sync::Notify;
 
 use super::link::Outgoing;
 use super::pending::Pending;
@@ -28,8 +29,9 @@ pub(super) struct Line {
     taken: RefCell<Vec<u64>>,
     /// Whether a request was written since this was asked last.
     has_sent: Cell<bool>,
-    /// There is something to write that no request brings.
-    wake: Notify,
+    /// There is something to write that no request brings, and the task that waits for that.
+    is_woken: Cell<bool>,
+    waker: Cell<Option<Waker>>,
 }
 
 impl Line {
@@ -39,6 +41,7 @@ impl Line {
         self.notes.replace(notes.into_iter().collect());
         self.taken.take();
         self.has_sent.take();
+        self.is_woken.take();
     }
 
     /// Nothing is written any more.
@@ -48,7 +51,7 @@ impl Line {
 
     pub(super) fn note(&self, note: Option<Frame>) {
         self.notes.borrow_mut().extend(note);
-        self.wake.notify_one();
+        self.wake();
     }
 
     pub(super) fn notes(&self) -> Vec<Frame> {
@@ -88,9 +91,24 @@ impl Line {
         self.idle.take()
     }
 
+    fn wake(&self) {
+        self.is_woken.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     /// There is something to write.
     pub(super) async fn woken(&self) {
-        self.wake.notified().await;
+        poll_fn(|cx| {
+            if self.is_woken.take() {
+                return Poll::Ready(());
+            }
+            let before = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+            self.waker.set(Some(before.unwrap_or_else(|| cx.waker().clone())));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Sends a request at once, where the task waits for some and it is short; or gives it back.
@@ -106,7 +124,7 @@ impl Line {
         }
         // The task goes on with what is left, and hears of errors.
         if !written {
-            self.wake.notify_one();
+            self.wake();
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One caller, from the handshake to its end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::io::Cursor;
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::select;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -33,6 +34,43 @@ const UNDER_WAY_MAX: usize = 2 * REQUESTS_MAX;
 
 /// Requests that actors work on, as their answers to come.
 type UnderWay = FuturesUnordered<Answering>;
+
+/// What the reader has the writer say beside answers. Both run in one task, the reader first.
+#[derive(Default)]
+struct Words {
+    waiting: RefCell<VecDeque<Frame>>,
+    /// The reader waits for room.
+    is_full: Cell<bool>,
+    /// The reader has ended.
+    closed: Cell<bool>,
+}
+
+impl Words {
+    /// Waits until there is room.
+    async fn say(&self, frame: Frame) {
+        poll_fn(|_| {
+            let is_full = self.waiting.borrow().len() >= ANSWERS_WAITING_MAX;
+            self.is_full.set(is_full);
+            if is_full { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        self.waiting.borrow_mut().push_back(frame);
+    }
+
+    /// `None` where nothing waits and nothing will.
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Frame>> {
+        match self.waiting.borrow_mut().pop_front() {
+            None if self.closed.get() => Poll::Ready(None),
+            None => Poll::Pending,
+            frame => {
+                if self.is_full.take() {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+}
 
 /// A caller whose connection another thread takes over.
 #[derive(Debug)]
@@ -124,18 +162,19 @@ impl Caller {
 /// Until the caller is gone.
 async fn answer(caller: Caller, router: &Router) {
     let Caller { peer, node, mut reader, mut writer, pulse, attachment } = caller;
-    let (answers, waiting) = mpsc::channel(ANSWERS_WAITING_MAX);
+    let words = Words::default();
     let under_way = RefCell::new(FuturesUnordered::new());
     let reading = async {
         let attachment = attachment.as_ref();
-        read_requests(&mut reader, router, &under_way, answers, attachment, peer, &node).await;
+        read_requests(&mut reader, router, &under_way, &words, attachment, peer, &node).await;
         under_way.borrow_mut().clear();
+        words.closed.set(true);
         // What was answered before still goes out; the writer then ends by itself.
         pending::<()>().await;
     };
     select! { biased;
         () = reading => {}
-        written = write_answers(&mut writer, &under_way, waiting) => match written {
+        written = write_answers(&mut writer, &under_way, &words) => match written {
             Ok(()) => debug!(%peer, node, "caller gone"),
             Err(error) => warn!(%peer, node, %error, "answers can't be sent"),
         },
@@ -150,7 +189,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     router: &Router,
     under_way: &RefCell<UnderWay>,
-    answers: mpsc::Sender<Frame>,
+    words: &Words,
     attachment: Option<&Attachment>,
     peer: SocketAddr,
     node: &str,
@@ -159,17 +198,13 @@ async fn read_requests<R: AsyncRead + Unpin>(
         let (fault, kind, request, target) = match reader.read().await {
             Ok(None) => return,
             Ok(Some(frame)) if frame.class == Class::Ping => {
-                if answers.send(Frame::bare(Class::Pong, frame.request)).await.is_err() {
-                    return;
-                }
+                words.say(Frame::bare(Class::Pong, frame.request)).await;
                 continue;
             }
             Ok(Some(frame)) if frame.class == Class::Memory => {
                 let note = attachment.and_then(|attachment| attachment.hear(frame, false));
-                if let Some(note) = note
-                    && answers.send(note).await.is_err()
-                {
-                    return;
+                if let Some(note) = note {
+                    words.say(note).await;
                 }
                 continue;
             }
@@ -190,7 +225,8 @@ async fn read_requests<R: AsyncRead + Unpin>(
         };
         warn!(%peer, node, %fault, "request not taken");
         let closes = matches!(fault, Fault::Undecodable { .. } | Fault::Connection { .. });
-        if answers.send(fault.to_frame(kind, request, target)).await.is_err() || closes {
+        words.say(fault.to_frame(kind, request, target)).await;
+        if closes {
             return;
         }
     }
@@ -212,12 +248,12 @@ fn start(frame: Frame, router: &Router, under_way: &mut UnderWay) -> Result<(), 
 async fn write_answers<W: AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
     under_way: &RefCell<UnderWay>,
-    mut waiting: mpsc::Receiver<Frame>,
+    words: &Words,
 ) -> Result<(), FrameError> {
-    while let Some(mut frame) = poll_fn(|cx| next_frame(under_way, &mut waiting, cx)).await {
+    while let Some(mut frame) = poll_fn(|cx| next_frame(under_way, words, cx)).await {
         loop {
             writer.write(&frame).await?;
-            let next = poll_fn(|cx| Poll::Ready(next_frame(under_way, &mut waiting, cx))).await;
+            let next = poll_fn(|cx| Poll::Ready(next_frame(under_way, words, cx))).await;
             match next {
                 Poll::Ready(Some(next)) => frame = next,
                 Poll::Ready(None) | Poll::Pending => break,
@@ -233,11 +269,11 @@ async fn write_answers<W: AsyncWrite + Unpin>(
 /// A request that is taken meanwhile is polled at once: the reader runs in this task, before.
 fn next_frame(
     under_way: &RefCell<UnderWay>,
-    waiting: &mut mpsc::Receiver<Frame>,
+    words: &Words,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Frame>> {
     if let Poll::Ready(Some(answer)) = under_way.borrow_mut().poll_next_unpin(cx) {
         return Poll::Ready(Some(answer));
     }
-    waiting.poll_recv(cx)
+    words.poll_next(cx)
 }

@@ -2,7 +2,7 @@
 
 use actix::{MailboxError, Recipient};
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, ready};
 use gradmesh_actors::messages::{WireMessage, WirePart};
 
 use crate::wire::{Class, Fault, Frame, Target, decode, encode};
@@ -40,18 +40,15 @@ where
     let Frame { kind, request, meta, bodies, .. } = request;
     let message: M = decode(&meta, bodies)
         .map_err(|error| Fault::Undecodable { kind, cause: error.to_string() })?;
-    let mut sending = Box::pin(recipient.send(message));
+    let sending = recipient.send(message);
+    let mut answering =
+        async move { answer_frame(target, kind, request, sending.await) }.boxed_local();
     // To a full mailbox actix delivers on the first poll, not before, and then always: polled
     // here, a message can't be overtaken by the one after it.
-    let answered = (&mut sending).now_or_never();
-    Ok(async move {
-        let answer = match answered {
-            Some(answer) => answer,
-            None => sending.await,
-        };
-        answer_frame(target, kind, request, answer)
-    }
-    .boxed_local())
+    Ok(match (&mut answering).now_or_never() {
+        Some(answer) => ready(answer).boxed_local(),
+        None => answering,
+    })
 }
 
 fn answer_frame<Reply: WirePart, Refusal: WirePart>(

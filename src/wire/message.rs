@@ -1,6 +1,8 @@
 //! Messages to frames and back: the typed part as MessagePack, bulk data beside it.
 
 use gradmesh_actors::messages::{Body, BodyError, WirePart};
+use rmp_serde::decode::Error;
+use serde::Deserialize;
 
 /// Nesting of a typed part: our messages have single digits; a bomb of nested arrays ends here.
 const DEPTH_MAX: usize = 64;
@@ -14,8 +16,8 @@ pub enum MessageError {
     Encode { cause: String },
     #[error("the typed part can't be read: {cause}")]
     Decode { cause: String },
-    #[error("{left} bytes after the end of the typed part")]
-    Trailing { left: usize },
+    #[error("there are bytes after the end of the typed part")]
+    Trailing,
     #[error(transparent)]
     Bodies(#[from] BodyError),
 }
@@ -40,13 +42,14 @@ pub fn encode<P: WirePart>(part: &P) -> Result<(Vec<u8>, Vec<Body>), MessageErro
 /// # Errors
 /// The bytes are not exactly one `P`, or the bodies are not the ones that it announces.
 pub fn decode<P: WirePart>(meta: &[u8], bodies: Vec<Body>) -> Result<P, MessageError> {
-    let mut left = meta;
-    let mut deserializer = rmp_serde::Deserializer::new(&mut left);
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(meta);
     deserializer.set_max_depth(DEPTH_MAX);
     let mut part: P = P::deserialize(&mut deserializer)
         .map_err(|error| MessageError::Decode { cause: error.to_string() })?;
-    if !left.is_empty() {
-        return Err(MessageError::Trailing { left: left.len() });
+    // A reader of borrowed bytes, which copies no field's name, doesn't tell how many are left. This one
+    // reads one marker and nothing behind it, which fails where there is none.
+    if !matches!(<()>::deserialize(&mut deserializer), Err(Error::InvalidMarkerRead(_))) {
+        return Err(MessageError::Trailing);
     }
     part.attach(bodies)?;
     Ok(part)

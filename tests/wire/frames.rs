@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gradmesh::wire::{
     Class, FRAME_BYTES_MAX, Frame, FrameError, FrameReader, FrameWriter, Limits, META_BYTES_MAX,
-    Pulse, Role, Target, decode,
+    MessageError, Pulse, Role, Target, decode,
 };
 use gradmesh_actors::messages::{Body, WirePart};
 use proptest::prelude::*;
@@ -173,7 +173,12 @@ fn a_bomb_of_nested_arrays_is_refused() {
 fn bytes_after_the_typed_part_are_refused() {
     let good = b"\x81\xa6number\x05".as_slice();
     assert_eq!(decode::<Typed>(good, Vec::new()), Ok(Typed { number: 5 }));
-    assert!(decode::<Typed>(&[good, b"\0"].concat(), Vec::new()).is_err());
+    let after = |bytes: &[u8]| decode::<Typed>(&[good, bytes].concat(), Vec::new());
+    for first in 0..=u8::MAX {
+        for bytes in [&[first][..], &[first, first], &[0x91, first], &[0x81, 0xa0, first]] {
+            assert_eq!(after(bytes), Err(MessageError::Trailing), "{bytes:02x?}");
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -107,7 +107,9 @@ impl Wires {
             (None, Some(Ended::Closed)) => Some(Ok(())),
             (None, Some(Ended::Reset)) => Some(Err(io::ErrorKind::ConnectionReset.into())),
             (None, None) => {
-                pipe.reader = Some(waker.clone());
+                if !pipe.reader.as_ref().is_some_and(|reader| reader.will_wake(waker)) {
+                    pipe.reader = Some(waker.clone());
+                }
                 None
             }
         }
