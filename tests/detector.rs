@@ -209,7 +209,7 @@ impl World {
         }
         if matches!(self.ended, Some(End::Killed | End::Rebooted)) {
             // The link calls more often than this.
-            self.members.refused("node");
+            self.members.called("node", 2);
         }
         let lost = !self.members.expire(now).is_empty();
         if std::mem::take(&mut self.unread) && !lost {

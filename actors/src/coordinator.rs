@@ -112,6 +112,8 @@ pub struct Coordinator {
     started: Instant,
     /// When deadlines were last looked at, since the start.
     ticked: Duration,
+    /// When it looks who is lost beside its ticks.
+    next_look: Option<Duration>,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -157,6 +159,7 @@ impl Coordinator {
             status,
             started: Instant::now(),
             ticked: Duration::ZERO,
+            next_look: None,
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! A member is lost when its node was silent for [`Patience::dead_after`], and earlier, after
 //! [`Patience::refused_after`], where a call to the node's address was refused since it was heard of
-//! last: nobody listens there, so its process is gone. Where none of its own connections to this node
-//! stands either, [`Patience::gone_after`] is enough: a kernel closes all that a process had when it
-//! ends. Closed connections alone say nothing, and neither does a call that gets no answer: those come
-//! from networks too. A heartbeat takes the suspicion away, for a firewall can refuse in the name of a
-//! process that lives.
+//! last: nobody listens there, so its process is gone. Where two in a row were, and none of its own
+//! connections to this node stands either, [`Patience::gone_after`] is enough: a kernel closes all that a
+//! process had when it ends. Closed connections alone say nothing, and neither does a call that gets no answer: those come
+//! from networks too. A heartbeat takes the suspicion away, and so does a call that is answered, for a
+//! firewall can refuse in the name of a process that lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub struct Membership {
     alive: BTreeMap<Member, Life>,
     /// The same by their nodes: a heartbeat costs what its own members cost, however many others live.
     nodes: BTreeMap<String, BTreeSet<Member>>,
-    /// Nodes of members whose address has refused a call since they were heard of.
-    refused: BTreeSet<String>,
+    /// Nodes of members whose address has refused calls since they were heard of: so many in a row.
+    refused: BTreeMap<String, u64>,
     /// Nodes of members of whose connections to this one the last has ended, and when.
     hung_up: BTreeMap<String, Duration>,
     /// Of the first of those who were lost since it was asked for.
@@ -44,6 +44,10 @@ pub struct Membership {
     /// Whether anybody has ever said a word.
     heard: bool,
 }
+
+/// Calls in a row that were refused by the address of a node that is gone: one may have come at a bad
+/// moment.
+const CALLS_REFUSED: u64 = 2;
 
 /// Who has never heard of anybody waits so many times as long for it: everyone may yet have to start.
 const UNHEARD: u32 = 10;
@@ -83,7 +87,7 @@ impl Membership {
             patience,
             alive: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             hung_up: BTreeMap::new(),
             departed: None,
             alone_since: None,
@@ -164,20 +168,29 @@ impl Membership {
         changes
     }
 
-    /// A call to the node's address was refused.
-    pub fn refused(&mut self, node: &str) {
-        if self.nodes.contains_key(node) {
-            self.refused.insert(node.to_owned());
+    /// So many calls in a row to the node's address were refused; none where the last one was answered.
+    /// Whether somebody may be lost sooner for that.
+    pub fn called(&mut self, node: &str, refused: u64) -> bool {
+        if refused == 0 {
+            self.refused.remove(node);
+            return false;
         }
+        let is_known = self.nodes.contains_key(node);
+        if is_known {
+            self.refused.insert(node.to_owned(), refused);
+        }
+        is_known
     }
 
-    /// The first of the node's connections to this one stands, or the last one has ended.
-    pub fn connected(&mut self, node: &str, connected: bool, now: Duration) {
+    /// The first of the node's connections to this one stands, or the last one has ended. Whether
+    /// somebody may be lost sooner for that.
+    pub fn connected(&mut self, node: &str, connected: bool, now: Duration) -> bool {
         if connected {
             self.hung_up.remove(node);
         } else if self.nodes.contains_key(node) {
             self.hung_up.insert(node.to_owned(), now);
         }
+        !connected && self.refused.contains_key(node)
     }
 
     /// Whoever looks did not run for a while, and could hear nobody: that was not their silence.
@@ -189,9 +202,11 @@ impl Membership {
         self.alone_since = None;
     }
 
-    /// When the first member is lost, if none is heard of before: at any later time.
+    /// When the first of those is lost whose address refuses calls, if it is not heard of before: at any
+    /// later time.
     pub fn next_loss(&self) -> Option<Duration> {
-        self.alive.values().map(|life| self.due(life)).min()
+        let nodes = self.refused.keys().filter_map(|node| self.nodes.get(node));
+        nodes.flatten().filter_map(|member| Some(self.due(self.alive.get(member)?))).min()
     }
 
     /// Members that have been silent for too long; they are forgotten.
@@ -204,7 +219,7 @@ impl Membership {
             .map(|(member, _)| *member)
             .collect();
         let is_refused = |member| {
-            self.alive.get(member).is_some_and(|life: &Life| self.refused.contains(&life.node))
+            self.alive.get(member).is_some_and(|life: &Life| self.refused.contains_key(&life.node))
         };
         let refused = silent.iter().any(is_refused);
         let lost: Vec<Life> = silent.iter().filter_map(|&member| self.leave(member)).collect();
@@ -246,10 +261,9 @@ impl Membership {
     fn due(&self, life: &Life) -> Duration {
         let Patience { dead_after, refused_after, gone_after } = self.patience;
         let dead = life.heard + dead_after;
-        if !self.refused.contains(&life.node) {
-            return dead;
-        }
-        let gone = self.hung_up.get(&life.node).map(|since| *since.max(&life.heard) + gone_after);
+        let Some(calls) = self.refused.get(&life.node) else { return dead };
+        let hung_up = self.hung_up.get(&life.node).filter(|_| *calls >= CALLS_REFUSED);
+        let gone = hung_up.map(|since| *since.max(&life.heard) + gone_after);
         dead.min(life.heard + refused_after).min(gone.unwrap_or(dead))
     }
 

@@ -31,8 +31,8 @@ use layers::{Layer, Merged};
 /// Largest configuration file, in bytes: 4,096 nodes take a tenth of it.
 const FILE_MAX: u64 = 4 << 20;
 
-/// A node whose address refuses calls and whose connections have ended is gone when a link that has lost its
-/// connection has called in vain twice, at once and after 50 ms: networks that end connections refuse none.
+/// A node whose address refuses calls and whose connections have ended is gone. A link that has lost its
+/// connection calls at once and again after 50 ms; until then a node that lives has called again too.
 const GONE_AFTER: Duration = Duration::from_millis(50);
 
 /// How a cluster is built and what it trains. Ranges and relations hold, see [`Config::keys`].

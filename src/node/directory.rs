@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, Recipient};
-use gradmesh_actors::messages::{NodeRefused, WireMessage};
+use gradmesh_actors::messages::{NodeCalled, WireMessage};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use crate::config::{Config, NodeConfig, Role};
@@ -108,22 +109,32 @@ impl Directory {
         Some(self.proxy(node, target))
     }
 
-    /// Tells the coordinator of each call that a node's address refuses.
-    pub(super) fn watch_refusals(&self, coordinator: &Recipient<NodeRefused>) {
+    /// Tells the coordinator how other nodes' addresses answer calls.
+    pub(super) fn watch_calls(&self, coordinator: &Recipient<NodeCalled>) {
         for link in self.links.values() {
             let (mut reach, node) = (link.watch(), link.node().to_owned());
             let coordinator = coordinator.clone();
             spawn_local(async move {
                 // An error is the end of the link.
                 while reach.changed().await.is_ok() {
-                    let refused = matches!(*reach.borrow_and_update(), Reach::Refused { .. });
+                    let refused = match *reach.borrow_and_update() {
+                        Reach::Refused { calls } => calls,
+                        Reach::Connected => 0,
+                        Reach::Uncalled | Reach::Broken | Reach::Unreachable => continue,
+                    };
                     // A coordinator that restarts hears of the next call.
-                    if refused {
-                        let _ = coordinator.send(NodeRefused { node: node.clone() }).await;
-                    }
+                    let _ = coordinator.send(NodeCalled { node: node.clone(), refused }).await;
                 }
             });
         }
+    }
+
+    /// Links to these nodes call again at once where they lose their connection, while this is held.
+    pub(super) fn keep_calling(&self, role: Role) -> Vec<watch::Receiver<Reach>> {
+        let of_role =
+            |(name, _): &(String, _)| self.plan.nodes_of(role).any(|node| node.name == *name);
+        let links = self.links.iter().filter(|(to, _)| of_role(to));
+        links.map(|(_, link)| link.watch()).collect()
     }
 
     fn proxy(&mut self, node: NodeConfig, target: Target) -> Addr<Proxy> {

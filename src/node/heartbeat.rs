@@ -1,5 +1,6 @@
 //! The node's word for its actors, to each coordinator: one that follows may lead soon.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::Recipient;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error};
 
+use crate::peer::Reach;
 use crate::supervisor::Vitals;
 
 /// Who is watched, and what is said of them.
@@ -25,6 +27,8 @@ pub(super) struct Pulse {
     pub(super) every: Duration,
     /// Whoever of them has another life now.
     pub(super) changed: watch::Receiver<()>,
+    /// Keeps the links to coordinators calling: one that was cut off for a moment is not gone.
+    pub(super) _calling: Rc<[watch::Receiver<Reach>]>,
 }
 
 /// Heartbeats that are waited for, in heartbeats: the answer to one is of use for no longer.

@@ -33,6 +33,7 @@ use super::services::Services;
 use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles};
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
+use crate::peer::Reach;
 use crate::router::Router;
 use crate::store::coordination::{CoordinationPlace, CoordinationStore};
 use crate::store::{CheckpointStore, RegistryStore, StoreError, StoreLock, store_id};
@@ -164,9 +165,10 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         }
     }
     if builder.train {
-        pulse(&builder, &cast, members, task, supervision);
+        let calling = directory.keep_calling(Role::Coordinator);
+        pulse(&builder, &cast, members, task, supervision, calling);
         if let Some(coordinator) = cast.own_coordinator() {
-            directory.watch_refusals(&coordinator.clone().recipient());
+            directory.watch_calls(&coordinator.clone().recipient());
             spawn_local(tell_callers(router.watch_callers(), coordinator.clone().recipient()));
         }
     }
@@ -368,6 +370,7 @@ fn pulse(
     members: Vec<(Member, Vitals)>,
     task: Option<Task>,
     supervision: Supervision,
+    calling: Vec<watch::Receiver<Reach>>,
 ) {
     let (change, changed) = watch::channel(());
     let change = Rc::new(change);
@@ -386,6 +389,7 @@ fn pulse(
         offer: task.map(|task| task.offer),
         every: Duration::from_millis(builder.config.detector.heartbeat_ms),
         changed,
+        _calling: calling.into(),
     };
     for coordinator in cast.all_coordinators() {
         spawn_local(pulse.clone().run(coordinator));

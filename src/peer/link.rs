@@ -164,7 +164,8 @@ impl Link {
     /// At once, where the connection's task has nothing else to write.
     fn send(&self, request: Outgoing) {
         let Shared { queue, line, .. } = &*self.0;
-        let is_first = queue.capacity() == queue.max_capacity();
+        // Where the task is gone, nobody would read the answer.
+        let is_first = !queue.is_closed() && queue.capacity() == queue.max_capacity();
         let sent = if is_first { line.send_now(request) } else { Err(request) };
         match sent.or_else(|request| queue.try_send(request)) {
             Ok(()) => {}

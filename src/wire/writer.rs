@@ -11,6 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::attachment::{address, lendable};
 use super::deadline::in_time;
+use super::frame::ENTRY_BYTES;
 use super::{Attachment, Frame, FrameError, Pulse};
 
 /// What is shorter is copied into the buffer: a system call of its own costs more than the copy.
@@ -56,15 +57,16 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Whether [`FrameWriter::write_now`] takes this frame: nothing waits, and it is short.
     #[must_use]
     pub fn stages(&self, frame: &Frame) -> bool {
+        let table = frame.bodies.len() * ENTRY_BYTES;
         let bodies: usize = frame.bodies.iter().map(Body::byte_len).sum();
-        self.staged.is_empty() && bodies + frame.meta.len() < COPY_BYTES_MAX
+        self.staged.is_empty() && table + bodies + frame.meta.len() < COPY_BYTES_MAX
     }
 
     /// Writes a frame that it [stages](FrameWriter::stages), and sends it as far as the other side takes it now.
     /// `false` where there is something left to [flush](FrameWriter::flush), which tells of errors too.
     #[must_use]
     pub fn write_now(&mut self, frame: &Frame) -> bool {
-        // What is staged waits for nobody.
+        // What is staged waits for nobody: of a few short frames it is less than leaves by itself.
         let staged = self.write(frame).now_or_never();
         let mut cx = Context::from_waker(Waker::noop());
         while !self.staged.is_empty() {

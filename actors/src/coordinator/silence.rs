@@ -6,8 +6,7 @@ use actix::{AsyncContext, Context, Handler};
 use tracing::info;
 
 use super::{Coordinator, TICK};
-use crate::messages::{NodeConnected, NodeRefused};
-use crate::training::Command;
+use crate::messages::{NodeCalled, NodeConnected};
 
 /// A tick that comes later than this is the coordinator's own pause: its thread was held up, or its
 /// process stopped. Above what a busy machine makes of [`TICK`] now and then.
@@ -19,14 +18,10 @@ impl Coordinator {
     /// Looks at all deadlines; heartbeats that came during a pause of its own still wait behind this.
     pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
-        let pause = now.saturating_sub(self.ticked + TICK);
+        self.notice_pause(now);
         self.ticked = now;
         if !self.leads() {
             return;
-        }
-        if pause > LATE {
-            info!(pause_ms = pause.as_millis() as u64, "held up, others are waited for as long");
-            self.training.stood_still(pause, now);
         }
         let commands = self.training.tick(now);
         self.carry_out(commands, ctx);
@@ -34,22 +29,50 @@ impl Coordinator {
             self.give_way(ctx);
         }
     }
-}
 
-impl Handler<NodeRefused> for Coordinator {
-    type Result = ();
+    fn notice_pause(&mut self, now: Duration) {
+        let pause = now.saturating_sub(self.ticked + TICK);
+        if pause > LATE && self.leads() {
+            info!(pause_ms = pause.as_millis() as u64, "held up, others are waited for as long");
+            self.training.stood_still(pause, now);
+            self.ticked = now;
+        }
+    }
 
-    fn handle(&mut self, NodeRefused { node }: NodeRefused, ctx: &mut Self::Context) {
+    /// Looks who is lost now, and again at the next deadline of somebody whose address refuses calls, not
+    /// at the tick after it.
+    fn look_for_losses(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
-        if !self.leads() {
-            // A coordinator stands by the name of its node.
-            if self.leader.as_ref() == Some(&node) {
-                self.candidacy.suspect(now);
-            }
+        self.notice_pause(now);
+        let commands = self.training.silence(now);
+        self.carry_out(commands, ctx);
+        let Some(due) = self.training.next_loss().map(|due| due + MOMENT) else { return };
+        // One look is enough: it asks for the next one.
+        if self.next_look.is_some_and(|look| (now..=due).contains(&look)) {
             return;
         }
-        let commands = self.training.refused(&node, now);
-        self.look_in_time(commands, now, ctx);
+        self.next_look = Some(due);
+        ctx.run_later(due.saturating_sub(now), |coordinator, ctx| {
+            coordinator.next_look = None;
+            if coordinator.leads() {
+                coordinator.look_for_losses(ctx);
+            }
+        });
+    }
+}
+
+impl Handler<NodeCalled> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, NodeCalled { node, refused }: NodeCalled, ctx: &mut Self::Context) {
+        if self.leads() {
+            if self.training.called(&node, refused) {
+                self.look_for_losses(ctx);
+            }
+        } else if refused > 0 && self.leader.as_ref() == Some(&node) {
+            // A coordinator stands by the name of its node.
+            self.candidacy.suspect(self.now());
+        }
     }
 }
 
@@ -58,31 +81,8 @@ impl Handler<NodeConnected> for Coordinator {
 
     fn handle(&mut self, message: NodeConnected, ctx: &mut Self::Context) {
         let NodeConnected { node, connected } = message;
-        if !self.leads() {
-            return;
-        }
-        let now = self.now();
-        let commands = self.training.connected(&node, connected, now);
-        if connected {
-            self.carry_out(commands, ctx);
-        } else {
-            self.look_in_time(commands, now, ctx);
-        }
-    }
-}
-
-impl Coordinator {
-    /// Looks again at the next deadline, not at the tick after it: each hint that somebody is gone asks for
-    /// one look.
-    fn look_in_time(&mut self, commands: Vec<Command>, now: Duration, ctx: &mut Context<Self>) {
-        self.carry_out(commands, ctx);
-        if let Some(due) = self.training.next_loss() {
-            ctx.run_later(due.saturating_sub(now) + MOMENT, |coordinator, ctx| {
-                if coordinator.leads() {
-                    let commands = coordinator.training.silence(coordinator.now());
-                    coordinator.carry_out(commands, ctx);
-                }
-            });
+        if self.leads() && self.training.connected(&node, connected, self.now()) {
+            self.look_for_losses(ctx);
         }
     }
 }

@@ -82,7 +82,7 @@ fn a_member_that_has_moved_to_another_node_is_not_lost_with_the_one_before() {
     assert_eq!(members.heard("a", &[(SHARD, Incarnation(1))], at(11)), []);
     assert_eq!(members.heard("b", &[], at(12)), [Change::Lost(WORKER)]);
     assert_eq!(members.heard("a", &[], at(13)), [Change::Lost(SHARD)]);
-    members.refused("a");
+    members.called("a", 1);
     assert!(members.alive.is_empty() && members.nodes.is_empty() && members.refused.is_empty());
 }
 
@@ -91,7 +91,7 @@ fn a_refused_call_shortens_the_patience_with_its_node_alone() {
     let mut members = members();
     let other = Member::Worker(WorkerId(2));
     members.heard("b", &[(other, Incarnation(1))], at(0));
-    members.refused("a");
+    members.called("a", 1);
     assert_eq!(members.next_loss(), Some(at(150)));
     assert_eq!(members.expire(at(150)), []);
     assert_eq!(members.expire(at(151)), [Change::Lost(SHARD), Change::Lost(WORKER)]);
@@ -102,11 +102,11 @@ fn a_refused_call_shortens_the_patience_with_its_node_alone() {
 #[test]
 fn a_heartbeat_takes_the_suspicion_away() {
     let mut members = members();
-    members.refused("a");
+    members.called("a", 1);
     members.heard("a", &[(WORKER, Incarnation(1)), (SHARD, Incarnation(1))], at(150));
     assert_eq!(members.expire(at(1150)), []);
     // The call that is refused after it counts again.
-    members.refused("a");
+    members.called("a", 1);
     assert_eq!(members.expire(at(1150)).len(), 2);
 }
 
@@ -115,10 +115,12 @@ fn a_node_that_refuses_calls_and_has_hung_up_is_gone_soon() {
     for refused_first in [true, false] {
         let mut members = members();
         if refused_first {
-            members.refused("a");
+            assert!(members.called("a", 1));
         }
-        members.connected("a", false, at(20));
-        members.refused("a");
+        assert_eq!(members.connected("a", false, at(20)), refused_first);
+        members.called("a", 1);
+        assert_eq!(members.next_loss(), Some(at(150)), "one call alone says little");
+        members.called("a", 2);
         assert_eq!(members.next_loss(), Some(at(70)), "{refused_first}");
         assert_eq!(members.expire(at(70)), []);
         assert_eq!(members.expire(at(71)).len(), 2);
@@ -129,28 +131,32 @@ fn a_node_that_refuses_calls_and_has_hung_up_is_gone_soon() {
 #[test]
 fn a_node_that_has_hung_up_and_refuses_no_call_has_all_its_time() {
     let mut members = members();
-    members.connected("a", false, at(20));
-    assert_eq!(members.next_loss(), Some(at(1000)));
+    assert!(!members.connected("a", false, at(20)));
+    assert_eq!(members.next_loss(), None);
+    assert_eq!(members.expire(at(1000)), []);
+    members.called("a", 2);
+    assert!(!members.called("a", 0), "somebody listens there");
+    assert_eq!((members.next_loss(), members.expire(at(1000))), (None, vec![]));
 }
 
 #[test]
 fn a_node_that_calls_again_has_not_hung_up() {
     let mut members = members();
-    members.refused("a");
+    members.called("a", 2);
     members.connected("a", false, at(20));
     members.connected("a", true, at(60));
     assert_eq!(members.next_loss(), Some(at(150)));
     // Its word says so too, where the other news was lost.
     members.connected("a", false, at(70));
     members.heard("a", &[(WORKER, Incarnation(1)), (SHARD, Incarnation(1))], at(80));
-    members.refused("a");
+    members.called("a", 2);
     assert_eq!(members.next_loss(), Some(at(230)));
 }
 
 #[test]
 fn the_observers_own_pause_is_not_counted_since_a_node_has_hung_up() {
     let mut members = members();
-    members.refused("a");
+    members.called("a", 2);
     members.connected("a", false, at(20));
     members.stood_still(at(500), at(530));
     assert_eq!(members.next_loss(), Some(at(570)));
@@ -159,7 +165,7 @@ fn the_observers_own_pause_is_not_counted_since_a_node_has_hung_up() {
 #[test]
 fn a_node_of_which_nobody_is_known_is_not_suspected() {
     let mut members = Membership::new(PATIENCE);
-    members.refused("a");
+    members.called("a", 1);
     members.connected("a", false, at(0));
     members.heard("a", &[(WORKER, Incarnation(1))], at(0));
     assert_eq!(members.expire(at(1000)), []);
@@ -174,7 +180,8 @@ fn what_the_observer_slept_through_is_nobodys_silence() {
     // Nobody is believed to be alive longer than since now.
     let mut members = self::members();
     members.stood_still(at(9000), at(100));
-    assert_eq!(members.next_loss(), Some(at(1100)));
+    assert_eq!(members.expire(at(1100)), []);
+    assert_eq!(members.expire(at(1101)).len(), 2);
 }
 
 /// What a detector hears, in any order, some time after the thing before.
@@ -218,7 +225,7 @@ proptest! {
                     prop_assert_eq!(members.heard("a", &alive, at(now)), []);
                     last = now;
                 }
-                Heard::Refused => members.refused("a"),
+                Heard::Refused => drop(members.called("a", 2)),
                 Heard::StoodStill(pause) => members.stood_still(at(pause), at(now)),
                 Heard::Looked => {}
                 Heard::CalledAgain(after) => {
@@ -246,10 +253,10 @@ proptest! {
             members.heard("a", &alive, at(now));
         }
         if refused {
-            members.refused("a");
+            members.called("a", 1);
         }
         let patience = if refused { 150 } else { 1000 };
-        prop_assert_eq!(members.next_loss(), Some(at(now + patience)));
+        prop_assert_eq!(members.next_loss(), refused.then(|| at(now + patience)));
         prop_assert_eq!(members.expire(at(now + patience)), []);
         prop_assert_eq!(members.expire(at(now + patience + 1)), [Change::Lost(WORKER)]);
     }

@@ -10,7 +10,7 @@
 //! | [`LeaseSlots`] | Coordinator → Worker | which slots to compute |
 //! | [`Heartbeat`] | node → Coordinator | who is alive |
 //! | [`NodeConnected`] | the node's own router → Coordinator | local: who has connections to this node |
-//! | [`NodeRefused`] | the node's own links → Coordinator | local: whose address refuses calls |
+//! | [`NodeCalled`] | the node's own links → Coordinator | local: whose address answers or refuses calls |
 //! | [`ReportShard`], [`ReportPart`] | ParameterServer, Worker → Coordinator | progress; a part of a checkpoint |
 //! | [`ReportFailure`] | Worker → Coordinator | training can't go on |
 //! | [`ReportFenced`] | ParameterServer → Coordinator | a primary that was replaced has found it out |
@@ -40,8 +40,8 @@ mod lend_run;
 mod link;
 mod list_models;
 mod load_model;
+mod node_called;
 mod node_connected;
-mod node_refused;
 mod predict;
 mod publish_model;
 mod pull_parameters;
@@ -73,8 +73,8 @@ pub use lend_run::{LendError, LendRun, Lent};
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
 pub use load_model::{LoadModel, ModelLoaded, ModelUnloaded, UnloadModel};
+pub use node_called::NodeCalled;
 pub use node_connected::NodeConnected;
-pub use node_refused::NodeRefused;
 pub use predict::{INPUT, OUTPUT, Predict, PredictError, Prediction, Resolved, Run};
 pub use publish_model::{PublishModel, Published};
 pub use pull_parameters::{Parameters, PullError, PullParameters};

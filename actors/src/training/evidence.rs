@@ -6,16 +6,16 @@ use super::Training;
 use super::phase::{Command, Phase};
 
 impl Training {
-    /// A call to this node's address was refused: nobody listens there.
-    pub fn refused(&mut self, node: &str, now: Duration) -> Vec<Command> {
-        self.members.refused(node);
-        self.silence(now)
+    /// So many calls in a row to this node's address were refused. Whether somebody may be lost sooner
+    /// for that.
+    pub fn called(&mut self, node: &str, refused: u64) -> bool {
+        self.members.called(node, refused)
     }
 
     /// The first of this node's connections to the coordinator's stands, or the last one has ended.
-    pub fn connected(&mut self, node: &str, connected: bool, now: Duration) -> Vec<Command> {
-        self.members.connected(node, connected, now);
-        self.silence(now)
+    /// Whether somebody may be lost sooner for that.
+    pub fn connected(&mut self, node: &str, connected: bool, now: Duration) -> bool {
+        self.members.connected(node, connected, now)
     }
 
     /// Time has passed, perhaps less than a tick.
@@ -24,7 +24,8 @@ impl Training {
         self.changed(&changes)
     }
 
-    /// When the first member is lost, if none is heard of before: at any later time.
+    /// When the first of those is lost whose address refuses calls, if it is not heard of before: at any
+    /// later time.
     pub fn next_loss(&self) -> Option<Duration> {
         self.members.next_loss()
     }

@@ -170,7 +170,10 @@ impl ViewLog for FolderLog {
 
     async fn newest(&self) -> Result<Option<Entry>, CoordinationError> {
         for _ in 0..LOOKS_MAX {
-            let Some((last, file)) = self.files().await?.pop() else { return Ok(None) };
+            let Some((last, file)) = self.files().await?.pop() else {
+                self.has_read().take();
+                return Ok(None);
+            };
             let read = self.has_read().as_ref().filter(|(of, _)| *of == file).cloned();
             if let Some((_, entry)) = read {
                 return Ok(Some(entry));

@@ -9,7 +9,8 @@ fn a_server_whose_address_refuses_is_replaced_at_its_short_deadline_and_at_no_ti
     let heard = world.now;
     let after = |ms| heard + Duration::from_millis(ms);
     let node = format!("{:?}", SERVERS[0]);
-    assert_eq!(world.training.refused(&node, after(20)), []);
+    assert!(world.training.called(&node, 1));
+    assert_eq!(world.training.silence(after(20)), []);
     assert_eq!(world.training.next_loss(), Some(after(150)));
     assert_eq!(world.training.silence(after(150)), []);
     let raise = world.training.silence(after(151));
