@@ -2,9 +2,9 @@
 //!
 //! A member is lost when its node was silent for [`Patience::dead_after`], and earlier, after
 //! [`Patience::refused_after`], where a call to the node's address was refused since it was heard of
-//! last: nobody listens there, so its process is gone. Where two in a row were, and none of its own
-//! connections to this node stands either, [`Patience::gone_after`] is enough: a kernel closes all that a
-//! process had when it ends. Closed connections alone say nothing, and neither does a call that gets no answer: those come
+//! last: nobody listens there, so its process is gone. Where none of its own connections to this node
+//! stands either, [`Patience::gone_after`] is enough, twice that after one call alone: a kernel closes all
+//! that a process had when it ends. Closed connections alone say nothing, and neither does a call that gets no answer: those come
 //! from networks too. A heartbeat takes the suspicion away, and so does a call that is answered, for a
 //! firewall can refuse in the name of a process that lives.
 
@@ -22,7 +22,8 @@ pub struct Patience {
     /// Where its node's address refuses connections. Longer than from one heartbeat to the next, so
     /// that those of a process that lives come in between.
     pub refused_after: Duration,
-    /// Where its node's address refuses connections and its own ones have ended, since they did.
+    /// Where its node's address has refused two connections in a row and its own ones have ended, since
+    /// they did.
     pub gone_after: Duration,
 }
 
@@ -44,10 +45,6 @@ pub struct Membership {
     /// Whether anybody has ever said a word.
     heard: bool,
 }
-
-/// Calls in a row that were refused by the address of a node that is gone: one may have come at a bad
-/// moment.
-const CALLS_REFUSED: u64 = 2;
 
 /// Who has never heard of anybody waits so many times as long for it: everyone may yet have to start.
 const UNHEARD: u32 = 10;
@@ -262,8 +259,9 @@ impl Membership {
         let Patience { dead_after, refused_after, gone_after } = self.patience;
         let dead = life.heard + dead_after;
         let Some(calls) = self.refused.get(&life.node) else { return dead };
-        let hung_up = self.hung_up.get(&life.node).filter(|_| *calls >= CALLS_REFUSED);
-        let gone = hung_up.map(|since| *since.max(&life.heard) + gone_after);
+        // One call may have come at a bad moment.
+        let gone_after = if *calls > 1 { gone_after } else { gone_after * 2 };
+        let gone = self.hung_up.get(&life.node).map(|since| *since.max(&life.heard) + gone_after);
         dead.min(life.heard + refused_after).min(gone.unwrap_or(dead))
     }
 

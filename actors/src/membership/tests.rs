@@ -119,7 +119,7 @@ fn a_node_that_refuses_calls_and_has_hung_up_is_gone_soon() {
         }
         assert_eq!(members.connected("a", false, at(20)), refused_first);
         members.called("a", 1);
-        assert_eq!(members.next_loss(), Some(at(150)), "one call alone says little");
+        assert_eq!(members.next_loss(), Some(at(120)), "one call alone says less");
         members.called("a", 2);
         assert_eq!(members.next_loss(), Some(at(70)), "{refused_first}");
         assert_eq!(members.expire(at(70)), []);
