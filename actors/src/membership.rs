@@ -3,10 +3,10 @@
 //! A member is lost when its node was silent for [`Patience::dead_after`], and earlier, after
 //! [`Patience::refused_after`], where a call to the node's address was refused since it was heard of
 //! last: nobody listens there, so its process is gone. Where none of its own connections to this node
-//! stands either, [`Patience::gone_after`] is enough, twice that after one call alone: a kernel closes all
-//! that a process had when it ends. Closed connections alone say nothing, and neither does a call that gets no answer: those come
-//! from networks too. A heartbeat takes the suspicion away, and so does a call that is answered, for a
-//! firewall can refuse in the name of a process that lives.
+//! stands either, [`Patience::gone_after`] is enough, twice that after one call alone: a kernel closes
+//! all that a process had when it ends. Closed connections alone say nothing, and neither does a call
+//! that gets no answer: those come from networks too. A heartbeat takes the suspicion away, and so does
+//! a call that is answered, for a firewall can refuse in the name of a process that lives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
