@@ -71,17 +71,21 @@ conforms!(Folder::new());
 
 /// An entry is read once, and again where its file is another one.
 #[actix_rt::test]
-async fn a_folder_that_was_emptied_and_used_anew_is_not_taken_for_the_one_before() {
-    let folder = Folder::new();
+async fn another_file_in_the_place_of_an_entry_is_read() {
+    let (folder, other) = (Folder::new(), Folder::new());
     let store = folder.open();
     won(&store, 1, 1, "a").await;
-    assert_eq!(observe(&store).await.unwrap().newest, Some(entry(1, 1, "a")));
-    fs::remove_file(folder.entry_path(1)).unwrap();
-    assert_eq!(observe(&store).await.unwrap().newest, None);
-    won(&folder.open(), 1, 1, "b").await;
-    assert_eq!(observe(&store).await.unwrap().newest, Some(entry(1, 1, "b")));
+    won(&other.open(), 1, 1, "another leader").await;
+    for _ in 0..2 {
+        assert_eq!(observe(&store).await.unwrap().newest, Some(entry(1, 1, "a")));
+    }
+    fs::copy(other.entry_path(1), folder.entry_path(1)).unwrap();
+    assert_eq!(observe(&store).await.unwrap().newest, Some(entry(1, 1, "another leader")));
     let superseded = renew(&store, beat(1, "a", 1)).await.unwrap_err();
     assert!(matches!(superseded, CoordinationError::Superseded { .. }), "{superseded}");
+    fs::remove_file(folder.entry_path(1)).unwrap();
+    assert_eq!(observe(&store).await.unwrap().newest, None);
+    won(&store, 1, 1, "b").await;
 }
 
 #[actix_rt::test]
