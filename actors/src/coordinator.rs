@@ -29,6 +29,7 @@ use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
     PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
 };
+use crate::presence::Presence;
 use crate::training::{Command, Heard, Training, TrainingConfig, TrainingStatus};
 
 /// A heartbeat and a report of each of 64 nodes and shards; senders beyond it are held back.
@@ -55,6 +56,8 @@ pub struct CoordinatorLinks {
     pub append: Recipient<AppendView>,
     pub renew: Recipient<RenewLease>,
     pub resign: Recipient<Resign>,
+    /// Beats of other nodes; of nobody where all is in one process.
+    pub presence: Presence,
 }
 
 impl std::fmt::Debug for CoordinatorLinks {
@@ -135,6 +138,7 @@ impl Coordinator {
         status: watch::Sender<TrainingStatus>,
     ) -> Self {
         let training = Training::new(job.clone(), config.clone(), own.run.clone());
+        links.presence.begin(false);
         let timing = LeaseTiming::of(own.lease);
         // An actor that takes the place of one that had retired.
         let retired = own.rivals == 0 && status.borrow().progress.is_over();
@@ -238,6 +242,9 @@ impl Handler<Heartbeat> for Coordinator {
         let Heard { answer, commands, is_news } = self.training.heartbeat(&heartbeat, now);
         if is_news {
             self.carry_out(commands, ctx);
+        }
+        if answer.as_ref().is_ok_and(|answer| !answer.offer_wanted) {
+            self.links.presence.know(&heartbeat.node, heartbeat.life);
         }
         answer
     }

@@ -40,6 +40,7 @@ pub mod plan;
 pub mod planted;
 pub mod pool;
 pub mod predictor;
+pub mod presence;
 pub mod product;
 mod publication;
 pub mod reading;

@@ -1,5 +1,8 @@
 //! Who is alive: heartbeats, the clock, and refused connections.
 //!
+//! A node says once who is there, and again when that has changed: its word. In between its beats stand
+//! for that.
+//!
 //! A member is lost when its node was silent for [`Patience::dead_after`], and earlier, after
 //! [`Patience::refused_after`], where a call to the node's address was refused since it was heard of
 //! last: nobody listens there, so its process is gone. Where none of its own connections to this node
@@ -163,6 +166,19 @@ impl Membership {
         }
         self.note(last_words, now, false);
         changes
+    }
+
+    /// A node whose word is there lives: all of whom it told do. Whether any of them is known.
+    pub fn beat(&mut self, node: &str, now: Duration) -> bool {
+        let Some(members) = self.nodes.get(node) else { return false };
+        for member in members {
+            if let Some(life) = self.alive.get_mut(member) {
+                life.heard = life.heard.max(now);
+            }
+        }
+        self.refused.remove(node);
+        self.hung_up.remove(node);
+        true
     }
 
     /// So many calls in a row to the node's address were refused; none where the last one was answered.

@@ -21,6 +21,7 @@ use gradmesh_actors::messages::{
     ReportShard, RestoreShard,
 };
 use gradmesh_actors::plan::JobOffer;
+use gradmesh_actors::presence::Presence;
 use gradmesh_actors::reduction::Span;
 use gradmesh_actors::training::{Progress, Training, TrainingConfig, TrainingStatus};
 use support::{COPY, answers, job, offer};
@@ -103,6 +104,7 @@ impl Bench {
             load_state: others.clone().recipient(),
             conclude: others.clone().recipient(),
             find: others.recipient(),
+            presence: Presence::default(),
         };
         // Nobody dies here, however slow the machine is.
         let config = TrainingConfig {

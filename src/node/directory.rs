@@ -129,6 +129,12 @@ impl Directory {
         }
     }
 
+    /// The link to one of the nodes of a role, by its number among them, where there is one.
+    pub(super) fn link_to(&self, role: Role, number: u32) -> Option<Link> {
+        let node = self.plan.nodes_of(role).nth(number as usize)?;
+        self.links.get(&(node.name.clone(), None)).cloned()
+    }
+
     /// Links to these nodes call again at once where they lose their connection, while this is held.
     pub(super) fn keep_calling(&self, role: Role) -> Vec<watch::Receiver<Reach>> {
         let of_role =

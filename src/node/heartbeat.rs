@@ -1,5 +1,10 @@
 //! The node's word for its actors, to each coordinator: one that follows may lead soon.
+//!
+//! The word says who is there. It is said until it is answered, again when that has changed, and when the
+//! coordinator calls the roll. In between a beat of the link says that the process lives, and costs no
+//! actor a turn.
 
+use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error};
 
-use crate::peer::Reach;
+use crate::peer::{Link, Reach};
 use crate::supervisor::Vitals;
 
 /// Who is watched, and what is said of them.
@@ -31,53 +36,75 @@ pub(super) struct Pulse {
     pub(super) _calling: Rc<[watch::Receiver<Reach>]>,
 }
 
-/// Heartbeats that are waited for, in heartbeats: the answer to one is of use for no longer.
+/// Words that are waited for, in heartbeats: the answer to one is of use for no longer.
 const ANSWER_MAX: u32 = 4;
 
 impl Pulse {
-    /// Beats until the node ends: at its times, whether the one before was answered or not, and when an
+    /// Beats until the node ends: at its times, whether the word before was answered or not, and when an
     /// actor has begun another life. What a network has lost of one is sent again when the next one
     /// arrives, not when nothing else does.
-    pub(super) async fn run(mut self, coordinator: Recipient<Heartbeat>) {
+    ///
+    /// `link` leads to the coordinator's node. Where that is this one there is none, and each beat is a word.
+    pub(super) async fn run(mut self, coordinator: Recipient<Heartbeat>, link: Option<Link>) {
         let mut offer_wanted = true;
+        // What there is to say, counted, and what of it the coordinator knows.
+        let (mut news, mut known) = (1, 0);
         let mut due = interval(self.every);
         // After a pause the next beat is at once, and the beats that it cost are not made up for.
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut roll_calls = link.as_ref().map(Link::roll_calls);
         let mut asked = FuturesUnordered::new();
         loop {
             let answer = select! { biased;
                 Some(answer) = asked.next() => Some(answer),
                 _ = due.tick() => None,
-                Ok(()) = self.changed.changed() => None,
+                () = changed(Some(&mut self.changed)) => {
+                    news += 1;
+                    None
+                }
+                () = changed(roll_calls.as_mut()) => {
+                    news += 1;
+                    None
+                }
             };
-            let now_wanted = match answer {
+            let beats = match answer {
                 None => true,
-                Some(Ok(HeartbeatAck { offer_wanted: wanted, .. })) => {
+                Some((of, Ok(HeartbeatAck { offer_wanted: wanted, .. }))) => {
                     let before = std::mem::replace(&mut offer_wanted, wanted);
+                    if !wanted {
+                        known = known.max(of);
+                    }
                     wanted && !before
                 }
-                Some(Err(HeartbeatError::NotLeading)) => {
-                    offer_wanted = false;
+                // It calls the roll when it leads.
+                Some((of, Err(HeartbeatError::NotLeading))) => {
+                    (offer_wanted, known) = (false, known.max(of));
                     false
                 }
-                Some(Err(HeartbeatError::Link(error))) => {
+                Some((_, Err(HeartbeatError::Link(error)))) => {
                     debug!(%error, "heartbeat not answered");
                     false
                 }
-                Some(Err(refused)) => {
+                Some((_, Err(refused))) => {
                     error!(%refused, "the coordinator refuses this node");
                     offer_wanted = true;
                     false
                 }
             };
-            if now_wanted && asked.len() < ANSWER_MAX as usize {
-                let heartbeat = self.heartbeat(offer_wanted);
-                asked.push(ask(&coordinator, heartbeat, self.every * ANSWER_MAX));
+            match &link {
+                _ if !beats => {}
+                Some(link) if known == news => link.beat(self.life),
+                _ if asked.len() < ANSWER_MAX as usize => {
+                    let (word, limit) = (self.word(offer_wanted), self.every * ANSWER_MAX);
+                    let (coordinator, of) = (&coordinator, news);
+                    asked.push(async move { (of, ask(coordinator, word, limit).await) });
+                }
+                _ => {}
             }
         }
     }
 
-    fn heartbeat(&self, with_offer: bool) -> Heartbeat {
+    fn word(&self, with_offer: bool) -> Heartbeat {
         let members = self.members.iter().filter_map(|(member, vitals)| {
             let life = vitals.now();
             (!life.gave_up).then_some((*member, life.incarnation))
@@ -88,5 +115,13 @@ impl Pulse {
             members: members.collect(),
             offer: self.offer.as_ref().filter(|_| with_offer).cloned().map(Box::new),
         }
+    }
+}
+
+/// Waits for a change, for ever where there will be none.
+async fn changed(watched: Option<&mut watch::Receiver<()>>) {
+    let changed = async { watched?.changed().await.ok() };
+    if changed.await.is_none() {
+        pending().await
     }
 }

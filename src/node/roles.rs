@@ -18,6 +18,7 @@ use gradmesh_actors::model::describe;
 use gradmesh_actors::model_registry::ModelRegistry;
 use gradmesh_actors::parameter_server::ParameterServer;
 use gradmesh_actors::plan::{JobOffer, JobPlan};
+use gradmesh_actors::presence::Presence;
 use gradmesh_actors::training::TrainingStatus;
 use gradmesh_actors::worker::{Task, Worker};
 use tokio::sync::{mpsc, watch};
@@ -33,7 +34,6 @@ use super::services::Services;
 use super::{Node, NodeBuilder, NodeError, Serving, base, has_ended, incarnation, own_roles};
 use crate::config::{Config, Role};
 use crate::metrics::Metrics;
-use crate::peer::Reach;
 use crate::router::Router;
 use crate::store::coordination::{CoordinationPlace, CoordinationStore};
 use crate::store::{CheckpointStore, RegistryStore, StoreError, StoreLock, store_id};
@@ -153,7 +153,10 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
             let open = |path: &str| context.open_store(path, &base(config));
             let store = CoordinationStore::open(&config.coordination.store, lease / 2, open);
             let store = store.map_err(NodeError::store("coordination.store"))?.start();
-            let coordination = Coordination { id, name: own, lease, has_namesakes, store };
+            let presence = Presence::default();
+            router.tell_beats(presence.clone());
+            let coordination =
+                Coordination { id, name: own, lease, has_namesakes, store, presence };
             Some(coordinate(config, &cast, placed, supervision, start, coordination).await?)
         }
         None => None,
@@ -165,8 +168,7 @@ pub(super) async fn start(builder: NodeBuilder) -> Result<Node, NodeError> {
         }
     }
     if builder.train {
-        let calling = directory.keep_calling(Role::Coordinator);
-        pulse(&builder, &cast, members, task, supervision, calling);
+        pulse(&builder, &cast, members, task, supervision, &directory);
         if let Some(coordinator) = cast.own_coordinator() {
             directory.watch_calls(&coordinator.clone().recipient());
             spawn_local(tell_callers(router.watch_callers(), coordinator.clone().recipient()));
@@ -370,7 +372,7 @@ fn pulse(
     members: Vec<(Member, Vitals)>,
     task: Option<Task>,
     supervision: Supervision,
-    calling: Vec<watch::Receiver<Reach>>,
+    directory: &Directory,
 ) {
     let (change, changed) = watch::channel(());
     let change = Rc::new(change);
@@ -389,10 +391,14 @@ fn pulse(
         offer: task.map(|task| task.offer),
         every: Duration::from_millis(builder.config.detector.heartbeat_ms),
         changed,
-        _calling: calling.into(),
+        _calling: directory.keep_calling(Role::Coordinator).into(),
     };
-    for coordinator in cast.all_coordinators() {
-        spawn_local(pulse.clone().run(coordinator));
+    for (number, coordinator) in (0u32..).zip(&cast.coordinators) {
+        let link = match coordinator {
+            Place::Here(_) => None,
+            Place::There(_) => directory.link_to(Role::Coordinator, number),
+        };
+        spawn_local(pulse.clone().run(coordinator.recipient(), link));
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use tokio::io::AsyncWrite;
+use tokio::sync::watch;
 
 use super::link::Outgoing;
 use super::pending::Pending;
@@ -27,6 +28,10 @@ pub(super) struct Line {
     /// Answers whose bodies have been read from the other side's memory, as many as it lends. That
     /// goes out with the next request or ping.
     taken: RefCell<Vec<u64>>,
+    /// A beat that waits for its turn: one for all.
+    beat: Cell<Option<u64>>,
+    /// Told when the other side wants to know who is here.
+    pub(super) roll_calls: watch::Sender<()>,
     /// Whether a request was written since this was asked last.
     has_sent: Cell<bool>,
     /// There is something to write that no request brings, and the task that waits for that.
@@ -40,6 +45,7 @@ impl Line {
         self.idle.take();
         self.notes.replace(notes.into_iter().collect());
         self.taken.take();
+        self.beat.take();
         self.has_sent.take();
         self.is_woken.take();
     }
@@ -54,8 +60,26 @@ impl Line {
         self.wake();
     }
 
-    pub(super) fn notes(&self) -> Vec<Frame> {
-        self.notes.take()
+    pub(super) fn notes(&self) -> impl Iterator<Item = Frame> + use<> {
+        let beat = self.beat.take().map(|life| Frame::bare(Class::Beat, life));
+        beat.into_iter().chain(self.notes.take())
+    }
+
+    /// Sends a beat, or has the task send it; where there is no connection, nobody.
+    pub(super) fn beat(&self, life: u64) {
+        let mut idle = self.idle.borrow_mut();
+        let frame = Frame::bare(Class::Beat, life);
+        let written = match idle.as_mut().filter(|writer| writer.stages(&frame)) {
+            Some(writer) => writer.write_now(&frame),
+            None => {
+                self.beat.set(Some(life));
+                false
+            }
+        };
+        // The task goes on with what is left, and hears of errors.
+        if !written {
+            self.wake();
+        }
     }
 
     /// More than the other side lends at once need no word.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{LinkError, WireMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
@@ -117,6 +118,17 @@ impl Link {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Reach> {
         self.0.reach.subscribe()
+    }
+
+    /// Says that this life of this node lives, where there is a connection.
+    pub fn beat(&self, life: Incarnation) {
+        self.0.line.beat(life.0);
+    }
+
+    /// Changes whenever the other side wants to know who is on this node.
+    #[must_use]
+    pub fn roll_calls(&self) -> watch::Receiver<()> {
+        self.0.line.roll_calls.subscribe()
     }
 
     /// Name of the node at the other end.

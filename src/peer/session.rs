@@ -88,6 +88,7 @@ async fn read_answers<R: AsyncRead + Unpin>(
         };
         match frame.class {
             Class::Pong => {}
+            Class::RollCall => line.roll_calls.send_modify(|()| {}),
             Class::Memory => {
                 line.note(attachment.and_then(|attachment| attachment.hear(frame, true)));
             }

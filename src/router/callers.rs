@@ -4,8 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::NodeConnected;
+use gradmesh_actors::presence::Presence;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// News that whoever watches has yet to take: of all nodes of a large cluster at once. What is beyond it
 /// is lost, and the next news of the same node is true again.
@@ -16,6 +19,8 @@ const NEWS_MAX: usize = 1024;
 pub(super) struct Callers {
     connections: RefCell<BTreeMap<String, usize>>,
     watching: RefCell<Option<mpsc::Sender<NodeConnected>>>,
+    /// Of this node's coordinator, if it has one.
+    presence: RefCell<Presence>,
 }
 
 impl Callers {
@@ -24,6 +29,11 @@ impl Callers {
         let (news, receiver) = mpsc::channel(NEWS_MAX);
         self.watching.replace(Some(news));
         receiver
+    }
+
+    /// Their beats go to this one from now on.
+    pub(super) fn tell_beats(&self, presence: Presence) {
+        self.presence.replace(presence);
     }
 
     /// One more connection of the node, until this is dropped.
@@ -58,6 +68,13 @@ impl Callers {
 pub(super) struct Present {
     callers: Rc<Callers>,
     node: String,
+}
+
+impl Present {
+    /// A beat of its life came at this time. Whether the node is to say who is there.
+    pub(super) fn beat(&self, life: u64, at: Instant) -> bool {
+        self.callers.presence.borrow().beat(&self.node, Incarnation(life), at)
+    }
 }
 
 impl Drop for Present {

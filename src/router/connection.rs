@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::callers::Present;
 use super::refusals::Refusals;
 use super::route::Answering;
 use super::{Router, SILENCE_MAX};
@@ -115,8 +116,8 @@ pub(super) async fn serve(
         }
         return;
     }
-    let _present = router.callers.enter(&node);
-    answer(Caller::new(peer, node, reader, writer, pulse, same_host), router).await;
+    let who = Who { present: Some(router.callers.enter(&node)), peer, node };
+    answer(Caller::new(who, reader, writer, pulse, same_host), router).await;
 }
 
 /// Serves a caller that another thread has greeted.
@@ -131,14 +132,22 @@ pub(super) async fn serve_moved(moved: Moved, router: &Router) {
         if read.is_empty() { reader } else { Box::new(Cursor::new(read).chain(reader)) };
     let reader = FrameReader::new(reader, Limits::TRUSTED, pulse.clone());
     let writer = FrameWriter::new(writer, pulse.clone());
-    answer(Caller::new(peer, node, reader, writer, pulse, same_host), router).await;
+    let who = Who { peer, node, present: None };
+    answer(Caller::new(who, reader, writer, pulse, same_host), router).await;
     drop(permit);
+}
+
+/// Whose connection it is.
+struct Who {
+    peer: SocketAddr,
+    node: String,
+    /// `None` on the thread of an actor: the node's own connection says that it lives.
+    present: Option<Present>,
 }
 
 /// Who has been greeted.
 struct Caller {
-    peer: SocketAddr,
-    node: String,
+    who: Who,
     reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
     writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
     pulse: Pulse,
@@ -147,26 +156,26 @@ struct Caller {
 
 impl Caller {
     fn new(
-        peer: SocketAddr,
-        node: String,
+        who: Who,
         mut reader: FrameReader<Box<dyn AsyncRead + Unpin>>,
         mut writer: FrameWriter<Box<dyn AsyncWrite + Unpin>>,
         pulse: Pulse,
         same_host: Option<SocketAddr>,
     ) -> Self {
-        let attachment = attach(same_host, peer, &mut reader, &mut writer);
-        Self { peer, node, reader, writer, pulse, attachment }
+        let attachment = attach(same_host, who.peer, &mut reader, &mut writer);
+        Self { who, reader, writer, pulse, attachment }
     }
 }
 
 /// Until the caller is gone.
 async fn answer(caller: Caller, router: &Router) {
-    let Caller { peer, node, mut reader, mut writer, pulse, attachment } = caller;
+    let Caller { who, mut reader, mut writer, pulse, attachment } = caller;
+    let Who { peer, node, .. } = &who;
     let words = Words::default();
     let under_way = RefCell::new(FuturesUnordered::new());
     let reading = async {
         let attachment = attachment.as_ref();
-        read_requests(&mut reader, router, &under_way, &words, attachment, peer, &node).await;
+        read_requests(&mut reader, router, &under_way, &words, attachment, &who, &pulse).await;
         under_way.borrow_mut().clear();
         words.closed.set(true);
         // What was answered before still goes out; the writer then ends by itself.
@@ -191,14 +200,21 @@ async fn read_requests<R: AsyncRead + Unpin>(
     under_way: &RefCell<UnderWay>,
     words: &Words,
     attachment: Option<&Attachment>,
-    peer: SocketAddr,
-    node: &str,
+    Who { peer, node, present }: &Who,
+    pulse: &Pulse,
 ) {
     loop {
         let (fault, kind, request, target) = match reader.read().await {
             Ok(None) => return,
             Ok(Some(frame)) if frame.class == Class::Ping => {
                 words.say(Frame::bare(Class::Pong, frame.request)).await;
+                continue;
+            }
+            Ok(Some(frame)) if frame.class == Class::Beat => {
+                let beat = |present: &Present| present.beat(frame.request, pulse.last());
+                if present.as_ref().is_some_and(beat) {
+                    words.say(Frame::bare(Class::RollCall, 0)).await;
+                }
                 continue;
             }
             Ok(Some(frame)) if frame.class == Class::Memory => {

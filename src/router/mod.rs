@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use actix::Recipient;
 use gradmesh_actors::messages::{NodeConnected, WireMessage};
+use gradmesh_actors::presence::Presence;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -89,6 +90,11 @@ impl Router {
     #[must_use]
     pub fn watch_callers(&self) -> mpsc::Receiver<NodeConnected> {
         self.callers.watch()
+    }
+
+    /// Beats of nodes that call this one are noted there from now on.
+    pub fn tell_beats(&self, presence: Presence) {
+        self.callers.tell_beats(presence);
     }
 
     fn desk(&self, target: Target) -> Option<mpsc::Sender<Moved>> {

@@ -34,7 +34,7 @@ compile_error!("bodies travel as the memory of little-endian machines");
 /// First bytes of each frame; whatever else talks to the port is recognised by them.
 pub const MAGIC: [u8; 4] = *b"GMSH";
 /// Raised whenever a frame or a message changes its layout.
-pub const PROTOCOL: u8 = 2;
+pub const PROTOCOL: u8 = 3;
 /// Longest frame: twice a push of 64 MB of gradient with as much of residuals. Parameters beyond
 /// it are cut into more shards, so that one frame never holds a connection for long.
 pub const FRAME_BYTES_MAX: u64 = 256 << 20;
@@ -68,6 +68,10 @@ pub enum Class {
     Memory = 8,
     /// What was lent with the answer to this request has been read.
     Taken = 9,
+    /// The caller lives, in the life that stands in place of the request's id. Not answered.
+    Beat = 10,
+    /// The other side leads and doesn't know who is on this node: it is to say so.
+    RollCall = 11,
 }
 
 impl Class {
@@ -82,6 +86,8 @@ impl Class {
             7 => Self::Pong,
             8 => Self::Memory,
             9 => Self::Taken,
+            10 => Self::Beat,
+            11 => Self::RollCall,
             _ => return None,
         })
     }

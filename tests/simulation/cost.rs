@@ -1,6 +1,8 @@
 //! What a step costs on the wire: messages and bytes, which no machine's noise changes.
 
-use gradmesh::sim::Seed;
+use std::time::Duration;
+
+use gradmesh::sim::{ANY, Report, Seed, delay};
 
 use crate::digits;
 
@@ -10,6 +12,10 @@ const WORKERS: f64 = 2.0;
 const SHARDS: f64 = 2.0;
 /// Beside the values: frame, typed part, and the reports of a worker's slots.
 const AROUND_MAX: f64 = 300.0;
+/// Without that of the coordinator.
+const NODES: f64 = 4.0;
+/// A frame that consists of its head and its checksum.
+const BEAT_MAX: f64 = 32.0;
 /// What comes now and then, spread over steps: reports of a worker's speed.
 const SELDOM_MAX: f64 = 0.5;
 
@@ -46,6 +52,26 @@ fn a_step_is_one_push_and_one_answer_for_each_worker_and_shard() {
     let cost = of_a_step(&["servers.replicas=0"]);
     // Four slots of a worker are sent as one sum.
     assert_costs(cost, 2.0 * WORKERS * SHARDS, 2.0 * WORKERS * MODEL_BYTES);
+}
+
+#[test]
+fn a_node_that_lives_costs_one_short_message_a_heartbeat() {
+    let run = |heartbeat_ms: u64| {
+        let heartbeat = format!("detector.heartbeat_ms={heartbeat_ms}");
+        let sets = [heartbeat.as_str(), "detector.dead_after_ms=600000", "job.epochs=40"];
+        let far = delay(ANY, ANY, 40).at("0s").for_("1000s");
+        digits(&sets).faults([far]).limit(Duration::from_secs(1000)).must_pass(Seed(1))
+    };
+    let (seldom, often) = (run(60_000), run(50));
+    let beats = often.took.as_secs_f64() / 0.05;
+    let more = |of: fn(&gradmesh::sim::Counts) -> u64| {
+        let each_second = |report: &Report| of(&report.counts) as f64 / report.took.as_secs_f64();
+        (each_second(&often) - each_second(&seldom)) * often.took.as_secs_f64()
+    };
+    let messages = more(|counts| counts.messages) / beats;
+    let bytes = more(|counts| counts.bytes) / beats;
+    assert!((NODES - 0.1..NODES + 0.1).contains(&messages), "{messages} messages each heartbeat");
+    assert!(bytes / messages <= BEAT_MAX, "{bytes} bytes in {messages} messages");
 }
 
 #[test]

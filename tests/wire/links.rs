@@ -11,7 +11,9 @@ use gradmesh::transport::{Connection, MemoryTransport, TcpTransport, Transport};
 use gradmesh::wire::{
     Class, Fault, Frame, FrameReader, FrameWriter, Limits, Pulse, Role, Target, shake_hands,
 };
+use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{Body, LinkError, NodeConnected, WireMessage, ask};
+use gradmesh_actors::presence::Presence;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::select;
 
@@ -47,6 +49,7 @@ on_each_transport!(
     messages_to_one_target_keep_their_order,
     short_requests_do_not_overtake_long_ones,
     a_node_is_told_of_by_its_first_connection_and_the_end_of_its_last,
+    a_beat_is_noted_and_of_an_unknown_life_answered_with_a_roll_call,
     the_death_of_the_node_fails_what_waits,
     a_node_that_restarts_is_called_again,
     a_watched_link_finds_out_by_itself_who_listens,
@@ -174,6 +177,38 @@ async fn a_node_is_told_of_by_its_first_connection_and_the_end_of_its_last(
     assert!(callers.try_recv().is_err());
     drop(second);
     assert_eq!(callers.recv().await, Some(connected(false)));
+}
+
+async fn a_beat_is_noted_and_of_an_unknown_life_answered_with_a_roll_call(
+    transport: Rc<dyn Transport>,
+) {
+    let server = Server::start(&*transport).await;
+    let presence = Presence::default();
+    server.router.tell_beats(presence.clone());
+    let link = link(&transport, server.address);
+    let mut roll_calls = link.roll_calls();
+    presence.begin(true);
+    // Nobody is connected: it goes to nobody.
+    link.beat(Incarnation(1));
+    link.request(DESK, echo("hello")).await.unwrap();
+    assert!(!roll_calls.has_changed().unwrap());
+    link.beat(Incarnation(1));
+    roll_calls.changed().await.unwrap();
+
+    presence.know("client", Incarnation(1));
+    // Behind a request that is too long to be written at once, too.
+    let values = Arc::new(vec![0.5; 1 << 20]);
+    let long = link.request(DESK, Echo { text: String::new(), values });
+    link.beat(Incarnation(1));
+    long.await.unwrap();
+    link.request(DESK, echo("after the beat")).await.unwrap();
+    let mut heard = Vec::new();
+    presence.take(|node, _| {
+        heard.push(node.to_owned());
+        true
+    });
+    assert_eq!(heard, ["client"]);
+    assert!(!roll_calls.has_changed().unwrap());
 }
 
 async fn the_death_of_the_node_fails_what_waits(transport: Rc<dyn Transport>) {

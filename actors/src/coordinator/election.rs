@@ -124,6 +124,7 @@ impl Coordinator {
         if let Some(term) = self.term.take() {
             warn!(%term, ?leader, "no longer the leader");
             self.leader = None;
+            self.links.presence.begin(false);
             self.training =
                 Training::new(self.job.clone(), self.config.clone(), self.own.run.clone());
         }
@@ -181,6 +182,7 @@ impl Coordinator {
         let now = self.now();
         let (training, commands) = Training::take_over(job, config, own, run, (view, state), now);
         self.training = training;
+        self.links.presence.begin(true);
         self.training.led(self.own.name.clone(), term);
         self.carry_out(commands, ctx);
         self.renew(ctx);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{Coordinator, TICK};
@@ -23,11 +24,20 @@ impl Coordinator {
         if !self.leads() {
             return;
         }
+        self.hear();
         let commands = self.training.tick(now);
         self.carry_out(commands, ctx);
         if self.own.rivals > 0 && self.training.is_deserted(now) {
             self.give_way(ctx);
         }
+    }
+
+    /// Takes the beats that have come since it looked last; before any news that they may be older than.
+    fn hear(&mut self) {
+        let Self { training, started, links, .. } = self;
+        let heard =
+            |node: &str, at: Instant| training.beat(node, at.saturating_duration_since(*started));
+        links.presence.take(heard);
     }
 
     fn notice_pause(&mut self, now: Duration) {
@@ -44,6 +54,7 @@ impl Coordinator {
     fn look_for_losses(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
         self.notice_pause(now);
+        self.hear();
         let commands = self.training.silence(now);
         self.carry_out(commands, ctx);
         let Some(due) = self.training.next_loss().map(|due| due + MOMENT) else { return };
@@ -66,6 +77,7 @@ impl Handler<NodeCalled> for Coordinator {
 
     fn handle(&mut self, NodeCalled { node, refused }: NodeCalled, ctx: &mut Self::Context) {
         if self.leads() {
+            self.hear();
             if self.training.called(&node, refused) {
                 self.look_for_losses(ctx);
             }
@@ -81,7 +93,11 @@ impl Handler<NodeConnected> for Coordinator {
 
     fn handle(&mut self, message: NodeConnected, ctx: &mut Self::Context) {
         let NodeConnected { node, connected } = message;
-        if self.leads() && self.training.connected(&node, connected, self.now()) {
+        if !self.leads() {
+            return;
+        }
+        self.hear();
+        if self.training.connected(&node, connected, self.now()) {
             self.look_for_losses(ctx);
         }
     }

@@ -22,7 +22,9 @@ impl std::fmt::Display for Member {
     }
 }
 
-/// Sent every `detector.heartbeat_ms` by each node, for all its actors.
+/// Sent by each node, for all its actors, until it is answered and when it has changed: a beat of the
+/// connection stands for it in between, every `detector.heartbeat_ms`. To its own coordinator, a node
+/// sends it that often.
 #[derive(Clone, Debug, PartialEq, actix::Message, Serialize, Deserialize)]
 #[rtype(result = "Result<HeartbeatAck, HeartbeatError>")]
 pub struct Heartbeat {

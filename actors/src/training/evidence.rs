@@ -6,6 +6,11 @@ use super::Training;
 use super::phase::{Command, Phase};
 
 impl Training {
+    /// A node whose word is there lives. Whether anybody of it is known.
+    pub fn beat(&mut self, node: &str, now: Duration) -> bool {
+        self.members.beat(node, now)
+    }
+
     /// So many calls in a row to this node's address were refused. Whether somebody may be lost sooner
     /// for that.
     pub fn called(&mut self, node: &str, refused: u64) -> bool {

@@ -7,6 +7,7 @@ use actix::Addr;
 use gradmesh_actors::coordinator::{Candidate, Coordinator, CoordinatorLinks};
 use gradmesh_actors::ids::CoordinatorId;
 use gradmesh_actors::job::JobSpec;
+use gradmesh_actors::presence::Presence;
 use gradmesh_actors::training::{Training, TrainingConfig, TrainingStatus};
 use tokio::sync::watch;
 
@@ -27,7 +28,7 @@ pub(super) async fn coordinate(
     start: Start,
     coordination: Coordination,
 ) -> Result<watch::Receiver<TrainingStatus>, NodeError> {
-    let Coordination { id, name, lease, has_namesakes, store } = coordination;
+    let Coordination { id, name, lease, has_namesakes, store, presence } = coordination;
     let links = CoordinatorLinks {
         restore: all_copies(&cast.servers),
         adopt: all_copies(&cast.servers),
@@ -42,6 +43,7 @@ pub(super) async fn coordinate(
         append: store.clone().recipient(),
         renew: store.clone().recipient(),
         resign: store.recipient(),
+        presence,
     };
     let training = TrainingConfig {
         shards: config.servers.shards,
@@ -81,6 +83,7 @@ pub(super) struct Coordination {
     /// alone has locked it is kept away.
     pub(super) has_namesakes: bool,
     pub(super) store: Addr<CoordinationStore>,
+    pub(super) presence: Presence,
 }
 
 /// A run's name and when it began, unless it goes on from a checkpoint, which has both.
