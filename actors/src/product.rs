@@ -5,6 +5,9 @@
 //! as fast, if they are given one block at a time. So it does not matter to the bits which of them a
 //! machine has, nor how many rows or columns lie beside an element.
 
+#[cfg(target_arch = "x86_64")]
+mod few;
+
 use std::ops::Range;
 
 use faer::linalg::matmul::matmul;
@@ -73,6 +76,20 @@ pub fn multiply_rows(
         let (a, c) = (a.subrows(rows.start, height), &mut *values);
         by_blocks(a, b, onto, MatMut::from_row_major_slice_mut(c, height, columns));
         return clear_upper_halves();
+    }
+    #[cfg(target_arch = "x86_64")]
+    if fits
+        && rows.end <= a.nrows()
+        && (1..=OPERATIONS_MIN).contains(&height.saturating_mul(columns).saturating_mul(a.ncols()))
+        && let (Some(a), Some(b)) = (few::Strided::of(&a), b.as_slice())
+        && let Some(c) = c.as_slice_mut()
+        // A multiplication and an addition are one instruction, as they are in ndarray's kernels then.
+        && let Some(vectors) = pulp::x86::V3::try_new()
+    {
+        return vectors.vectorize(
+            #[inline(always)]
+            || few::multiply(&a, rows.start, b, columns, onto, c),
+        );
     }
     let keep = if onto == Onto::Them { 1.0 } else { 0.0 };
     general_mat_mul(1.0, &a.slice_axis(Axis(0), rows.into()), &b, keep, &mut c);
@@ -185,7 +202,11 @@ mod tests {
         /// Sizes on both sides of what kernels, registers and caches take at once.
         #[test]
         fn the_bits_are_those_of_ndarray_whatever_the_shape(
-            m in side(), k in terms(), n in side(),
+            (m, k, n) in prop_oneof![
+                (side(), terms(), side()),
+                (1usize..24, 1usize..24, 1usize..24),
+                (1usize..4, 200usize..600, 1usize..4),
+            ],
             turned in any::<[bool; 2]>(), onto in prop::sample::select(&[Onto::Nothing, Onto::Them][..]),
         ) {
             let a = if turned[0] { matrix(k, m, 1).reversed_axes() } else { matrix(m, k, 1) };

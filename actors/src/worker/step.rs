@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context};
 use futures_util::future::{TryFutureExt, try_join_all};
-use tokio::task::yield_now;
+use tokio::task::{spawn_local, yield_now};
 use tracing::info;
 
 use super::{COMPUTED_KEPT, Worker, primaries};
@@ -134,7 +134,9 @@ impl Worker {
     /// Has the next step's rows side by side, once the pushes are on their way.
     pub(super) fn prepare(&mut self, next: Version, ctx: &mut Context<Self>) {
         let attempt = self.attempt;
-        ctx.spawn(handed_over().into_actor(self).map(move |(), worker, _| {
+        // A task of its own: each of its turns would be one of all that this actor waits for.
+        let handed_over = spawn_local(handed_over());
+        ctx.spawn(handed_over.into_actor(self).map(move |_, worker, _| {
             // Unless it has begun already.
             if let Some(work) = worker.work.as_mut().filter(|_| worker.attempt == attempt) {
                 work.prepare(next);
