@@ -25,15 +25,20 @@ pub enum MessageError {
 /// The typed part and the bodies of a message.
 ///
 /// Fields are encoded by name: a message whose fields two releases order or skip differently is
-/// refused or understood, never read shifted.
+/// refused or understood, never read shifted. Not those of [`WirePart::POSITIONAL`] types, for which
+/// names are half of the work and of the bytes; two releases that order these differently have other versions
+/// of the [protocol](super::PROTOCOL), so that they don't shake hands.
 ///
 /// # Errors
 /// [`MessageError::Encode`]: the type has no MessagePack form.
 pub fn encode<P: WirePart>(part: &P) -> Result<(Vec<u8>, Vec<Body>), MessageError> {
     let mut meta = Vec::with_capacity(USUAL_BYTES);
-    let mut serializer = rmp_serde::Serializer::new(&mut meta).with_struct_map();
-    part.serialize(&mut serializer)
-        .map_err(|error| MessageError::Encode { cause: error.to_string() })?;
+    let mut serializer = rmp_serde::Serializer::new(&mut meta);
+    let written = match P::POSITIONAL {
+        true => part.serialize(&mut serializer),
+        false => part.serialize(&mut serializer.with_struct_map()),
+    };
+    written.map_err(|error| MessageError::Encode { cause: error.to_string() })?;
     Ok((meta, part.bodies()))
 }
 

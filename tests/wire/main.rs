@@ -6,6 +6,7 @@ mod copies;
 mod deadlines;
 mod frames;
 mod handshake;
+mod layouts;
 mod lending;
 mod links;
 mod support;

@@ -57,6 +57,10 @@ impl WireMessage for CombineNorm {
     type Refusal = NormError;
 }
 
-impl WirePart for CombineNorm {}
-impl WirePart for CombinedNorm {}
+impl WirePart for CombineNorm {
+    const POSITIONAL: bool = true;
+}
+impl WirePart for CombinedNorm {
+    const POSITIONAL: bool = true;
+}
 impl WirePart for NormError {}

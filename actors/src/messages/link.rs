@@ -40,6 +40,10 @@ pub struct BodyError {
 
 /// A request or a reply: a typed part, and bulk data beside it.
 pub trait WirePart: Serialize + DeserializeOwned + Send + 'static {
+    /// Whether fields travel in their order, without their names: for what is sent in each step or for
+    /// each request of a client. Where the fields of such a type change, so does the version of the protocol.
+    const POSITIONAL: bool = false;
+
     /// The bulk data, in the order in which [`WirePart::attach`] takes it. Fields that it comes
     /// from are skipped by serde.
     fn bodies(&self) -> Vec<Body> {

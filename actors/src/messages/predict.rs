@@ -76,6 +76,8 @@ impl Predict {
 }
 
 impl WirePart for Predict {
+    const POSITIONAL: bool = true;
+
     fn bodies(&self) -> Vec<Body> {
         bodies_of(&self.inputs)
     }
@@ -141,6 +143,8 @@ pub enum Resolved {
 }
 
 impl WirePart for Prediction {
+    const POSITIONAL: bool = true;
+
     fn bodies(&self) -> Vec<Body> {
         bodies_of(&self.outputs)
     }

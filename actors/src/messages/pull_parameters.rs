@@ -47,10 +47,14 @@ impl WireMessage for PullParameters {
     type Refusal = PullError;
 }
 
-impl WirePart for PullParameters {}
+impl WirePart for PullParameters {
+    const POSITIONAL: bool = true;
+}
 impl WirePart for PullError {}
 
 impl WirePart for Parameters {
+    const POSITIONAL: bool = true;
+
     fn bodies(&self) -> Vec<Body> {
         vec![Body::F32(Values::clone(&self.values))]
     }

@@ -130,6 +130,8 @@ impl WireMessage for PushGradient {
 }
 
 impl WirePart for PushGradient {
+    const POSITIONAL: bool = true;
+
     fn bodies(&self) -> Vec<Body> {
         let body = |payload: &Payload| match payload {
             Payload::Dense(values) => Body::F32(Values::clone(values)),
@@ -149,6 +151,8 @@ impl WirePart for PushGradient {
 }
 
 impl WirePart for Pushed {
+    const POSITIONAL: bool = true;
+
     fn bodies(&self) -> Vec<Body> {
         vec![Body::F32(Values::clone(&self.values))]
     }

@@ -96,6 +96,8 @@ impl WireMessage for FillShard {
 }
 
 impl WirePart for Replicate {
+    const POSITIONAL: bool = true;
+
     fn bodies(&self) -> Vec<Body> {
         let gradient = &self.update.gradient;
         if gradient.is_empty() { Vec::new() } else { vec![Body::F32(Values::clone(gradient))] }
@@ -126,7 +128,9 @@ impl WirePart for FillShard {
     }
 }
 
-impl WirePart for Replicated {}
+impl WirePart for Replicated {
+    const POSITIONAL: bool = true;
+}
 impl WirePart for ReplicateError {}
 
 fn vectors(bodies: Vec<Body>) -> Result<Vec<Values>, BodyError> {

@@ -124,7 +124,9 @@ impl WireMessage for ReportFailure {
     type Refusal = ReportError;
 }
 
-impl WirePart for ReportShard {}
+impl WirePart for ReportShard {
+    const POSITIONAL: bool = true;
+}
 impl WirePart for ReportPart {}
 impl WirePart for ReportFailure {}
 impl WirePart for ReportError {}
