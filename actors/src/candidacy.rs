@@ -32,13 +32,23 @@ const GIVES_WAY_FOR: u32 = 3;
 pub struct LeaseTiming {
     pub ttl: Duration,
     pub renew_every: Duration,
+    /// How often a leader looks, and renews: as often, or more seldom where nobody waits for it.
+    pub leads_every: Duration,
 }
 
 impl LeaseTiming {
     /// Four renewals in `ttl`.
     #[must_use]
     pub fn of(ttl: Duration) -> Self {
-        Self { ttl, renew_every: ttl / BEATS }
+        let renew_every = ttl / BEATS;
+        Self { ttl, renew_every, leads_every: renew_every }
+    }
+
+    /// Two, for a candidate without rivals: what it looks for while it leads is whether its store can be
+    /// used.
+    #[must_use]
+    pub fn alone(ttl: Duration) -> Self {
+        Self { leads_every: ttl / 2, ..Self::of(ttl) }
     }
 }
 
@@ -245,11 +255,13 @@ impl Candidacy {
     /// have to stand.
     #[must_use]
     pub fn look_again_in(&self, now: Duration) -> Duration {
+        let LeaseTiming { renew_every, leads_every, .. } = self.timing;
+        let longest = if self.lead.is_some() { leads_every } else { renew_every };
         let due = match (&self.seen, self.lead) {
             (Some(seen), None) => self.stands_from(seen),
-            _ => now + self.timing.renew_every,
+            _ => now + longest,
         };
-        due.saturating_sub(now).clamp(LOOK_AT_LEAST, self.timing.renew_every.max(LOOK_AT_LEAST))
+        due.saturating_sub(now).clamp(LOOK_AT_LEAST, longest.max(LOOK_AT_LEAST))
     }
 
     fn see(&mut self, observed: &Observed, now: Duration) {

@@ -29,7 +29,7 @@ use crate::messages::{
     AdoptView, FindModel, GetStatus, Heartbeat, HeartbeatAck, HeartbeatError, LeaseSlots,
     PublishModel, ReportError, ReportFailure, ReportPart, ReportShard, RestoreShard, StatusError,
 };
-use crate::presence::Presence;
+use crate::presence::{Presence, WordId};
 use crate::training::{Command, Heard, Training, TrainingConfig, TrainingStatus};
 
 /// A heartbeat and a report of each of 64 nodes and shards; senders beyond it are held back.
@@ -57,7 +57,7 @@ pub struct CoordinatorLinks {
     pub renew: Recipient<RenewLease>,
     pub resign: Recipient<Resign>,
     /// Beats of other nodes; of nobody where all is in one process.
-    pub presence: Presence,
+    pub presence: Presence<Instant>,
 }
 
 impl std::fmt::Debug for CoordinatorLinks {
@@ -117,6 +117,8 @@ pub struct Coordinator {
     ticked: Duration,
     /// When it looks who is lost beside its ticks.
     next_look: Option<Duration>,
+    /// Losses after which all nodes were asked who is there.
+    losses: u64,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -139,7 +141,10 @@ impl Coordinator {
     ) -> Self {
         let training = Training::new(job.clone(), config.clone(), own.run.clone());
         links.presence.begin(false);
-        let timing = LeaseTiming::of(own.lease);
+        let timing = match own.rivals == 0 && !own.has_namesakes {
+            true => LeaseTiming::alone(own.lease),
+            false => LeaseTiming::of(own.lease),
+        };
         // An actor that takes the place of one that had retired.
         let retired = own.rivals == 0 && status.borrow().progress.is_over();
         let mut candidacy = Candidacy::new(own.name.clone(), timing, own.id.0);
@@ -164,6 +169,7 @@ impl Coordinator {
             started: Instant::now(),
             ticked: Duration::ZERO,
             next_look: None,
+            losses: 0,
         }
     }
 
@@ -239,12 +245,16 @@ impl Handler<Heartbeat> for Coordinator {
             return Err(HeartbeatError::NotLeading);
         }
         let now = self.now();
-        let Heard { answer, commands, is_news } = self.training.heartbeat(&heartbeat, now);
+        let Heard { answer, commands, is_news, is_believed } =
+            self.training.heartbeat(&heartbeat, now);
         if is_news {
             self.carry_out(commands, ctx);
         }
-        if answer.as_ref().is_ok_and(|answer| !answer.offer_wanted) {
-            self.links.presence.know(&heartbeat.node, heartbeat.life);
+        let Heartbeat { node, life, number, .. } = &heartbeat;
+        self.ask_after_losses();
+        match is_believed {
+            true => self.links.presence.know(node, WordId { life: *life, number: *number }),
+            false => self.links.presence.forget(node),
         }
         answer
     }

@@ -47,6 +47,7 @@ pub struct Membership {
     alone_since: Option<Duration>,
     /// Whether anybody has ever said a word.
     heard: bool,
+    losses: u64,
 }
 
 /// Who has never heard of anybody waits so many times as long for it: everyone may yet have to start.
@@ -92,6 +93,7 @@ impl Membership {
             departed: None,
             alone_since: None,
             heard: false,
+            losses: 0,
         }
     }
 
@@ -168,9 +170,22 @@ impl Membership {
         changes
     }
 
-    /// A node whose word is there lives: all of whom it told do. Whether any of them is known.
-    pub fn beat(&mut self, node: &str, now: Duration) -> bool {
-        let Some(members) = self.nodes.get(node) else { return false };
+    /// Whether all of a node's word is believed: not that of a process in whose place is a later one.
+    pub fn believes(&self, node: &str, members: &[(Member, Incarnation)]) -> bool {
+        members.iter().all(|(member, incarnation)| {
+            let life = self.alive.get(member);
+            life.is_some_and(|life| life.node == node && life.incarnation == Some(*incarnation))
+        })
+    }
+
+    /// How often somebody was lost.
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// A node whose word is believed lives: all of whom it told do.
+    pub fn beat(&mut self, node: &str, now: Duration) {
+        let Some(members) = self.nodes.get(node) else { return };
         for member in members {
             if let Some(life) = self.alive.get_mut(member) {
                 life.heard = life.heard.max(now);
@@ -178,7 +193,6 @@ impl Membership {
         }
         self.refused.remove(node);
         self.hung_up.remove(node);
-        true
     }
 
     /// So many calls in a row to the node's address were refused; none where the last one was answered.
@@ -265,7 +279,9 @@ impl Membership {
         let before = self.departed;
         let refused = refused || before.is_some_and(|departure| departure.refused);
         let before = before.map(|departure| departure.last_word);
-        if let Some(last_word) = last_words.into_iter().chain(before).min() {
+        let mut last_words = last_words.into_iter().peekable();
+        self.losses += u64::from(last_words.peek().is_some());
+        if let Some(last_word) = last_words.chain(before).min() {
             self.departed = Some(Departure { last_word, noticed, refused });
         }
     }

@@ -160,6 +160,7 @@ fn heartbeat(offer: Option<JobOffer>) -> Heartbeat {
         node: "n".into(),
         life,
         members: vec![(Member::Copy(COPY), life), (Member::Worker(WorkerId(0)), life)],
+        number: 1,
         offer: offer.map(Box::new),
     }
 }

@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{Heartbeat, HeartbeatAck, HeartbeatError, Member, ask};
 use gradmesh_actors::plan::JobOffer;
+use gradmesh_actors::presence::WordId;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -48,7 +49,7 @@ impl Pulse {
     pub(super) async fn run(mut self, coordinator: Recipient<Heartbeat>, link: Option<Link>) {
         let mut offer_wanted = true;
         // What there is to say, counted, and what of it the coordinator knows.
-        let (mut news, mut known) = (1, 0);
+        let (mut news, mut known) = (1u32, 0);
         let mut due = interval(self.every);
         // After a pause the next beat is at once, and the beats that it cost are not made up for.
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,11 +60,11 @@ impl Pulse {
                 Some(answer) = asked.next() => Some(answer),
                 _ = due.tick() => None,
                 () = changed(Some(&mut self.changed)) => {
-                    news += 1;
+                    news = news.wrapping_add(1);
                     None
                 }
                 () = changed(roll_calls.as_mut()) => {
-                    news += 1;
+                    news = news.wrapping_add(1);
                     None
                 }
             };
@@ -72,13 +73,13 @@ impl Pulse {
                 Some((of, Ok(HeartbeatAck { offer_wanted: wanted, .. }))) => {
                     let before = std::mem::replace(&mut offer_wanted, wanted);
                     if !wanted {
-                        known = known.max(of);
+                        known = of;
                     }
                     wanted && !before
                 }
                 // It calls the roll when it leads.
                 Some((of, Err(HeartbeatError::NotLeading))) => {
-                    (offer_wanted, known) = (false, known.max(of));
+                    (offer_wanted, known) = (false, of);
                     false
                 }
                 Some((_, Err(HeartbeatError::Link(error)))) => {
@@ -93,9 +94,11 @@ impl Pulse {
             };
             match &link {
                 _ if !beats => {}
-                Some(link) if known == news => link.beat(self.life),
+                Some(link) if known == news => {
+                    link.beat(WordId { life: self.life, number: news });
+                }
                 _ if asked.len() < ANSWER_MAX as usize => {
-                    let (word, limit) = (self.word(offer_wanted), self.every * ANSWER_MAX);
+                    let (word, limit) = (self.word(news, offer_wanted), self.every * ANSWER_MAX);
                     let (coordinator, of) = (&coordinator, news);
                     asked.push(async move { (of, ask(coordinator, word, limit).await) });
                 }
@@ -104,7 +107,7 @@ impl Pulse {
         }
     }
 
-    fn word(&self, with_offer: bool) -> Heartbeat {
+    fn word(&self, number: u32, with_offer: bool) -> Heartbeat {
         let members = self.members.iter().filter_map(|(member, vitals)| {
             let life = vitals.now();
             (!life.gave_up).then_some((*member, life.incarnation))
@@ -112,6 +115,7 @@ impl Pulse {
         Heartbeat {
             node: self.node.clone(),
             life: self.life,
+            number,
             members: members.collect(),
             offer: self.offer.as_ref().filter(|_| with_offer).cloned().map(Box::new),
         }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
+use gradmesh_actors::presence::WordId;
 use tokio::io::AsyncWrite;
 use tokio::sync::watch;
 
@@ -28,8 +29,8 @@ pub(super) struct Line {
     /// Answers whose bodies have been read from the other side's memory, as many as it lends. That
     /// goes out with the next request or ping.
     taken: RefCell<Vec<u64>>,
-    /// A beat that waits for its turn: one for all.
-    beat: Cell<Option<u64>>,
+    /// A beat that waits for its turn, or for a connection: one for all. It is true at any time.
+    beat: Cell<Option<WordId>>,
     /// Told when the other side wants to know who is here.
     pub(super) roll_calls: watch::Sender<()>,
     /// Whether a request was written since this was asked last.
@@ -45,7 +46,6 @@ impl Line {
         self.idle.take();
         self.notes.replace(notes.into_iter().collect());
         self.taken.take();
-        self.beat.take();
         self.has_sent.take();
         self.is_woken.take();
     }
@@ -61,18 +61,18 @@ impl Line {
     }
 
     pub(super) fn notes(&self) -> impl Iterator<Item = Frame> + use<> {
-        let beat = self.beat.take().map(|life| Frame::bare(Class::Beat, life));
+        let beat = self.beat.take().map(beat);
         beat.into_iter().chain(self.notes.take())
     }
 
-    /// Sends a beat, or has the task send it; where there is no connection, nobody.
-    pub(super) fn beat(&self, life: u64) {
+    /// Sends a beat, or has the task send it when it can.
+    pub(super) fn beat(&self, word: WordId) {
         let mut idle = self.idle.borrow_mut();
-        let frame = Frame::bare(Class::Beat, life);
+        let frame = beat(word);
         let written = match idle.as_mut().filter(|writer| writer.stages(&frame)) {
             Some(writer) => writer.write_now(&frame),
             None => {
-                self.beat.set(Some(life));
+                self.beat.set(Some(word));
                 false
             }
         };
@@ -152,4 +152,10 @@ impl Line {
         }
         Ok(())
     }
+}
+
+fn beat(word: WordId) -> Frame {
+    let mut frame = Frame::bare(Class::Beat, word.life.0);
+    frame.target.index = word.number;
+    frame
 }

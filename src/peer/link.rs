@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{LinkError, WireMessage};
+use gradmesh_actors::presence::WordId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
@@ -120,9 +120,10 @@ impl Link {
         self.0.reach.subscribe()
     }
 
-    /// Says that this life of this node lives, where there is a connection.
-    pub fn beat(&self, life: Incarnation) {
-        self.0.line.beat(life.0);
+    /// Says that this node lives and that this word of it is still so; where there is no connection, when
+    /// there is one.
+    pub fn beat(&self, word: WordId) {
+        self.0.line.beat(word);
     }
 
     /// Changes whenever the other side wants to know who is on this node.

@@ -13,7 +13,7 @@ use super::link::{LinkPolicy, Outgoing};
 use crate::transport::Connection;
 use crate::wire::{
     Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, HelloError,
-    Limits, Pulse, attach, shake_hands,
+    Limits, Pulse, WhenWoken, attach, shake_hands,
 };
 
 pub(super) struct Session {
@@ -49,13 +49,16 @@ impl Session {
         let Self { node, mut reader, writer, pulse, attachment } = self;
         let attachment = attachment.as_ref();
         line.begin(attachment.and_then(Attachment::offer));
+        let reads = pin!(read_answers(&node, &mut reader, line, attachment));
+        let writes = pin!(write_requests(writer, first, requests, line, &pulse, policy));
+        let is_silent = pin!(pulse.silent_for(policy.silence_max));
         // Reads first: what has arrived counts, even where the other futures have given up.
         let ended = select! { biased;
-            error = read_answers(&node, &mut reader, line, attachment) => Err(error),
-            written = write_requests(writer, first, requests, line, &pulse, policy) => {
+            error = WhenWoken::new(reads) => Err(error),
+            written = WhenWoken::new(writes) => {
                 written.map_err(|error| disconnected(&node, &error.to_string()))
             }
-            () = pulse.silent_for(policy.silence_max) => {
+            () = WhenWoken::new(is_silent) => {
                 let limit_ms = policy.silence_max.as_millis();
                 Err(disconnected(&node, &format!("silent for {limit_ms} ms")))
             }

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::NodeConnected;
-use gradmesh_actors::presence::Presence;
+use gradmesh_actors::presence::{Presence, WordId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -20,7 +19,7 @@ pub(super) struct Callers {
     connections: RefCell<BTreeMap<String, usize>>,
     watching: RefCell<Option<mpsc::Sender<NodeConnected>>>,
     /// Of this node's coordinator, if it has one.
-    presence: RefCell<Presence>,
+    presence: RefCell<Presence<Instant>>,
 }
 
 impl Callers {
@@ -32,7 +31,7 @@ impl Callers {
     }
 
     /// Their beats go to this one from now on.
-    pub(super) fn tell_beats(&self, presence: Presence) {
+    pub(super) fn tell_beats(&self, presence: Presence<Instant>) {
         self.presence.replace(presence);
     }
 
@@ -71,9 +70,9 @@ pub(super) struct Present {
 }
 
 impl Present {
-    /// A beat of its life came at this time. Whether the node is to say who is there.
-    pub(super) fn beat(&self, life: u64, at: Instant) -> bool {
-        self.callers.presence.borrow().beat(&self.node, Incarnation(life), at)
+    /// A beat that stands for this word came at this time. Whether the node is to say who is there.
+    pub(super) fn beat(&self, word: WordId, at: Instant) -> bool {
+        self.callers.presence.borrow().beat(&self.node, word, at)
     }
 }
 

@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::io::Cursor;
 use std::net::{SocketAddr, TcpStream};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use gradmesh_actors::ids::Incarnation;
+use gradmesh_actors::presence::WordId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::select;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,7 +26,7 @@ use crate::peer::REQUESTS_MAX;
 use crate::transport::{self, Connection};
 use crate::wire::{
     Attachment, Class, Fault, Frame, FrameError, FrameReader, FrameWriter, Hello, Limits, Pulse,
-    Target, attach, shake_hands,
+    Target, WhenWoken, attach, shake_hands,
 };
 
 /// Pongs and faults that wait for the socket: a few, so that a caller that doesn't read is held
@@ -40,8 +43,8 @@ type UnderWay = FuturesUnordered<Answering>;
 #[derive(Default)]
 struct Words {
     waiting: RefCell<VecDeque<Frame>>,
-    /// The reader waits for room.
-    is_full: Cell<bool>,
+    /// The reader that waits for room.
+    waits: Cell<Option<Waker>>,
     /// The reader has ended.
     closed: Cell<bool>,
 }
@@ -49,9 +52,9 @@ struct Words {
 impl Words {
     /// Waits until there is room.
     async fn say(&self, frame: Frame) {
-        poll_fn(|_| {
+        poll_fn(|cx| {
             let is_full = self.waiting.borrow().len() >= ANSWERS_WAITING_MAX;
-            self.is_full.set(is_full);
+            self.waits.set(is_full.then(|| cx.waker().clone()));
             if is_full { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
@@ -59,13 +62,13 @@ impl Words {
     }
 
     /// `None` where nothing waits and nothing will.
-    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_next(&self) -> Poll<Option<Frame>> {
         match self.waiting.borrow_mut().pop_front() {
             None if self.closed.get() => Poll::Ready(None),
             None => Poll::Pending,
             frame => {
-                if self.is_full.take() {
-                    cx.waker().wake_by_ref();
+                if let Some(reader) = self.waits.take() {
+                    reader.wake();
                 }
                 Poll::Ready(frame)
             }
@@ -181,13 +184,15 @@ async fn answer(caller: Caller, router: &Router) {
         // What was answered before still goes out; the writer then ends by itself.
         pending::<()>().await;
     };
+    let (reading, is_silent) = (pin!(reading), pin!(pulse.silent_for(SILENCE_MAX)));
+    // What the reader has taken over is the writer's in the same turn.
     select! { biased;
-        () = reading => {}
+        () = WhenWoken::new(reading) => {}
         written = write_answers(&mut writer, &under_way, &words) => match written {
             Ok(()) => debug!(%peer, node, "caller gone"),
             Err(error) => warn!(%peer, node, %error, "answers can't be sent"),
         },
-        () = pulse.silent_for(SILENCE_MAX) => {
+        () = WhenWoken::new(is_silent) => {
             warn!(%peer, node, limit_ms = SILENCE_MAX.as_millis() as u64, "caller is silent, closed");
         }
     }
@@ -211,7 +216,9 @@ async fn read_requests<R: AsyncRead + Unpin>(
                 continue;
             }
             Ok(Some(frame)) if frame.class == Class::Beat => {
-                let beat = |present: &Present| present.beat(frame.request, pulse.last());
+                let life = Incarnation(frame.request);
+                let word = WordId { life, number: frame.target.index };
+                let beat = |present: &Present| present.beat(word, pulse.last());
                 if present.as_ref().is_some_and(beat) {
                     words.say(Frame::bare(Class::RollCall, 0)).await;
                 }
@@ -291,5 +298,5 @@ fn next_frame(
     if let Poll::Ready(Some(answer)) = under_way.borrow_mut().poll_next_unpin(cx) {
         return Poll::Ready(Some(answer));
     }
-    words.poll_next(cx)
+    words.poll_next()
 }

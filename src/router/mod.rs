@@ -17,7 +17,7 @@ use gradmesh_actors::messages::{NodeConnected, WireMessage};
 use gradmesh_actors::presence::Presence;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::transport::Listener;
@@ -93,7 +93,7 @@ impl Router {
     }
 
     /// Beats of nodes that call this one are noted there from now on.
-    pub fn tell_beats(&self, presence: Presence) {
+    pub fn tell_beats(&self, presence: Presence<Instant>) {
         self.callers.tell_beats(presence);
     }
 

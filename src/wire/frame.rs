@@ -68,7 +68,8 @@ pub enum Class {
     Memory = 8,
     /// What was lent with the answer to this request has been read.
     Taken = 9,
-    /// The caller lives, in the life that stands in place of the request's id. Not answered.
+    /// The caller lives, in the life that stands in place of the request's id, and what it said with the
+    /// word whose number stands in place of the target's index is still so. Not answered.
     Beat = 10,
     /// The other side leads and doesn't know who is on this node: it is to say so.
     RollCall = 11,

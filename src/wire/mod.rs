@@ -12,6 +12,7 @@ mod message;
 mod pulse;
 mod reader;
 mod target;
+mod when_woken;
 mod writer;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ pub use message::{MessageError, decode, encode};
 pub use pulse::Pulse;
 pub use reader::FrameReader;
 pub use target::{Role, Target};
+pub(crate) use when_woken::WhenWoken;
 pub use writer::FrameWriter;
 
 /// Has both halves of a connection read and lend bodies by memory; `own`: this side's address, where it

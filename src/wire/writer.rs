@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crc32fast::Hasher;
-use futures_util::FutureExt;
 use gradmesh_actors::messages::Body;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -32,6 +31,13 @@ pub struct FrameWriter<W> {
     attachment: Option<Attachment>,
 }
 
+/// Whether it is copied as a whole: then no body of it is [lent](Attachment) either.
+fn is_short(frame: &Frame) -> bool {
+    let table = frame.bodies.len() * ENTRY_BYTES;
+    let bodies: usize = frame.bodies.iter().map(Body::byte_len).sum();
+    table + bodies + frame.meta.len() < COPY_BYTES_MAX
+}
+
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// `pulse` beats for each part of a long body that the other side takes: while it does, it
     /// can't answer a ping. Short writes are no sign of life, the kernel takes many for the dead.
@@ -51,23 +57,33 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// [`FrameError::TooSlow`] where the other side doesn't take it within [`FRAME_TIME_MAX`](super::FRAME_TIME_MAX).
     pub async fn write(&mut self, frame: &Frame) -> Result<(), FrameError> {
         frame.check()?;
-        in_time(self.put_frame(frame)).await
+        if !is_short(frame) {
+            return in_time(self.put_frame(frame)).await;
+        }
+        self.stage_short(frame);
+        match self.staged.len() < STAGED_BYTES_MAX {
+            true => Ok(()),
+            false => in_time(self.send(&[])).await,
+        }
     }
 
     /// Whether [`FrameWriter::write_now`] takes this frame: nothing waits, and it is short.
     #[must_use]
     pub fn stages(&self, frame: &Frame) -> bool {
-        let table = frame.bodies.len() * ENTRY_BYTES;
-        let bodies: usize = frame.bodies.iter().map(Body::byte_len).sum();
-        self.staged.is_empty() && table + bodies + frame.meta.len() < COPY_BYTES_MAX
+        self.staged.is_empty() && is_short(frame)
     }
 
     /// Writes a frame that it [stages](FrameWriter::stages), and sends it as far as the other side takes it now.
     /// `false` where there is something left to [flush](FrameWriter::flush), which tells of errors too.
     #[must_use]
     pub fn write_now(&mut self, frame: &Frame) -> bool {
-        // What is staged waits for nobody: of a few short frames it is less than leaves by itself.
-        let staged = self.write(frame).now_or_never();
+        // Short ones are within all limits.
+        self.stage_short(frame);
+        self.sends_now()
+    }
+
+    /// Whether all that is staged could be sent at once.
+    fn sends_now(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         while !self.staged.is_empty() {
             match Pin::new(&mut self.inner).poll_write(&mut cx, &self.staged) {
@@ -75,8 +91,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
                 _ => return false,
             }
         }
-        let flushed = Pin::new(&mut self.inner).poll_flush(&mut cx);
-        matches!((staged, flushed), (Some(Ok(())), Poll::Ready(Ok(()))))
+        matches!(Pin::new(&mut self.inner).poll_flush(&mut cx), Poll::Ready(Ok(())))
     }
 
     /// Sends what is staged.
@@ -84,6 +99,9 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// [`FrameError::Io`], [`FrameError::TooSlow`].
     pub async fn flush(&mut self) -> Result<(), FrameError> {
+        if self.sends_now() {
+            return Ok(());
+        }
         in_time(async {
             self.send(&[]).await?;
             self.inner.flush().await.map_err(FrameError::from)
@@ -98,6 +116,24 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub async fn shutdown(&mut self) -> Result<(), FrameError> {
         self.flush().await?;
         in_time(async { self.inner.shutdown().await.map_err(FrameError::from) }).await
+    }
+
+    /// Takes a frame that is short, after what is staged.
+    fn stage_short(&mut self, frame: &Frame) {
+        if let Some(attachment) = &self.attachment {
+            attachment.answered(frame.request);
+        }
+        let start = self.staged.len();
+        frame.put_head(false, &mut self.staged);
+        self.staged.extend_from_slice(&frame.meta);
+        for body in &frame.bodies {
+            self.staged.extend_from_slice(match body {
+                Body::F32(values) => bytemuck::cast_slice(values),
+                Body::Bytes(bytes) => bytes,
+            });
+        }
+        let sum = crc32fast::hash(&self.staged[start..]);
+        self.staged.extend_from_slice(&sum.to_le_bytes());
     }
 
     async fn put_frame(&mut self, frame: &Frame) -> Result<(), FrameError> {

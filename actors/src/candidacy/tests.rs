@@ -278,6 +278,32 @@ fn a_leader_that_was_superseded_leads_no_more_however_late_its_answers_come() {
 }
 
 #[test]
+fn a_leader_without_rivals_asks_its_store_twice_a_lease_and_others_four_times() {
+    for (timing, after) in [(LeaseTiming::of(TTL), TTL / 4), (LeaseTiming::alone(TTL), TTL / 2)] {
+        let mut a = Candidacy::new("a", timing, 0);
+        a.won(&entry(1, 1, "a"), ms(0));
+        assert_eq!(a.look_again_in(ms(10)), after);
+        // It comes in time to say what was so all the while.
+        assert_eq!(
+            look(&mut a, &seen(entry(1, 1, "a"), Some(1)), ms(10) + after),
+            Next::Lead { term: Term(1) }
+        );
+    }
+}
+
+#[test]
+fn a_candidate_without_rivals_takes_the_place_of_a_name_that_is_gone() {
+    let mut a = Candidacy::new("a", LeaseTiming::alone(TTL), 0);
+    let (mut now, log) = (ms(0), seen(entry(1, 1, "renamed"), Some(7)));
+    while !matches!(a.observed(&log, now, now + ms(20)), Next::Stand { .. }) {
+        now += ms(20);
+        now += a.look_again_in(now);
+        assert!(now < 2 * TTL, "it never stands");
+    }
+    assert!(now >= TTL);
+}
+
+#[test]
 fn a_resignation_names_the_term_that_was_led() {
     assert_eq!(candidacy("a", 0).resign(), None);
     let mut a = candidacy("a", 0);

@@ -26,6 +26,7 @@ impl Coordinator {
         }
         self.hear();
         let commands = self.training.tick(now);
+        self.ask_after_losses();
         self.carry_out(commands, ctx);
         if self.own.rivals > 0 && self.training.is_deserted(now) {
             self.give_way(ctx);
@@ -38,6 +39,15 @@ impl Coordinator {
         let heard =
             |node: &str, at: Instant| training.beat(node, at.saturating_duration_since(*started));
         links.presence.take(heard);
+    }
+
+    /// What is believed of others may have changed with a loss: of a member that two nodes say they have,
+    /// for one.
+    pub(super) fn ask_after_losses(&mut self) {
+        let losses = self.training.losses();
+        if std::mem::replace(&mut self.losses, losses) != losses {
+            self.links.presence.forget_all();
+        }
     }
 
     fn notice_pause(&mut self, now: Duration) {
@@ -56,6 +66,7 @@ impl Coordinator {
         self.notice_pause(now);
         self.hear();
         let commands = self.training.silence(now);
+        self.ask_after_losses();
         self.carry_out(commands, ctx);
         let Some(due) = self.training.next_loss().map(|due| due + MOMENT) else { return };
         // One look is enough: it asks for the next one.

@@ -111,6 +111,40 @@ fn a_heartbeat_takes_the_suspicion_away() {
 }
 
 #[test]
+fn a_beat_stands_for_the_word_of_its_node_and_for_nobody_elses() {
+    let mut members = members();
+    let other = Member::Worker(WorkerId(2));
+    members.heard("b", &[(other, Incarnation(1))], at(0));
+    members.called("a", 2);
+    members.connected("a", false, at(10));
+    members.beat("a", at(140));
+    members.beat("stranger", at(140));
+    assert_eq!(members.expire(at(1001)), [Change::Lost(other)]);
+    assert_eq!(members.expire(at(1140)), []);
+    // One that came before what was heard of since takes nothing back.
+    members.beat("a", at(100));
+    assert_eq!(members.expire(at(1140)), []);
+    assert_eq!(members.losses(), 1);
+    assert_eq!(members.expire(at(1141)).len(), 2);
+    assert_eq!(members.losses(), 2);
+    members.beat("a", at(1150));
+    assert_eq!(members.workers(), []);
+}
+
+/// Else its beats would keep alive whoever is in its place, or was before the clock was set back.
+#[test]
+fn a_word_of_which_something_is_older_than_what_is_known_is_not_believed() {
+    let mut members = members();
+    let word = |life| [(WORKER, Incarnation(life)), (SHARD, Incarnation(1))];
+    assert!(members.believes("a", &word(1)) && members.believes("a", &[]));
+    members.heard("a", &word(2), at(1));
+    members.heard("a", &word(1), at(2));
+    assert!(members.believes("a", &word(2)) && !members.believes("a", &word(1)));
+    members.heard("b", &word(3)[..1], at(3));
+    assert!(!members.believes("a", &word(2)), "the worker is another node's by now");
+}
+
+#[test]
 fn a_node_that_refuses_calls_and_has_hung_up_is_gone_soon() {
     for refused_first in [true, false] {
         let mut members = members();

@@ -31,6 +31,8 @@ pub struct Heartbeat {
     pub node: String,
     /// Which life of the node's process.
     pub life: Incarnation,
+    /// Another one for each word of this life that says something else.
+    pub number: u32,
     /// Actors that run here, and which life of each. One that gave up is left out.
     pub members: Vec<(Member, Incarnation)>,
     /// What the node's workers would train, if the coordinator asked for it.

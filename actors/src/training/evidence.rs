@@ -6,9 +6,14 @@ use super::Training;
 use super::phase::{Command, Phase};
 
 impl Training {
-    /// A node whose word is there lives. Whether anybody of it is known.
-    pub fn beat(&mut self, node: &str, now: Duration) -> bool {
-        self.members.beat(node, now)
+    /// A node whose word is believed lives.
+    pub fn beat(&mut self, node: &str, now: Duration) {
+        self.members.beat(node, now);
+    }
+
+    /// How often somebody was lost.
+    pub fn losses(&self) -> u64 {
+        self.members.losses()
     }
 
     /// So many calls in a row to this node's address were refused. Whether somebody may be lost sooner

@@ -143,6 +143,8 @@ pub struct Heard {
     /// Whether the status may be another one. It grows with the cluster, and nearly all heartbeats
     /// say nothing new.
     pub is_news: bool,
+    /// Whether the node's beats stand for this from now on.
+    pub is_believed: bool,
 }
 
 impl Training {
@@ -192,7 +194,7 @@ impl Training {
     /// configuration.
     pub fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Duration) -> Heard {
         let is_news = heartbeat.offer.is_some();
-        let without = |answer| Heard { answer, commands: Vec::new(), is_news };
+        let without = |answer| Heard { answer, commands: Vec::new(), is_news, is_believed: false };
         if let Err(refused) = self.check_members(heartbeat) {
             return without(Err(refused));
         }
@@ -219,7 +221,8 @@ impl Training {
         }
         let answer = Ok(HeartbeatAck { view: self.view, offer_wanted: false });
         let is_news = is_news || !changes.is_empty() || !commands.is_empty();
-        Heard { answer, commands, is_news }
+        let is_believed = self.members.believes(&heartbeat.node, &heartbeat.members);
+        Heard { answer, commands, is_news, is_believed }
     }
 
     /// Time has passed.

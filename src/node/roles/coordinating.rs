@@ -10,6 +10,7 @@ use gradmesh_actors::job::JobSpec;
 use gradmesh_actors::presence::Presence;
 use gradmesh_actors::training::{Training, TrainingConfig, TrainingStatus};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::super::context::NodeContext;
 use super::super::directory::Place;
@@ -83,7 +84,7 @@ pub(super) struct Coordination {
     /// alone has locked it is kept away.
     pub(super) has_namesakes: bool,
     pub(super) store: Addr<CoordinationStore>,
-    pub(super) presence: Presence,
+    pub(super) presence: Presence<Instant>,
 }
 
 /// A run's name and when it began, unless it goes on from a checkpoint, which has both.

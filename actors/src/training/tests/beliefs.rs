@@ -43,6 +43,7 @@ fn members_beyond_the_configuration_are_refused_with_the_key_that_counts_them() 
             node: "stranger".into(),
             life: Incarnation(1),
             members: vec![(Member::Worker(WorkerId(0)), Incarnation(9)), (member, Incarnation(1))],
+            number: 1,
             offer: Some(Box::new(offer(world.training.job.clone()))),
         };
         let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
@@ -176,6 +177,7 @@ fn nodes_that_are_remembered_are_bounded_and_those_forgotten_are_asked_again() {
             node: node.to_string(),
             life: Incarnation(1),
             members: Vec::new(),
+            number: 1,
             offer: Some(Box::new(offer(world.training.job.clone()))),
         };
         world.training.heartbeat(&heartbeat, world.now).answer.unwrap();

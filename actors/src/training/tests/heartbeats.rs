@@ -11,6 +11,7 @@ fn a_node_with_other_data_is_refused_with_both_digests() {
         node: "stranger".into(),
         life: Incarnation(1),
         members: vec![(Member::Worker(WorkerId(1)), Incarnation(1))],
+        number: 1,
         offer: Some(Box::new(other)),
     };
     let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
@@ -24,8 +25,13 @@ fn a_heartbeat_is_news_where_somebody_comes_or_goes_or_offers_a_job() {
     let mut world = World::new(CodecKind::None);
     let (process, incarnation) = (Process::Server(0), Incarnation(1));
     let members: Vec<_> = process.members().into_iter().map(|m| (m, incarnation)).collect();
-    let mut heartbeat =
-        Heartbeat { node: format!("{process:?}"), life: incarnation, members, offer: None };
+    let mut heartbeat = Heartbeat {
+        node: format!("{process:?}"),
+        life: incarnation,
+        members,
+        number: 1,
+        offer: None,
+    };
     let mut is_news =
         |heartbeat: &Heartbeat| world.training.heartbeat(heartbeat, world.now).is_news;
     assert!(!is_news(&heartbeat));
@@ -48,6 +54,7 @@ fn a_node_with_its_data_elsewhere_trains_with_the_others() {
         node: "new".into(),
         life: Incarnation(1),
         members: vec![(Member::Worker(WorkerId(2)), Incarnation(1))],
+        number: 1,
         offer: Some(Box::new(offer(job))),
     };
     let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);
@@ -63,6 +70,7 @@ fn a_worker_counts_only_when_it_has_said_what_it_trains() {
         node: "new".into(),
         life: Incarnation(1),
         members: vec![(Member::Worker(WorkerId(2)), Incarnation(1))],
+        number: 1,
         offer: None,
     };
     let Heard { answer, commands, .. } = world.training.heartbeat(&heartbeat, world.now);

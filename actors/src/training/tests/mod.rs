@@ -131,6 +131,7 @@ impl World {
             node: format!("{process:?}"),
             life: Incarnation(life),
             members: process.members().into_iter().map(|m| (m, Incarnation(life))).collect(),
+            number: 1,
             offer: offer.filter(|_| matches!(process, Process::Worker(_))),
         };
         let mut status = self.training.status();
