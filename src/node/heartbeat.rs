@@ -55,6 +55,8 @@ impl Pulse {
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut roll_calls = link.as_ref().map(Link::roll_calls);
         let mut asked = FuturesUnordered::new();
+        // Said again with each beat, and told once.
+        let mut told = None;
         loop {
             let answer = select! { biased;
                 Some(answer) = asked.next() => Some(answer),
@@ -73,7 +75,7 @@ impl Pulse {
                 Some((of, Ok(HeartbeatAck { offer_wanted: wanted, .. }))) => {
                     let before = std::mem::replace(&mut offer_wanted, wanted);
                     if !wanted {
-                        known = of;
+                        (known, told) = (of, None);
                     }
                     wanted && !before
                 }
@@ -87,7 +89,10 @@ impl Pulse {
                     false
                 }
                 Some((_, Err(refused))) => {
-                    error!(%refused, "the coordinator refuses this node");
+                    if told.as_ref() != Some(&refused) {
+                        error!(%refused, "the coordinator refuses this node");
+                        told = Some(refused);
+                    }
                     offer_wanted = true;
                     false
                 }

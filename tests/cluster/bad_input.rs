@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 
+use flate2::read::GzDecoder;
 use nix::sys::signal::Signal;
 
 use crate::support::{Ended, Job};
@@ -173,6 +174,34 @@ fn a_bad_request_to_the_service_is_no_error_in_the_log() {
     assert!(!ended.stderr.contains("ERROR"), "{ended}");
     // The model is published: a restart has nothing to go on with.
     assert!(!ended.stderr.contains("goes on from the last checkpoint"), "{ended}");
+}
+
+#[test]
+fn a_node_with_other_data_is_refused_tells_it_once_and_training_goes_on_without_it() {
+    let job = Job::processes(2, 1, CLUSTER);
+    let whole = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits/digits.csv.gz");
+    let mut rows = String::new();
+    GzDecoder::new(std::fs::File::open(whole).unwrap()).read_to_string(&mut rows).unwrap();
+    let changed = rows.replacen(",0,", ",1,", 1);
+    assert_ne!(changed, rows);
+    std::fs::write(job.path("other.csv"), changed).unwrap();
+    let other = format!("job.data.train={}", job.path("other.csv").display());
+    let mut main = job.start(&["run", "--name", "main", "--json"]);
+    let others = ["ps-0", "worker-0"].map(|name| job.start(&["run", "--name", name]));
+    // Who says first what it trains is believed.
+    main.wait_for_manifests(&job, 1);
+    let mut stranger = job.start(&["--set", &other, "run", "--name", "worker-1"]);
+    let told = stranger.wait_for_line("the coordinator refuses this node");
+    assert!(told.contains("would train something else: data is"), "{told}");
+    let summary = main.wait_for_line("\"digest\":");
+    assert!(summary.contains(&calm(CLUSTER)), "{summary}\n{main}");
+    stranger.signal(Signal::SIGTERM);
+    let ended = stranger.end();
+    assert_eq!(ended.stderr.matches("refuses this node").count(), 1, "{ended}");
+    for node in others.into_iter().chain([main]) {
+        node.signal(Signal::SIGTERM);
+        assert!(node.end().status.success());
+    }
 }
 
 #[test]
