@@ -44,11 +44,15 @@ impl LeaseTiming {
         Self { ttl, renew_every, leads_every: renew_every }
     }
 
-    /// Two, for a candidate without rivals: what it looks for while it leads is whether its store can be
-    /// used.
+    /// Two, while it leads, for a candidate that nobody can replace: it has neither rivals nor namesakes, and
+    /// what it looks for is whether its store can be used.
     #[must_use]
-    pub fn alone(ttl: Duration) -> Self {
-        Self { leads_every: ttl / 2, ..Self::of(ttl) }
+    pub fn for_candidate(ttl: Duration, rivals: u32, has_namesakes: bool) -> Self {
+        let timing = Self::of(ttl);
+        match rivals == 0 && !has_namesakes {
+            true => Self { leads_every: ttl / 2, ..timing },
+            false => timing,
+        }
     }
 }
 

@@ -141,10 +141,7 @@ impl Coordinator {
     ) -> Self {
         let training = Training::new(job.clone(), config.clone(), own.run.clone());
         links.presence.begin(false);
-        let timing = match own.rivals == 0 && !own.has_namesakes {
-            true => LeaseTiming::alone(own.lease),
-            false => LeaseTiming::of(own.lease),
-        };
+        let timing = LeaseTiming::for_candidate(own.lease, own.rivals, own.has_namesakes);
         // An actor that takes the place of one that had retired.
         let retired = own.rivals == 0 && status.borrow().progress.is_over();
         let mut candidacy = Candidacy::new(own.name.clone(), timing, own.id.0);

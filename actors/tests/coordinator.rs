@@ -21,12 +21,13 @@ use gradmesh_actors::messages::{
     ReportShard, RestoreShard,
 };
 use gradmesh_actors::plan::JobOffer;
-use gradmesh_actors::presence::Presence;
+use gradmesh_actors::presence::{Presence, WordId};
 use gradmesh_actors::reduction::Span;
 use gradmesh_actors::training::{Progress, Training, TrainingConfig, TrainingStatus};
 use support::{COPY, answers, job, offer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// One server, one worker, a registry and an empty checkpoint store; leases are told to the test.
 struct Others {
@@ -83,6 +84,7 @@ impl Handler<LeaseSlots> for Others {
 struct Bench {
     coordinator: Addr<Coordinator>,
     leases: UnboundedReceiver<LeaseSlots>,
+    presence: Presence<Instant>,
 }
 
 impl Bench {
@@ -106,6 +108,7 @@ impl Bench {
             find: others.recipient(),
             presence: Presence::default(),
         };
+        let presence = links.presence.clone();
         // Nobody dies here, however slow the machine is.
         let config = TrainingConfig {
             shards: 1,
@@ -137,7 +140,7 @@ impl Bench {
         let coordinator = Coordinator::new(own, job(), config, links, status).start();
         let leads = |status: &TrainingStatus| status.progress == Progress::Gathering;
         shown.wait_for(leads).await.unwrap();
-        Self { coordinator, leases }
+        Self { coordinator, leases, presence }
     }
 
     /// A run in view 2, slots leased.
@@ -196,6 +199,29 @@ async fn a_node_that_is_known_is_not_asked_again() {
     let bench = Bench::running().await;
     let answer = bench.coordinator.send(heartbeat(None)).await.unwrap().unwrap();
     assert_eq!((answer.view, answer.offer_wanted), (View(2), false));
+}
+
+/// Else its beats would keep alive those that a later process of its name has, after that one is dead.
+#[actix_rt::test]
+async fn beats_stand_for_a_word_that_is_believed_and_for_none_of_an_earlier_life() {
+    let bench = Bench::running().await;
+    let said = |life: u64| {
+        let mut word = heartbeat(Some(offer()));
+        (word.life, word.number) = (Incarnation(life), 7);
+        word.members.iter_mut().for_each(|(_, of)| *of = Incarnation(life));
+        bench.coordinator.send(word)
+    };
+    let is_asked = |life: u64| {
+        let word = WordId { life: Incarnation(life), number: 7 };
+        bench.presence.beat("n", word, Instant::now())
+    };
+    assert!(is_asked(1), "its word had another number");
+    said(1).await.unwrap().unwrap();
+    assert!(!is_asked(1));
+    said(2).await.unwrap().unwrap();
+    assert!(is_asked(1) && !is_asked(2));
+    said(1).await.unwrap().unwrap();
+    assert!(is_asked(1) && is_asked(2));
 }
 
 #[actix_rt::test]

@@ -312,7 +312,7 @@ pub(super) const KEYS: &[Key] = &[
         "coordination.lease_ms",
         Integer { min: 100, max: 60_000 },
         Default("1000"),
-        "milliseconds that a coordinator leads without a renewal, of which there are four in it",
+        "milliseconds that a coordinator leads without a renewal, of which there are four in it, two where no other can lead",
     ),
     key(
         "registry.store",

@@ -279,7 +279,9 @@ fn a_leader_that_was_superseded_leads_no_more_however_late_its_answers_come() {
 
 #[test]
 fn a_leader_without_rivals_asks_its_store_twice_a_lease_and_others_four_times() {
-    for (timing, after) in [(LeaseTiming::of(TTL), TTL / 4), (LeaseTiming::alone(TTL), TTL / 2)] {
+    for (rivals, namesakes, after) in [(0, false, TTL / 2), (1, false, TTL / 4), (0, true, TTL / 4)]
+    {
+        let timing = LeaseTiming::for_candidate(TTL, rivals, namesakes);
         let mut a = Candidacy::new("a", timing, 0);
         a.won(&entry(1, 1, "a"), ms(0));
         assert_eq!(a.look_again_in(ms(10)), after);
@@ -293,7 +295,7 @@ fn a_leader_without_rivals_asks_its_store_twice_a_lease_and_others_four_times() 
 
 #[test]
 fn a_candidate_without_rivals_takes_the_place_of_a_name_that_is_gone() {
-    let mut a = Candidacy::new("a", LeaseTiming::alone(TTL), 0);
+    let mut a = Candidacy::new("a", LeaseTiming::for_candidate(TTL, 0, false), 0);
     let (mut now, log) = (ms(0), seen(entry(1, 1, "renamed"), Some(7)));
     while !matches!(a.observed(&log, now, now + ms(20)), Next::Stand { .. }) {
         now += ms(20);

@@ -22,6 +22,7 @@ mod recovery;
 mod speeds;
 mod status;
 mod takeover;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use phase::{Command, TrainingConfig};
 pub use speeds::Share;
 pub use status::{Progress, TrainingStatus};
 pub use takeover::ClusterState;
+pub use words::Heard;
 
 pub use crate::checkpoint::Published;
 use crate::checkpoint::{Manifest, SavedPart, is_whole};
@@ -41,11 +43,10 @@ use crate::job::JobSpec;
 use crate::ledger::Ledger;
 use crate::membership::Membership;
 use crate::messages::{
-    BytesMoved, FailureKind, Heartbeat, HeartbeatAck, HeartbeatError, Member, ReportError,
-    ReportFailure, ReportPart, ReportShard,
+    BytesMoved, FailureKind, ReportError, ReportFailure, ReportPart, ReportShard,
 };
 use crate::placement::Holders;
-use crate::plan::{JobOffer, JobPlan};
+use crate::plan::JobPlan;
 use crate::planted::{self, Bug};
 use crate::reduction::Span;
 use crate::standstill::Standstill;
@@ -56,9 +57,6 @@ use phase::Phase;
 /// Checkpoints of which parts may be collected at a time. Shards wait for no more than two; more
 /// are there only while the coordinator can't write, and then the newest is what counts.
 const COLLECTED_MAX: usize = 64;
-
-/// Nodes that are remembered to train the same as the others, far more than a cluster has.
-const OFFERS_MAX: usize = 1024;
 
 /// A training run, as its coordinator sees it.
 #[derive(Debug)]
@@ -135,18 +133,6 @@ struct ShardProgress {
     bytes_before: BytesMoved,
 }
 
-/// What a heartbeat has led to.
-#[derive(Debug)]
-pub struct Heard {
-    pub answer: Result<HeartbeatAck, HeartbeatError>,
-    pub commands: Vec<Command>,
-    /// Whether the status may be another one. It grows with the cluster, and nearly all heartbeats
-    /// say nothing new.
-    pub is_news: bool,
-    /// Whether the node's beats stand for this from now on.
-    pub is_believed: bool,
-}
-
 impl Training {
     /// `run` names this run, unless a checkpoint names one that it continues.
     pub fn new(job: JobSpec, config: TrainingConfig, run: String) -> Self {
@@ -185,44 +171,6 @@ impl Training {
             standstill: Standstill::default(),
             speeds: Speeds::default(),
         }
-    }
-
-    /// A node's word that its actors live.
-    ///
-    /// # Errors
-    /// The node would train something else than the others, or runs a member beyond the
-    /// configuration.
-    pub fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Duration) -> Heard {
-        let is_news = heartbeat.offer.is_some();
-        let without = |answer| Heard { answer, commands: Vec::new(), is_news, is_believed: false };
-        if let Err(refused) = self.check_members(heartbeat) {
-            return without(Err(refused));
-        }
-        let new_plan = self.plan.is_none() && heartbeat.offer.is_some();
-        let has_workers =
-            heartbeat.members.iter().any(|(member, _)| matches!(member, Member::Worker(_)));
-        match &heartbeat.offer {
-            Some(offer) => {
-                if let Err(refused) = self.offered(heartbeat, offer) {
-                    return without(Err(refused));
-                }
-            }
-            // Nobody counts before it is known that they train the same.
-            None if has_workers && !self.knows(heartbeat) => {
-                return without(Ok(HeartbeatAck { view: self.view, offer_wanted: true }));
-            }
-            None => {}
-        }
-        let changes = self.members.heard(&heartbeat.node, &heartbeat.members, now);
-        let mut commands = self.changed(&changes);
-        commands.extend(self.gather(now));
-        if new_plan {
-            commands.extend(self.read_store());
-        }
-        let answer = Ok(HeartbeatAck { view: self.view, offer_wanted: false });
-        let is_news = is_news || !changes.is_empty() || !commands.is_empty();
-        let is_believed = self.members.believes(&heartbeat.node, &heartbeat.members);
-        Heard { answer, commands, is_news, is_believed }
     }
 
     /// Time has passed.
@@ -389,49 +337,6 @@ impl Training {
         if !self.is_over() {
             self.phase = Phase::Failed { cause };
         }
-    }
-
-    /// Takes the first offer as the job's plan; all others must be the same.
-    fn offered(&mut self, from: &Heartbeat, offer: &JobOffer) -> Result<(), HeartbeatError> {
-        let other = |what: &str, expected: String, got: String| HeartbeatError::OtherJob {
-            node: from.node.clone(),
-            what: what.to_owned(),
-            expected,
-            got,
-        };
-        if !offer.job.agrees_with(&self.job) {
-            return Err(other("configuration", self.job.digest(), offer.job.digest()));
-        }
-        // Where that node has its data is its own business.
-        let offer = &JobOffer { job: self.job.clone(), ..offer.clone() };
-        if let Some(plan) = &self.plan {
-            let known = &plan.offer;
-            if known.data != offer.data {
-                return Err(other("data", known.data.digest.clone(), offer.data.digest.clone()));
-            }
-            if known != offer {
-                let kind = |offer: &JobOffer| format!("{:?}", offer.architecture);
-                return Err(other("model", kind(known), kind(offer)));
-            }
-        } else {
-            match JobPlan::new(offer.clone(), self.config.shards) {
-                Ok(plan) => {
-                    self.check_taken_over(&plan.offer.data.digest);
-                    self.plan = Some(plan);
-                }
-                Err(error) => self.fail(error.to_string()),
-            }
-        }
-        if self.recoveries.offered.len() >= OFFERS_MAX {
-            // Whoever lives says it again.
-            self.recoveries.offered.clear();
-        }
-        self.recoveries.offered.insert(from.node.clone(), from.life);
-        Ok(())
-    }
-
-    fn knows(&self, from: &Heartbeat) -> bool {
-        self.recoveries.offered.get(&from.node) == Some(&from.life)
     }
 
     fn keeps_residuals(&self) -> bool {

@@ -13,13 +13,14 @@ mod takeover;
 mod unreadable;
 
 use super::phase::{Assignment, Recovery};
+use super::words::OFFERS_MAX;
 use super::*;
 use crate::checkpoint::{Finished, PartContent};
 use crate::ids::{Incarnation, WorkerId};
 use crate::job::CodecKind;
 use crate::membership::Patience;
 use crate::messages::checkpoint_store::Opened;
-use crate::messages::{AdoptView, Appointment, Duty, LeaseSlots, RestoreError};
+use crate::messages::{AdoptView, Appointment, Duty, Heartbeat, LeaseSlots, Member, RestoreError};
 use crate::plan::tests::{job, offer};
 use crate::reduction::Span;
 
