@@ -43,9 +43,9 @@ impl Patience {
         self.0.set(self.0.get().max(doubled));
     }
 
-    fn answered_after(&self, took: Duration) {
+    fn answered(&self, asked: Instant) {
         let limit = self.0.get();
-        if took < limit / 4 {
+        if limit > ANSWER_MAX && asked.elapsed() < limit / 4 {
             self.0.set((limit / 2).max(ANSWER_MAX));
         }
     }
@@ -104,7 +104,7 @@ pub(crate) async fn push_one(
         let (limit, asked) = (patience.0.get(), Instant::now());
         match ask(&to, push.clone(), limit).await {
             Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
-                patience.answered_after(asked.elapsed());
+                patience.answered(asked);
                 return Ok(pushed.values);
             }
             Ok(_) | Err(PushError::OutOfWindow { .. }) => return Err(Halt::Resync),
@@ -179,7 +179,7 @@ pub(crate) async fn pull_one(
         let (limit, asked) = (patience.0.get(), Instant::now());
         match ask(from, pull.clone(), limit).await {
             Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
-                patience.answered_after(asked.elapsed());
+                patience.answered(asked);
                 return Ok(Some((pulled.version, pulled.values)));
             }
             // Values of another version would be mixed into the one that was asked for.

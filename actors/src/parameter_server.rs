@@ -260,7 +260,7 @@ impl ParameterServer {
         let save = shard.commit();
         trace!(
             target: COMMITS, shard = self.copy.shard.0, server = self.copy.server.0,
-            view = shard.view().0, version = shard.version().0, digest = shard.digest()
+            view = shard.view().0, version = shard.version().0, checksum = shard.checksum()
         );
         if let Some(save) = save {
             self.save(save, ctx);

@@ -136,18 +136,25 @@ impl JobPlan {
     ///
     /// Over an epoch the ranges follow one another and cover the slot's rows once.
     pub fn batch_rows(&self, slot: Slot, step: Version) -> Range<usize> {
-        let rows = self.train_rows(slot).len() as u128;
-        let steps = u128::from(self.steps_per_epoch);
-        let step = u128::from(step.0 % self.steps_per_epoch);
-        let border = |step: u128| (rows * step / steps) as usize;
-        border(step)..border(step + 1)
+        let (rows, steps) = (self.train_rows(slot).len(), self.steps_per_epoch);
+        let step = step.0 % steps;
+        border(rows, step, steps)..border(rows, step + 1, steps)
     }
 }
 
 /// Part `slot` of `rows` rows cut into `slots` parts that differ by one row at most.
 fn share(rows: usize, slot: Slot, slots: u32) -> Range<usize> {
-    let border = |slot: u32| (rows as u128 * u128::from(slot) / u128::from(slots)) as usize;
-    border(slot.0)..border(slot.0 + 1)
+    let (slot, slots) = (u64::from(slot.0), u64::from(slots));
+    border(rows, slot, slots)..border(rows, slot + 1, slots)
+}
+
+/// Where part `part` of `rows` rows begins, of `parts` parts.
+fn border(rows: usize, part: u64, parts: u64) -> usize {
+    match (rows as u64).checked_mul(part) {
+        Some(product) => (product / parts) as usize,
+        // Of wider numbers, which takes ten times as long.
+        None => (rows as u128 * u128::from(part) / u128::from(parts)) as usize,
+    }
 }
 
 #[cfg(test)]

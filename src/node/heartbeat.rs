@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix::Recipient;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::messages::{Heartbeat, HeartbeatAck, HeartbeatError, Member, ask};
 use gradmesh_actors::plan::JobOffer;
@@ -22,6 +22,7 @@ use tracing::{debug, error};
 
 use crate::peer::{Link, Reach};
 use crate::supervisor::Vitals;
+use crate::wire::WhenWoken;
 
 /// Who is watched, and what is said of them.
 #[derive(Clone)]
@@ -46,14 +47,16 @@ impl Pulse {
     /// arrives, not when nothing else does.
     ///
     /// `link` leads to the coordinator's node. Where that is this one there is none, and each beat is a word.
-    pub(super) async fn run(mut self, coordinator: Recipient<Heartbeat>, link: Option<Link>) {
+    pub(super) async fn run(self, coordinator: Recipient<Heartbeat>, link: Option<Link>) {
         let mut offer_wanted = true;
         // What there is to say, counted, and what of it the coordinator knows.
         let (mut news, mut known) = (1u32, 0);
         let mut due = interval(self.every);
         // After a pause the next beat is at once, and the beats that it cost are not made up for.
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut roll_calls = link.as_ref().map(Link::roll_calls);
+        let roll_calls = link.as_ref().map(Link::roll_calls);
+        // Asked when there is some, not with each beat.
+        let mut coming = WhenWoken::new(news_come(self.changed.clone(), roll_calls).boxed_local());
         let mut asked = FuturesUnordered::new();
         // Said again with each beat, and told once.
         let mut told = None;
@@ -61,11 +64,8 @@ impl Pulse {
             let answer = select! { biased;
                 Some(answer) = asked.next() => Some(answer),
                 _ = due.tick() => None,
-                () = changed(Some(&mut self.changed)) => {
-                    news = news.wrapping_add(1);
-                    None
-                }
-                () = changed(roll_calls.as_mut()) => {
+                (changed, roll_calls) = &mut coming => {
+                    coming = WhenWoken::new(news_come(changed, roll_calls).boxed_local());
                     news = news.wrapping_add(1);
                     None
                 }
@@ -127,8 +127,20 @@ impl Pulse {
     }
 }
 
+/// Waits until an actor has begun another life, or the roll is called.
+async fn news_come(
+    mut changed: watch::Receiver<()>,
+    mut roll_calls: Option<watch::Receiver<()>>,
+) -> (watch::Receiver<()>, Option<watch::Receiver<()>>) {
+    select! { biased;
+        () = has_changed(Some(&mut changed)) => {}
+        () = has_changed(roll_calls.as_mut()) => {}
+    }
+    (changed, roll_calls)
+}
+
 /// Waits for a change, for ever where there will be none.
-async fn changed(watched: Option<&mut watch::Receiver<()>>) {
+async fn has_changed(watched: Option<&mut watch::Receiver<()>>) {
     let changed = async { watched?.changed().await.ok() };
     if changed.await.is_none() {
         pending().await

@@ -8,8 +8,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use gradmesh_actors::ids::Incarnation;
 use gradmesh_actors::presence::WordId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -20,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::callers::Present;
 use super::refusals::Refusals;
-use super::route::Answering;
+use super::under_way::UnderWay;
 use super::{Router, SILENCE_MAX};
 use crate::peer::REQUESTS_MAX;
 use crate::transport::{self, Connection};
@@ -35,9 +33,6 @@ const ANSWERS_WAITING_MAX: usize = 16;
 /// Requests of one caller that actors work on: all that it waits for, and as many that it has
 /// given up, because a timeout there ends nothing here.
 const UNDER_WAY_MAX: usize = 2 * REQUESTS_MAX;
-
-/// Requests that actors work on, as their answers to come.
-type UnderWay = FuturesUnordered<Answering>;
 
 /// What the reader has the writer say beside answers. Both run in one task, the reader first.
 #[derive(Default)]
@@ -175,7 +170,7 @@ async fn answer(caller: Caller, router: &Router) {
     let Caller { who, mut reader, mut writer, pulse, attachment } = caller;
     let Who { peer, node, .. } = &who;
     let words = Words::default();
-    let under_way = RefCell::new(FuturesUnordered::new());
+    let under_way = RefCell::new(UnderWay::default());
     let reading = async {
         let attachment = attachment.as_ref();
         read_requests(&mut reader, router, &under_way, &words, attachment, &who, &pulse).await;
@@ -295,7 +290,7 @@ fn next_frame(
     words: &Words,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Frame>> {
-    if let Poll::Ready(Some(answer)) = under_way.borrow_mut().poll_next_unpin(cx) {
+    if let Poll::Ready(answer) = under_way.borrow_mut().poll_next(cx) {
         return Poll::Ready(Some(answer));
     }
     words.poll_next()

@@ -4,6 +4,7 @@ mod callers;
 mod connection;
 mod refusals;
 mod route;
+mod under_way;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -4,16 +4,16 @@
 //! numbers; when none is left, time goes on to the next message, fault or timer. A killed node is
 //! never polled again: none of its code runs, and its memory is kept until the run is over.
 
+mod driver;
 mod faults;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 use super::disk::Disk;
 use super::fault::{Fault, FaultKind, FaultPlan};
@@ -41,15 +41,19 @@ const RESTART_MS: u64 = 200;
 
 /// Runs one seed on this thread, which must be a fresh one: thread-locals of libraries count too.
 pub(super) fn run(sim: &Sim, seed: Seed, plan: FaultPlan) -> Report {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .on_thread_park(driver::before_time_goes_on)
+        .build();
     #[expect(clippy::expect_used, reason = "without I/O nothing is asked of the system")]
     let runtime = runtime.expect("a runtime with a clock");
     tracing::subscriber::with_default(log::Listener, || {
         let (report, rest) = runtime.block_on(async {
-            let mut host = Host::new(sim, seed, plan);
+            let mut host = Host::new(sim.clone(), seed, plan);
             let entered = host.network.enter();
-            let broken = host.drive().await;
+            host.start_all();
+            let (host, broken) = driver::drive(host).await;
             log::speaks(None);
             drop(entered);
             host.finish(broken)
@@ -61,8 +65,8 @@ pub(super) fn run(sim: &Sim, seed: Seed, plan: FaultPlan) -> Report {
     })
 }
 
-struct Host<'a> {
-    sim: &'a Sim,
+struct Host {
+    sim: Sim,
     seed: Seed,
     plan: FaultPlan,
     network: Network,
@@ -77,7 +81,7 @@ struct Host<'a> {
     active: Vec<FaultKind>,
     wishes: watch::Sender<Wishes>,
     ready: Arc<Ready>,
-    watch: Watch<'a>,
+    watch: Watch,
     invariants: Option<Invariants>,
     counts: Counts,
     /// A node that can't run, although nothing is done to it.
@@ -104,8 +108,8 @@ struct Machine {
     slow: Arc<AtomicU16>,
 }
 
-impl<'a> Host<'a> {
-    fn new(sim: &'a Sim, seed: Seed, plan: FaultPlan) -> Self {
+impl Host {
+    fn new(sim: Sim, seed: Seed, plan: FaultPlan) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed.0);
         let mut stream = || ChaCha8Rng::seed_from_u64(rng.next_u64());
         let (net, disk, own) = (stream(), stream(), stream());
@@ -127,7 +131,6 @@ impl<'a> Host<'a> {
             slow: Arc::default(),
         };
         let mut host = Self {
-            sim,
             seed,
             network: Network(Rc::new(RefCell::new(wires))),
             disk,
@@ -140,8 +143,9 @@ impl<'a> Host<'a> {
             active: Vec::new(),
             wishes: watch::Sender::default(),
             ready,
-            watch: Watch::new(&sim.checks),
+            watch: Watch::new(sim.checks.clone()),
             invariants: sim.has_cluster.then(Invariants::default),
+            sim,
             counts: Counts::default(),
             ended: None,
             started: Instant::now(),
@@ -160,33 +164,31 @@ impl<'a> Host<'a> {
         self.to_come.insert(before.unwrap_or(self.to_come.len()), (at_ms, change));
     }
 
-    async fn drive(&mut self) -> Option<Broken> {
+    fn start_all(&mut self) {
         for node in 0..self.machines.len() {
             self.start(node as NodeIndex);
         }
-        let mut timer = Box::pin(sleep_until(self.started));
-        poll_fn(|cx| self.poll(cx, timer.as_mut())).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Option<Broken>> {
-        self.ready.host_runs();
+    /// Until all nodes wait, for messages or for time; `Some` at the end of the run.
+    fn run_until_all_wait(&mut self, mut timer: Pin<&mut Sleep>) -> Option<Option<Broken>> {
         loop {
             self.network.0.borrow_mut().look_at_clock();
             let mut looked = false;
             while self.change_due() || self.run_network() || self.poll_nodes() {
                 looked = true;
                 if let Some(ended) = self.look() {
-                    return Poll::Ready(ended);
+                    return Some(ended);
                 }
             }
             // Later it has become in any case.
             if !looked && let Some(ended) = self.look() {
-                return Poll::Ready(ended);
+                return Some(ended);
             }
             timer.as_mut().reset(self.next());
-            if timer.as_mut().poll(cx).is_pending() {
-                self.ready.host_sleeps(cx.waker());
-                return Poll::Pending;
+            // It ends the runtime's wait, and wakes nobody.
+            if timer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                return None;
             }
         }
     }

@@ -47,8 +47,8 @@ pub(super) struct Invariants {
     restored: BTreeMap<(NodeIndex, String, u64), u64>,
     /// Who committed in each view of each shard.
     primaries: BTreeMap<(u64, u64), u64>,
-    /// Digest of each version of each shard.
-    contents: BTreeMap<(u64, u64), String>,
+    /// Checksum of each version of each shard.
+    contents: BTreeMap<(u64, u64), u64>,
 }
 
 impl Invariants {
@@ -93,7 +93,7 @@ impl Invariants {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), &'static str> {
-        let Commit { shard, server, view, version, digest } = commit;
+        let Commit { shard, server, view, version, checksum } = commit;
         if *self.primaries.entry((shard, view)).or_insert(server) != server {
             return Err(ONE_PRIMARY);
         }
@@ -103,8 +103,11 @@ impl Invariants {
             return Err(VERSIONS_RISE);
         }
         *newest = version;
-        let known = self.contents.entry((shard, version)).or_insert_with(|| digest.clone());
-        if *known == digest { Ok(()) } else { Err(ONE_CONTENT) }
+        if *self.contents.entry((shard, version)).or_insert(checksum) == checksum {
+            Ok(())
+        } else {
+            Err(ONE_CONTENT)
+        }
     }
 
     fn view(&mut self, view: View, by: NodeIndex) -> Result<(), &'static str> {

@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// A step that a shard has applied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Commit {
     pub(super) shard: u64,
     /// Who committed it.
@@ -29,7 +29,7 @@ pub(super) struct Commit {
     pub(super) view: u64,
     /// What the step has made.
     pub(super) version: u64,
-    pub(super) digest: String,
+    pub(super) checksum: u64,
 }
 
 /// A shard that has gone to a version of a view.
@@ -123,12 +123,9 @@ impl Visit for Commit {
             "shard" => self.shard = value,
             "server" => self.server = value,
             "view" => self.view = value,
+            "checksum" => self.checksum = value,
             _ => self.version = value,
         }
-    }
-
-    fn record_str(&mut self, _: &Field, value: &str) {
-        value.clone_into(&mut self.digest);
     }
 
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}

@@ -1,45 +1,22 @@
 //! Which nodes have something to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Wake, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Wake;
 
-use futures_util::task::AtomicWaker;
-
-/// Nodes that were woken, and how the host learns of it.
+/// Nodes that were woken. The host looks here before time goes on: nobody wakes it.
 pub(super) struct Ready {
     /// A bit for each.
     nodes: Vec<AtomicU64>,
-    host: AtomicWaker,
-    /// The host runs: it looks here before it sleeps, and is not to be woken for that.
-    runs: AtomicBool,
 }
 
 impl Ready {
     pub(super) fn new(nodes: usize) -> Self {
-        Self {
-            nodes: (0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            host: AtomicWaker::new(),
-            runs: AtomicBool::new(false),
-        }
-    }
-
-    /// From now on nobody wakes the host.
-    pub(super) fn host_runs(&self) {
-        self.runs.store(true, Ordering::Relaxed);
-    }
-
-    /// The host has done all there was to do: `waker` is for what comes.
-    pub(super) fn host_sleeps(&self, waker: &Waker) {
-        self.host.register(waker);
-        self.runs.store(false, Ordering::Relaxed);
+        Self { nodes: (0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect() }
     }
 
     fn add(&self, node: usize) {
         self.nodes[node / 64].fetch_or(1 << (node % 64), Ordering::Relaxed);
-        if !self.runs.load(Ordering::Relaxed) {
-            self.host.wake();
-        }
     }
 
     /// Takes the first one from `node` on.

@@ -121,14 +121,14 @@ impl Check {
 }
 
 /// Checks of one run, and which have held.
-pub(super) struct Watch<'a> {
-    checks: &'a [Check],
+pub(super) struct Watch {
+    checks: Vec<Check>,
     held: Vec<bool>,
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(checks: &'a [Check]) -> Self {
-        Self { checks, held: vec![false; checks.len()] }
+impl Watch {
+    pub(super) fn new(checks: Vec<Check>) -> Self {
+        Self { held: vec![false; checks.len()], checks }
     }
 
     /// After an event: a check that always had to hold, and doesn't.

@@ -10,6 +10,7 @@ mod frame;
 mod hello;
 mod message;
 mod pulse;
+mod read_buffer;
 mod reader;
 mod target;
 mod when_woken;

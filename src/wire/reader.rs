@@ -10,16 +10,15 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use gradmesh_actors::messages::{Body, Values};
 use gradmesh_actors::pool::Pool;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::yield_now;
 
 use super::attachment::{LENT_BYTES_MIN, LENT_MAX};
 use super::deadline::in_time;
 use super::frame::{ADDRESS_BYTES, BodyKind, CHECKSUM_BYTES, Entry, HEAD_BYTES, Head, entries};
+use super::read_buffer::ReadBuffer;
 use super::{Attachment, Class, Frame, FrameError, Limits, Pulse};
 
-/// A small frame arrives by one system call; a body longer than this bypasses the buffer.
-const BUFFER_BYTES: usize = 64 << 10;
 /// Read, then summed while it is in the second-level cache.
 const STEP_BYTES: usize = 256 << 10;
 /// Of what the other side lends, read without a turn for others: less than a millisecond.
@@ -37,7 +36,7 @@ const TENSORS_KEPT: usize = 8;
 /// Reads frames one after another.
 #[derive(Debug)]
 pub struct FrameReader<R> {
-    inner: BufReader<Observed<R>>,
+    inner: ReadBuffer<Observed<R>>,
     limits: Limits,
     tensors: Tensors,
 }
@@ -54,7 +53,7 @@ struct Tensors {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// `pulse` beats whenever bytes arrive.
     pub fn new(reader: R, limits: Limits, pulse: Pulse) -> Self {
-        let inner = BufReader::with_capacity(BUFFER_BYTES, Observed { inner: reader, pulse });
+        let inner = ReadBuffer::new(Observed { inner: reader, pulse });
         let tensors = Tensors { pool: Pool::new(TENSORS_KEPT), attachment: None };
         Self { inner, limits, tensors }
     }
@@ -66,7 +65,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// What it has read beyond the last frame.
     pub fn into_rest(self) -> Vec<u8> {
-        self.inner.buffer().to_vec()
+        self.inner.into_rest()
     }
 
     /// Accepts other frames from now on.
@@ -82,7 +81,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// [`FrameError`]; where the next frame begins is then unknown.
     pub async fn read(&mut self) -> Result<Option<Frame>, FrameError> {
-        let buffered = self.inner.fill_buf().await?;
+        let buffered = self.inner.fill().await?;
         if buffered.is_empty() {
             return Ok(None);
         }
@@ -179,7 +178,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         for piece in bytemuck::cast_slice_mut(&mut values).chunks_mut(PIECE_BYTES) {
             attachment.read(at, piece)?;
             at = at.wrapping_add(piece.len() as u64);
-            self.inner.get_ref().pulse.beat();
+            self.inner.reader().pulse.beat();
             if bytes > PIECE_BYTES {
                 yield_now().await;
             }
@@ -210,7 +209,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     async fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FrameError> {
         match self.inner.read_exact(bytes).await {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(FrameError::Truncated)
             }
@@ -255,14 +254,14 @@ fn whole_frame(
         left = after;
         bodies.push(match entry.kind {
             BodyKind::Lent => return Ok(None),
+            BodyKind::F32 if body.len() < POOLED_BYTES_MIN => {
+                let (values, _) = body.as_chunks();
+                Body::F32(Arc::new(values.iter().copied().map(f32::from_le_bytes).collect()))
+            }
             BodyKind::F32 => {
                 let mut values = tensors.pool.take_or_new(body.len() / size_of::<f32>());
                 bytemuck::cast_slice_mut(&mut values).copy_from_slice(body);
-                Body::F32(if body.len() < POOLED_BYTES_MIN {
-                    Arc::new(values)
-                } else {
-                    tensors.pool.lend(values)
-                })
+                Body::F32(tensors.pool.lend(values))
             }
             BodyKind::Bytes => Body::Bytes(Bytes::copy_from_slice(body)),
         });

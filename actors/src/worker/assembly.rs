@@ -79,7 +79,12 @@ impl Assembly {
     where
         A: Future<Output = Result<Values, Halt>>,
     {
-        let answers = answers.enumerate();
+        let mut answers = answers.enumerate();
+        if self.plan.shards.len() == 1
+            && let Some((shard, only)) = answers.next()
+        {
+            self.place(shard, only.await?).map_err(Halt::Failed)?;
+        }
         let mut answers: FuturesUnordered<_> =
             answers.map(|(shard, answer)| async move { Ok((shard, answer.await?)) }).collect();
         while let Some((shard, values)) = answers.try_next().await? {

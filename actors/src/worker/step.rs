@@ -131,8 +131,11 @@ impl Worker {
         self.residuals_of = version.next();
     }
 
-    /// Has the next step's rows side by side, once the pushes are on their way.
+    /// Has the next step's rows side by side, once the pushes are on their way; few of them at once.
     pub(super) fn prepare(&mut self, next: Version, ctx: &mut Context<Self>) {
+        if let Some(work) = self.work.as_mut().filter(|work| work.is_prepared_soon(next)) {
+            return work.prepare(next);
+        }
         let attempt = self.attempt;
         // A task of its own: each of its turns would be one of all that this actor waits for.
         let handed_over = spawn_local(handed_over());

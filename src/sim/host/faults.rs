@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::{Host, NodeIndex};
 use crate::sim::fault::{ANY, Fault, FaultKind};
 
-impl Host<'_> {
+impl Host {
     pub(super) fn begin(&mut self, fault: &Fault) {
         match &fault.kind {
             FaultKind::Kill { node } => self.each(node, |host, node| {

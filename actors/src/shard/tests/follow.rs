@@ -32,7 +32,7 @@ fn step(primary: &mut Shard) -> Arc<Update> {
 }
 
 fn same(one: &Shard, other: &Shard) -> bool {
-    (one.digest(), &one.ledger, one.version) == (other.digest(), &other.ledger, other.version)
+    (one.checksum(), &one.ledger, one.version) == (other.checksum(), &other.ledger, other.version)
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_fill_or_a_step_that_is_not_this_shards_is_refused_and_changes_nothing() {
     fill.vectors.pop();
     let plan = Arc::clone(&primary.plan);
     assert!(matches!(Shard::filled(plan, fill), Err(ReplicateError::Wrong { .. })));
-    let before = replica.digest();
+    let before = replica.checksum();
     let good = (*step(&mut primary)).clone();
     let spoiled = [
         Update { gradient: Arc::new(vec![0.0; 599]), ..good.clone() },
@@ -151,7 +151,7 @@ fn a_fill_or_a_step_that_is_not_this_shards_is_refused_and_changes_nothing() {
         let refused = replica.follow(TO, &Arc::new(update));
         assert!(matches!(refused, Err(ReplicateError::Wrong { .. })), "{refused:?}");
     }
-    assert_eq!((replica.digest(), replica.applied()), (before, 0));
+    assert_eq!((replica.checksum(), replica.applied()), (before, 0));
 }
 
 #[test]
