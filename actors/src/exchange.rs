@@ -10,9 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::ids::{ShardId, Version, View, WorkerId};
-use crate::messages::{
-    LeaseSlots, LinkError, PullError, PullParameters, PushError, PushGradient, Values, ask,
-};
+use crate::messages::{LinkError, PullError, PullParameters, PushError, PushGradient, Values, ask};
 use crate::planted::{self, Bug};
 use crate::slot_work::StepWork;
 
@@ -43,9 +41,15 @@ impl Patience {
         self.0.set(self.0.get().max(doubled));
     }
 
-    fn answered(&self, asked: Instant) {
+    /// How long to wait, and, where that is not the least, since when.
+    fn ask(&self) -> (Duration, Option<Instant>) {
         let limit = self.0.get();
-        if limit > ANSWER_MAX && asked.elapsed() < limit / 4 {
+        (limit, (limit > ANSWER_MAX).then(Instant::now))
+    }
+
+    fn answered(&self, asked: Option<Instant>) {
+        let limit = self.0.get();
+        if asked.is_some_and(|asked| asked.elapsed() < limit / 4) {
             self.0.set((limit / 2).max(ANSWER_MAX));
         }
     }
@@ -62,28 +66,17 @@ pub(crate) enum Halt {
     Failed(String),
 }
 
-/// One push a shard; the last version is only evaluated, which the first shard alone wants to know.
-pub(crate) fn pushes(
-    worker: WorkerId,
-    lease: &LeaseSlots,
-    step: Version,
-    computed: &StepWork,
-) -> Vec<PushGradient> {
-    let shards = computed.payloads.len().max(1);
-    (0..shards).map(|shard| push(worker, lease, step, computed, shard)).collect()
-}
-
 /// What one shard is sent. Reports are for the first one.
 pub(crate) fn push(
     worker: WorkerId,
-    lease: &LeaseSlots,
+    view: View,
     step: Version,
     computed: &StepWork,
     shard: usize,
 ) -> PushGradient {
     let StepWork { parts, payloads, reports } = computed;
     PushGradient {
-        view: lease.view,
+        view,
         worker,
         shard: ShardId(u32::try_from(shard).unwrap_or(u32::MAX)),
         step,
@@ -95,15 +88,18 @@ pub(crate) fn push(
 
 /// Repeats a push until it is answered.
 pub(crate) async fn push_one(
-    to: Recipient<PushGradient>,
-    push: PushGradient,
+    to: Rc<Recipient<PushGradient>>,
+    push: impl Fn() -> PushGradient,
     patience: Patience,
 ) -> Result<Values, Halt> {
     let (mut pause, mut told) = (RETRY_FIRST, false);
     loop {
-        let (limit, asked) = (patience.0.get(), Instant::now());
-        match ask(&to, push.clone(), limit).await {
-            Ok(pushed) if pushed.version == push.step.next() || push.payload.is_empty() => {
+        let (limit, asked) = patience.ask();
+        let push = push();
+        let PushGradient { step, shard, .. } = push;
+        let evaluates = push.payload.is_empty();
+        match ask(&to, push, limit).await {
+            Ok(pushed) if pushed.version == step.next() || evaluates => {
                 patience.answered(asked);
                 return Ok(pushed.values);
             }
@@ -117,7 +113,7 @@ pub(crate) async fn push_one(
             // It may be too long for a frame, of slots that were others': it goes when they are back.
             Err(PushError::Link(error @ LinkError::Protocol { .. })) => {
                 if !std::mem::replace(&mut told, true) {
-                    warn!(%error, step = %push.step, shard = %push.shard, "push not sent, trying again");
+                    warn!(%error, %step, %shard, "push not sent, trying again");
                 }
                 wait(&mut pause).await;
             }
@@ -176,7 +172,7 @@ pub(crate) async fn pull_one(
 ) -> Result<Option<(Version, Values)>, Halt> {
     let mut pause = RETRY_FIRST;
     loop {
-        let (limit, asked) = (patience.0.get(), Instant::now());
+        let (limit, asked) = patience.ask();
         match ask(from, pull.clone(), limit).await {
             Ok(pulled) if pull.version.is_none_or(|wanted| wanted == pulled.version) => {
                 patience.answered(asked);
@@ -268,7 +264,8 @@ mod tests {
         // Of the clock that goes on by itself where nothing else does.
         let limit = Duration::from_secs(600);
         let patience = Patience::default();
-        let pushing = push_one(slow.clone().recipient(), push.clone(), patience.clone());
+        let push = || push.clone();
+        let pushing = push_one(slow.clone().recipient().into(), push, patience.clone());
         let pushed = timeout(limit, pushing).await;
         assert_eq!(*pushed.expect("never answered").unwrap(), vec![1.0]);
         let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
@@ -277,11 +274,11 @@ mod tests {
         assert_eq!(pulled.map(|(version, _)| version), Some(Version(3)));
         // The next ones are not given up any more.
         let asked = Instant::now();
-        push_one(slow.recipient(), push.clone(), patience.clone()).await.unwrap();
+        push_one(slow.recipient().into(), push, patience.clone()).await.unwrap();
         assert_eq!(asked.elapsed().as_secs(), 33);
         let soon = Slow(Duration::from_millis(1)).start();
         for _ in 0..10 {
-            push_one(soon.clone().recipient(), push.clone(), patience.clone()).await.unwrap();
+            push_one(soon.clone().recipient().into(), push, patience.clone()).await.unwrap();
         }
         assert_eq!(patience.0.get(), ANSWER_MAX);
     }

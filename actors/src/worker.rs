@@ -9,6 +9,7 @@ mod saving;
 mod step;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
@@ -70,11 +71,13 @@ pub struct Worker {
     id: WorkerId,
     task: Task,
     links: WorkerLinks,
-    lease: Option<LeaseSlots>,
+    lease: Option<Rc<LeaseSlots>>,
+    /// The primaries of the lease, by shard.
+    push_to: Vec<Rc<Recipient<PushGradient>>>,
     work: Option<SlotWork>,
     /// What was computed last, and on which versions, newest first: a step is computed once, for
     /// residuals go on with it. At most [`COMPUTED_KEPT`].
-    computed: VecDeque<(Version, StepWork)>,
+    computed: VecDeque<(Version, Rc<StepWork>)>,
     /// The version that the residuals in `work` are of.
     residuals_of: Version,
     /// Of residuals.
@@ -116,6 +119,7 @@ impl Worker {
             task,
             links,
             lease: None,
+            push_to: Vec::new(),
             work: None,
             computed: VecDeque::new(),
             residuals_of: Version(0),
@@ -149,7 +153,7 @@ impl Worker {
         }
     }
 
-    fn proceed(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
+    fn proceed(&mut self, lease: Rc<LeaseSlots>, ctx: &mut Context<Self>) {
         if lease.slots.first == lease.slots.end {
             return;
         }
@@ -186,7 +190,7 @@ impl Worker {
         work.hold(lease.slots, &*self.task.data).map_err(|error| error.to_string())
     }
 
-    fn load_residuals(&mut self, lease: LeaseSlots, version: Version, ctx: &mut Context<Self>) {
+    fn load_residuals(&mut self, lease: Rc<LeaseSlots>, version: Version, ctx: &mut Context<Self>) {
         let slots: Vec<Slot> = lease.slots.slots().collect();
         let store = self.links.load_residuals.clone();
         let load = async move { load_residuals(store, LoadResiduals { version, slots }).await };
@@ -211,7 +215,7 @@ impl Worker {
         self.under_way = Some(handle);
     }
 
-    fn pull(&mut self, lease: LeaseSlots, ctx: &mut Context<Self>) {
+    fn pull(&mut self, lease: Rc<LeaseSlots>, ctx: &mut Context<Self>) {
         let primaries = primaries(&self.links.pull, &lease.primaries);
         let pull = pull_all(primaries, lease.view, self.patience.clone()).into_actor(self);
         let handle = ctx.spawn(pull.map(move |pulled, worker, ctx| match pulled {
@@ -230,7 +234,7 @@ impl Worker {
 
     fn advance(
         &mut self,
-        lease: LeaseSlots,
+        lease: Rc<LeaseSlots>,
         version: Version,
         parameters: Values,
         ctx: &mut Context<Self>,
@@ -267,7 +271,7 @@ impl Worker {
         Ok(())
     }
 
-    fn halt(&mut self, lease: LeaseSlots, halt: Halt, ctx: &mut Context<Self>) {
+    fn halt(&mut self, lease: Rc<LeaseSlots>, halt: Halt, ctx: &mut Context<Self>) {
         match halt {
             Halt::Stale => debug!(worker = %self.id, view = %lease.view, "waiting for a new lease"),
             Halt::Resync => {
@@ -358,7 +362,9 @@ impl Handler<LeaseSlots> for Worker {
         // The time between two leases is nobody's step.
         self.stopwatch = Stopwatch::default();
         let (view, lineage) = (lease.view, lease.lineage);
-        self.lease = Some(lease);
+        let push_to = primaries(&self.links.push, &lease.primaries);
+        self.push_to = push_to.into_iter().map(Rc::new).collect();
+        self.lease = Some(Rc::new(lease));
         // Another coordinator may not have heard of what was written for the one before.
         for report in self.saves.of(lineage) {
             self.report_part(lineage, report, ctx);

@@ -62,7 +62,7 @@ impl Pulse {
         let mut told = None;
         loop {
             let answer = select! { biased;
-                Some(answer) = asked.next() => Some(answer),
+                Some(answer) = asked.next(), if !asked.is_empty() => Some(answer),
                 _ = due.tick() => None,
                 (changed, roll_calls) = &mut coming => {
                     coming = WhenWoken::new(news_come(changed, roll_calls).boxed_local());

@@ -1,6 +1,6 @@
 //! Requests that wait for their answers.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use gradmesh_actors::messages::LinkError;
 
@@ -17,7 +17,8 @@ pub(super) trait Waiting {
 #[derive(Default)]
 pub(super) struct Pending {
     last_id: u64,
-    waiting: BTreeMap<u64, Box<dyn Waiting>>,
+    /// In the order of their ids.
+    waiting: VecDeque<(u64, Box<dyn Waiting>)>,
 }
 
 impl Pending {
@@ -27,21 +28,22 @@ impl Pending {
             self.forget_given_up();
         }
         self.last_id += 1;
-        self.waiting.insert(self.last_id, waiting);
+        self.waiting.push_back((self.last_id, waiting));
         self.last_id
     }
 
     /// Who waits for the answer to a request; `None` where nobody does any more.
     pub(super) fn take(&mut self, request: u64) -> Option<Box<dyn Waiting>> {
-        self.waiting.remove(&request)
+        let at = self.waiting.binary_search_by_key(&request, |(id, _)| *id).ok()?;
+        self.waiting.remove(at).map(|(_, waiting)| waiting)
     }
 
     pub(super) fn forget_given_up(&mut self) {
-        self.waiting.retain(|_, waiting| !waiting.has_given_up());
+        self.waiting.retain(|(_, waiting)| !waiting.has_given_up());
     }
 
     /// All who wait; the next connection counts from 1 again.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Box<dyn Waiting>> + use<> {
-        std::mem::take(self).waiting.into_values()
+        std::mem::take(self).waiting.into_iter().map(|(_, waiting)| waiting)
     }
 }

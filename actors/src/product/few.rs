@@ -65,6 +65,8 @@ impl Few<'_, '_, '_> {
             // In registers, with a loop of its own for each width.
             column += match self.width - column {
                 16.. => self.tile::<R, 16>(row, column, onto),
+                // As many as there are digits: the sums of 8 and 2 wait for their steps side by side.
+                10 | 11 => self.tile::<R, 10>(row, column, onto),
                 8.. => self.tile::<R, 8>(row, column, onto),
                 4.. => self.tile::<R, 4>(row, column, onto),
                 2.. => self.tile::<R, 2>(row, column, onto),

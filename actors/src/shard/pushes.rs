@@ -1,6 +1,5 @@
 //! What a push must be to count, and how it is added to the step in flight.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Accepted, Shard};
@@ -105,9 +104,10 @@ impl Shard {
             return Ok(());
         }
         push.reports.iter().try_for_each(|report| self.check_report(report, push.step))?;
-        let reported: BTreeSet<Slot> = push.reports.iter().map(|report| report.slot).collect();
+        let mut reported: Vec<Slot> = push.reports.iter().map(|report| report.slot).collect();
+        reported.sort_unstable();
         let mut covered = push.parts.iter().flat_map(|part| part.span.slots());
-        if covered.all(|slot| reported.contains(&slot)) {
+        if covered.all(|slot| reported.binary_search(&slot).is_ok()) {
             return Ok(());
         }
         Err(PushError::MissingReport)

@@ -1,13 +1,14 @@
 //! A step whose shards are sent one by one, while the gradients of those before are computed.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, WrapFuture};
 use actix::{AsyncContext, Context};
 use tokio::sync::oneshot;
 
+use super::Worker;
 use super::step::sent;
-use super::{Worker, primaries};
 use crate::exchange::{Halt, push, push_one};
 use crate::ids::Version;
 use crate::messages::{LeaseSlots, PushGradient, Values};
@@ -16,7 +17,7 @@ use crate::slot_work::StepWork;
 /// What is left of a step.
 struct Rest {
     attempt: u64,
-    lease: LeaseSlots,
+    lease: Rc<LeaseSlots>,
     version: Version,
     parameters: Values,
     /// Without the time in which others had their turns.
@@ -31,7 +32,7 @@ impl Worker {
     /// known, goes out first.
     pub(super) fn step_by_shard(
         &mut self,
-        lease: LeaseSlots,
+        lease: Rc<LeaseSlots>,
         version: Version,
         parameters: &Values,
         ctx: &mut Context<Self>,
@@ -43,15 +44,14 @@ impl Worker {
             Err(error) => return self.fail(lease.view, error.to_string(), ctx),
         };
         let (pushes, ready): (Vec<_>, Vec<_>) =
-            computed.payloads.iter().map(|_| oneshot::channel()).unzip();
-        let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(ready);
-        let receivers: Vec<_> = receivers.collect();
+            computed.payloads.iter().map(|_| oneshot::channel::<PushGradient>()).unzip();
+        let receivers: Vec<_> = self.push_to.iter().map(Rc::clone).zip(ready).collect();
         let patience = self.patience.clone();
         let answers = receivers.into_iter().map(move |(to, ready)| {
             let patience = patience.clone();
             async move {
                 match ready.await {
-                    Ok(push) => push_one(to, push, patience).await,
+                    Ok(push) => push_one(to, || push.clone(), patience).await,
                     // The step was given up, and what comes instead of it is on its way.
                     Err(_) => Err(Halt::Stale),
                 }
@@ -83,7 +83,7 @@ impl Worker {
         }
         rest.took += self.began.elapsed().saturating_sub(began);
         // Nobody takes it where the exchange has ended just now.
-        let _ = ready.send(push(self.id, &rest.lease, version, &rest.computed, shard));
+        let _ = ready.send(push(self.id, rest.lease.view, version, &rest.computed, shard));
         if rest.pushes.is_empty() {
             let Rest { lease, took, computed, parameters, .. } = rest;
             let began = self.began.elapsed().saturating_sub(took);

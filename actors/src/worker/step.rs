@@ -1,6 +1,7 @@
 //! One step: computed as a whole, or shard by shard, and exchanged with all shards.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use futures_util::future::{TryFutureExt, try_join_all};
 use tokio::task::{spawn_local, yield_now};
 use tracing::info;
 
-use super::{COMPUTED_KEPT, Worker, primaries};
-use crate::exchange::{ANSWER_MAX, Halt, push_one, pushes};
+use super::{COMPUTED_KEPT, Worker};
+use crate::exchange::{ANSWER_MAX, Halt, push, push_one};
 use crate::ids::Version;
 use crate::messages::{FailureKind, LeaseSlots, ReportSpeed, Values, ask};
 use crate::planted::{self, Bug};
@@ -48,7 +49,7 @@ impl Worker {
     /// Computes one step and exchanges it: gradients for the next version.
     pub(super) fn step(
         &mut self,
-        lease: LeaseSlots,
+        lease: Rc<LeaseSlots>,
         version: Version,
         parameters: &Values,
         ctx: &mut Context<Self>,
@@ -75,19 +76,22 @@ impl Worker {
         }
         let computed = self.computed.iter().find(|(of, _)| *of == version);
         let Some((_, computed)) = computed else { return };
-        let pushes = pushes(self.id, &lease, version, computed);
-        let receivers = primaries(&self.links.push, &lease.primaries).into_iter().zip(pushes);
-        let receivers: Vec<_> = receivers.collect();
-        let patience = self.patience.clone();
-        let push_one = move |(to, push)| push_one(to, push, patience.clone());
-        let answers = receivers.into_iter().map(push_one);
+        // One push a shard; that the last version was evaluated the first one alone wants to know.
+        let shards = computed.payloads.len().max(1);
+        let (worker, view) = (self.id, lease.view);
+        let push_one = |(shard, to)| {
+            let computed = Rc::clone(computed);
+            let push = move || push(worker, view, version, &computed, shard);
+            push_one(Rc::clone(to), push, self.patience.clone())
+        };
+        let answers: Vec<_> = self.push_to.iter().take(shards).enumerate().map(push_one).collect();
         // The last version is evaluated: there is none after it.
         if version == last {
             let evaluated = try_join_all(answers).map_ok(|_| Values::default());
             return self.exchange(lease, version, evaluated, ctx);
         }
         match self.assembly() {
-            Ok(assembly) => self.exchange(lease, version, assembly.of(answers), ctx),
+            Ok(assembly) => self.exchange(lease, version, assembly.of(answers.into_iter()), ctx),
             Err(cause) => return self.fail(lease.view, cause, ctx),
         }
         self.prepare(version.next(), ctx);
@@ -96,7 +100,7 @@ impl Worker {
     /// Goes on when all shards have answered.
     pub(super) fn exchange(
         &mut self,
-        lease: LeaseSlots,
+        lease: Rc<LeaseSlots>,
         version: Version,
         exchange: impl Future<Output = Result<Values, Halt>> + 'static,
         ctx: &mut Context<Self>,
@@ -126,7 +130,7 @@ impl Worker {
         self.measured(lease, began, ctx);
         // Without residuals an earlier one can be computed again.
         let keeps_residuals = self.work.as_ref().is_some_and(SlotWork::keeps_residuals);
-        self.computed.push_front((version, computed));
+        self.computed.push_front((version, Rc::new(computed)));
         self.computed.truncate(if keeps_residuals { COMPUTED_KEPT } else { 1 });
         self.residuals_of = version.next();
     }
