@@ -12,6 +12,7 @@ mod message;
 mod pulse;
 mod read_buffer;
 mod reader;
+mod spare;
 mod target;
 mod when_woken;
 mod writer;

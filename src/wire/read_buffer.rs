@@ -1,64 +1,73 @@
 //! What has arrived of a stream, and was not taken yet.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Of a connection that has sent little. A thousand connections then need 4 MB, and what they use of their
-/// buffers is not all in the same few places of a core's cache, as the beginnings of longer ones are.
-const BYTES_MIN: usize = 4 << 10;
-/// Of one that fills its buffer again and again: a frame of so many bytes arrives by one system call. What is
-/// longer bypasses the buffer.
-const BYTES_MAX: usize = 64 << 10;
+use super::spare::{self, SPARE_BYTES};
 
-/// A reader with a buffer that is as long as what comes at once.
+/// A reader that takes what comes at once by one system call, so that a small frame takes one. Its buffer is
+/// the thread's while nothing is in it.
 #[derive(Debug)]
 pub(super) struct ReadBuffer<R> {
     reader: R,
-    buffer: BytesMut,
-    /// What a read may take.
-    bytes: usize,
+    buffer: Vec<u8>,
+    /// Of its bytes.
+    taken: usize,
 }
 
 impl<R: AsyncRead + Unpin> ReadBuffer<R> {
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, buffer: BytesMut::new(), bytes: BYTES_MIN }
+        Self { reader, buffer: Vec::new(), taken: 0 }
     }
 
     pub(super) fn reader(&self) -> &R {
         &self.reader
     }
 
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
     /// What was not taken.
     pub(super) fn into_rest(self) -> Vec<u8> {
-        self.buffer.into()
+        self.rest().to_vec()
     }
 
     /// What has arrived, after a read where nothing is left; empty at the end of the stream.
     pub(super) async fn fill(&mut self) -> io::Result<&[u8]> {
-        if self.buffer.is_empty() {
+        if self.rest().is_empty() {
             self.read_more().await?;
         }
-        Ok(&self.buffer)
+        Ok(self.rest())
     }
 
     /// Takes what [`fill`](Self::fill) has shown.
     pub(super) fn consume(&mut self, bytes: usize) {
-        self.buffer.advance(bytes.min(self.buffer.len()));
+        self.taken = self.buffer.len().min(self.taken + bytes);
+        if self.taken == self.buffer.len() {
+            spare::give(std::mem::take(&mut self.buffer));
+            self.taken = 0;
+        }
     }
 
+    /// What is longer than the buffer bypasses it.
+    ///
     /// # Errors
     /// `UnexpectedEof` where the stream ends before.
     pub(super) async fn read_exact(&mut self, mut to: &mut [u8]) -> io::Result<()> {
         loop {
-            let (now, later) = to.split_at_mut(self.buffer.len().min(to.len()));
-            self.buffer.copy_to_slice(now);
+            let (now, later) = to.split_at_mut(self.rest().len().min(to.len()));
+            now.copy_from_slice(&self.rest()[..now.len()]);
+            self.consume(now.len());
             to = later;
             if to.is_empty() {
                 return Ok(());
             }
-            if to.len() >= self.bytes {
+            if to.len() >= SPARE_BYTES {
                 return self.reader.read_exact(to).await.map(drop);
             }
             if self.read_more().await? == 0 {
@@ -69,12 +78,17 @@ impl<R: AsyncRead + Unpin> ReadBuffer<R> {
 
     /// Into an empty buffer.
     async fn read_more(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(self.bytes);
-        let read = self.reader.read_buf(&mut self.buffer).await?;
-        if read >= self.bytes {
-            self.bytes = (self.bytes * 2).min(BYTES_MAX);
-        }
-        Ok(read)
+        let Self { reader, buffer, .. } = self;
+        poll_fn(|cx| {
+            let mut new = spare::take();
+            let read = pin!(reader.read_buf(&mut new)).poll(cx);
+            match read {
+                Poll::Ready(Ok(1..)) => *buffer = new,
+                _ => spare::give(new),
+            }
+            read
+        })
+        .await
     }
 }
 
@@ -84,10 +98,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_is_read_as_it_came_whatever_is_asked_for() {
-        let sent: Vec<u8> = (0..200_000u32).map(|at| (at % 251) as u8).collect();
+        let sent: Vec<u8> = (0..500_000u32).map(|at| (at % 251) as u8).collect();
         let mut buffer = ReadBuffer::new(&sent[..]);
         let mut read = Vec::new();
-        for bytes in [1, 4095, 4097, 0, 10, 70_000, 3] {
+        for bytes in [1, 4095, 4097, 0, 10, 64_000, 200_000, 3] {
             let mut part = vec![0; bytes];
             buffer.read_exact(&mut part).await.unwrap();
             read.extend_from_slice(&part);
@@ -96,10 +110,10 @@ mod tests {
             read.extend_from_slice(&shown[..taken]);
             buffer.consume(taken);
         }
+        let before = read.len();
         read.extend_from_slice(buffer.fill().await.unwrap());
         assert_eq!(read, sent[..read.len()]);
-        let rest = buffer.into_rest();
-        assert_eq!(rest, sent[read.len() - rest.len()..read.len()]);
+        assert_eq!(buffer.into_rest(), sent[before..read.len()]);
     }
 
     #[tokio::test]
@@ -112,16 +126,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_grows_where_it_is_filled_again_and_again_up_to_a_limit() {
-        let sent = vec![7; 1 << 20];
-        let mut buffer = ReadBuffer::new(&sent[..]);
-        let mut shown = Vec::new();
-        for _ in 0..7 {
-            let bytes = buffer.fill().await.unwrap().len();
-            buffer.consume(bytes);
-            shown.push(bytes);
+    async fn it_holds_memory_while_something_is_in_it() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let mut buffer = ReadBuffer::new(near);
+        {
+            let mut waits = pin!(buffer.fill());
+            let waker = std::task::Waker::noop();
+            assert!(waits.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
         }
-        assert!(shown.is_sorted() && shown[0] < 2 * BYTES_MIN, "{shown:?}");
-        assert!((BYTES_MAX..2 * BYTES_MAX).contains(&shown[6]), "{shown:?}");
+        assert_eq!(buffer.buffer.capacity(), 0);
+        tokio::io::AsyncWriteExt::write_all(&mut far, b"four").await.unwrap();
+        assert_eq!(buffer.fill().await.unwrap(), b"four");
+        buffer.consume(3);
+        assert_eq!(buffer.rest(), b"r");
+        buffer.consume(1);
+        assert_eq!(buffer.buffer.capacity(), 0);
     }
 }

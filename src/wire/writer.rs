@@ -11,12 +11,13 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::attachment::{address, lendable};
 use super::deadline::in_time;
 use super::frame::ENTRY_BYTES;
+use super::spare;
 use super::{Attachment, Frame, FrameError, Pulse};
 
 /// What is shorter is copied into the buffer: a system call of its own costs more than the copy.
 const COPY_BYTES_MAX: usize = 16 << 10;
 /// Small frames gather up to here and leave together.
-const STAGED_BYTES_MAX: usize = 64 << 10;
+const STAGED_BYTES_MAX: usize = 40 << 10;
 /// Summed, then written while it is in the second-level cache.
 const STEP_BYTES: usize = 256 << 10;
 
@@ -87,11 +88,25 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         let mut cx = Context::from_waker(Waker::noop());
         while !self.staged.is_empty() {
             match Pin::new(&mut self.inner).poll_write(&mut cx, &self.staged) {
+                Poll::Ready(Ok(written)) if written >= self.staged.len() => self.let_go(),
                 Poll::Ready(Ok(written)) if written > 0 => drop(self.staged.drain(..written)),
                 _ => return false,
             }
         }
         matches!(Pin::new(&mut self.inner).poll_flush(&mut cx), Poll::Ready(Ok(())))
+    }
+
+    /// Memory of what was sent.
+    fn let_go(&mut self) {
+        spare::give(std::mem::take(&mut self.staged));
+    }
+
+    /// What is staged, in memory with room for more.
+    fn staged(&mut self) -> &mut Vec<u8> {
+        if self.staged.capacity() == 0 {
+            self.staged = spare::take();
+        }
+        &mut self.staged
     }
 
     /// Sends what is staged.
@@ -123,17 +138,18 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if let Some(attachment) = &self.attachment {
             attachment.answered(frame.request);
         }
-        let start = self.staged.len();
-        frame.put_head(false, &mut self.staged);
-        self.staged.extend_from_slice(&frame.meta);
+        let staged = self.staged();
+        let start = staged.len();
+        frame.put_head(false, staged);
+        staged.extend_from_slice(&frame.meta);
         for body in &frame.bodies {
-            self.staged.extend_from_slice(match body {
+            staged.extend_from_slice(match body {
                 Body::F32(values) => bytemuck::cast_slice(values),
                 Body::Bytes(bytes) => bytes,
             });
         }
-        let sum = crc32fast::hash(&self.staged[start..]);
-        self.staged.extend_from_slice(&sum.to_le_bytes());
+        let sum = crc32fast::hash(&staged[start..]);
+        staged.extend_from_slice(&sum.to_le_bytes());
     }
 
     async fn put_frame(&mut self, frame: &Frame) -> Result<(), FrameError> {
@@ -143,7 +159,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             attachment.answered(frame.request);
             attachment.lend(frame)
         });
-        frame.put_head(lends, &mut self.staged);
+        frame.put_head(lends, self.staged());
         sum.update(&self.staged[start..]);
         let mut held = self.put(&frame.meta, &[], &mut sum).await?;
         for body in &frame.bodies {
@@ -197,7 +213,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 
     fn stage(&mut self, bytes: &[u8], held: &[u8]) {
-        let to = if held.is_empty() { &mut self.staged } else { &mut self.after };
+        let to = if held.is_empty() { self.staged() } else { &mut self.after };
         to.extend_from_slice(bytes);
     }
 
@@ -217,7 +233,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if held.len() >= COPY_BYTES_MAX {
             self.pulse.beat();
         }
-        self.staged.clear();
+        self.let_go();
         self.after.clear();
         Ok(())
     }

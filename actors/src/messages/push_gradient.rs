@@ -167,9 +167,13 @@ impl WirePart for PushError {}
 
 /// The body of a reply that carries one tensor.
 pub(super) fn one_tensor(bodies: Vec<Body>) -> Result<Values, BodyError> {
-    let got = format!("{} bodies", bodies.len());
+    let other = |got: usize| {
+        let (expected, got) = ("one f32 tensor".to_owned(), format!("{got} bodies"));
+        BodyError { expected, got }
+    };
     match <[Body; 1]>::try_from(bodies) {
         Ok([Body::F32(values)]) => Ok(values),
-        _ => Err(BodyError { expected: "one f32 tensor".to_owned(), got }),
+        Ok(_) => Err(other(1)),
+        Err(bodies) => Err(other(bodies.len())),
     }
 }
