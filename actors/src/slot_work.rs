@@ -288,10 +288,14 @@ impl SlotWork {
         not_finite.map_or(Ok(()), |span| Err(self.not_finite(span, step, parameters)))
     }
 
-    /// Whether preparing a step is not worth a wait for anything else.
+    /// Whether preparing a step is not worth a wait for anything else: few rows, of an epoch whose order is
+    /// there.
     pub fn is_prepared_soon(&self, step: Version) -> bool {
+        let epoch = self.plan.epoch_of(step);
+        let has_order = |state: &SlotState| matches!(&state.order, Some((of, _)) if *of == epoch);
         let rows = self.slots.keys().map(|&slot| self.plan.batch_rows(slot, step).len());
-        rows.sum::<usize>().saturating_mul(self.model.features()) <= PREPARED_SOON
+        self.slots.values().all(has_order)
+            && rows.sum::<usize>().saturating_mul(self.model.features()) <= PREPARED_SOON
     }
 
     /// Has the rows of a step side by side before it is computed.

@@ -24,7 +24,8 @@ impl UnderWay {
     }
 
     pub(super) fn push(&mut self, answering: Answering) {
-        if self.few.len() < FEW {
+        // Else those that come would be asked before those that wait, for as long as some come.
+        if self.more.is_empty() && self.few.len() < FEW {
             self.few.push(answering);
         } else {
             self.more.push(answering);
@@ -59,6 +60,19 @@ mod tests {
 
     use super::*;
     use crate::wire::Class;
+
+    #[tokio::test]
+    async fn what_waits_is_asked_however_many_come_after_it() {
+        let mut under_way = UnderWay::default();
+        let ready = |number| async move { Frame::bare(Class::Reply, number) }.boxed_local();
+        (0..2 * FEW as u64).for_each(|number| under_way.push(ready(number)));
+        let mut got = Vec::new();
+        for number in 0..2 * FEW as u64 {
+            got.push(poll_fn(|cx| under_way.poll_next(cx)).await.request);
+            under_way.push(ready(100 + number));
+        }
+        assert_eq!(got, (0..2 * FEW as u64).collect::<Vec<_>>());
+    }
 
     #[tokio::test]
     async fn each_answer_comes_once_whatever_others_do() {

@@ -175,7 +175,8 @@ impl Host {
         loop {
             self.network.0.borrow_mut().look_at_clock();
             let mut looked = false;
-            while self.change_due() || self.run_network() || self.poll_nodes() {
+            // What has arrived is looked at when its node has had its turn.
+            while self.change_due() || self.run_network() | self.poll_nodes() {
                 looked = true;
                 if let Some(ended) = self.look() {
                     return Some(ended);

@@ -135,6 +135,9 @@ impl Sim {
     }
 
     /// Adds a node; `main` runs in each of its lives. One that fails is started again.
+    ///
+    /// What it spawns, it spawns with `spawn_local`: a thread's end is not repeatable, and tasks of the
+    /// runtime itself are no node's.
     #[must_use]
     pub fn node<F>(
         mut self,

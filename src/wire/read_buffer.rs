@@ -54,7 +54,7 @@ impl<R: AsyncRead + Unpin> ReadBuffer<R> {
         }
     }
 
-    /// What is longer than the buffer bypasses it.
+    /// What is as long as the buffer, or longer, bypasses it.
     ///
     /// # Errors
     /// `UnexpectedEof` where the stream ends before.
@@ -67,11 +67,14 @@ impl<R: AsyncRead + Unpin> ReadBuffer<R> {
             if to.is_empty() {
                 return Ok(());
             }
-            if to.len() >= SPARE_BYTES {
-                return self.reader.read_exact(to).await.map(drop);
-            }
-            if self.read_more().await? == 0 {
+            // A rest that is shorter comes together with what follows.
+            let is_long = to.len() >= SPARE_BYTES;
+            let read = if is_long { self.reader.read(to).await? } else { self.read_more().await? };
+            if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if is_long {
+                to = &mut to[read..];
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-/// What a writer gathers, with the frame after it; nothing more is read at once.
+/// What a writer gathers, with the short frame after it; nothing more is read at once.
 pub(super) const SPARE_BYTES: usize = 64 << 10;
 /// One that is read into, one that a frame is put together in, and the same where their turns meet.
 const SPARE_MAX: usize = 4;

@@ -234,7 +234,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             self.pulse.beat();
         }
         self.let_go();
-        self.after.clear();
+        self.after = Vec::new();
         Ok(())
     }
 }

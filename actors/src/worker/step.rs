@@ -135,7 +135,7 @@ impl Worker {
         self.residuals_of = version.next();
     }
 
-    /// Has the next step's rows side by side, once the pushes are on their way; few of them at once.
+    /// Has the next step's rows side by side, once the pushes are on their way; few of them at once, before.
     pub(super) fn prepare(&mut self, next: Version, ctx: &mut Context<Self>) {
         if let Some(work) = self.work.as_mut().filter(|work| work.is_prepared_soon(next)) {
             return work.prepare(next);

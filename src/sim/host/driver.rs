@@ -2,7 +2,8 @@
 //!
 //! tokio's clock goes on when its runtime is about to wait. A host that was woken as any other future
 //! costs such a wait twice: the first one after a wake lets time stand still. So the host has its turn
-//! where the runtime says that it waits, and nobody wakes it.
+//! where the runtime says that it is about to wait, and nobody wakes it. While the runtime has tasks of its
+//! own that are ready it doesn't wait: nodes spawn theirs on their `LocalSet`.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -33,15 +34,26 @@ struct Running {
 /// The run's result, or a panic of the simulator itself.
 type Ended = Result<Option<Broken>, Box<dyn Any + Send>>;
 
-/// Runs the host to its end, on a runtime that calls [`before_time_goes_on`] whenever it waits.
+/// Where the runtime has panicked too, nodes are dropped while it is still there.
+struct Cleared;
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        RUNNING.take();
+    }
+}
+
+/// Runs the host to its end, on a runtime that calls [`before_time_goes_on`] before it waits.
 pub(super) async fn drive(host: Host) -> (Host, Option<Broken>) {
     let timer = Box::pin(sleep_until(host.started));
     let waker = Waker::noop().clone();
     RUNNING.set(Some(Running { host, timer, ended: None, waker }));
+    let _cleared = Cleared;
     let ended = poll_fn(|cx| {
         RUNNING.with_borrow_mut(|running| match running {
-            Some(Running { ended: None, waker, .. }) => {
+            Some(Running { ended: None, waker, host, .. }) => {
                 waker.clone_from(cx.waker());
+                host.ready.host_waits(waker);
                 Poll::Pending
             }
             _ => Poll::Ready(running.take()),
