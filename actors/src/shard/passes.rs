@@ -47,7 +47,7 @@ impl Shard {
     /// [`PushError::Overflow`].
     pub(super) fn mean(&mut self, gradient: Complete) -> Result<Complete, PushError> {
         let mut mean = self.pool.take_or_new(self.range.len());
-        let (mut sum, mut is_finite) = (vec![0.0; PART.min(mean.len())], true);
+        let (mut sum, mut is_finite) = ([0.0; PART], true);
         for (part, mean) in (0..).step_by(PART).zip(mean.chunks_mut(PART)) {
             is_finite &= gradient.reading.read(gradient.sum.part(part, &mut sum), mean);
         }
@@ -93,7 +93,7 @@ impl Shard {
         mean: &mut [f32],
     ) -> bool {
         let states = self.state.len().min(STATE_MAX);
-        let (mut sum, mut is_finite) = (vec![0.0; PART.min(next.len())], true);
+        let (mut sum, mut is_finite) = ([0.0; PART], true);
         let parts = self.current.chunks(PART).zip(next.chunks_mut(PART));
         for (place, (old, new)) in (0..).step_by(PART).zip(parts) {
             let part = place..place + old.len();
