@@ -374,13 +374,14 @@ fn pulse(
     supervision: Supervision,
     directory: &Directory,
 ) {
-    let (change, changed) = watch::channel(());
-    let change = Rc::new(change);
+    // One for each that waits: several of one channel are woken in an order that is drawn.
+    let changes: Rc<[watch::Sender<()>]> =
+        cast.coordinators.iter().map(|_| watch::Sender::default()).collect();
     for (_, vitals) in &members {
-        let (mut vitals, change) = (vitals.clone(), Rc::clone(&change));
+        let (mut vitals, changes) = (vitals.clone(), Rc::clone(&changes));
         spawn_local(async move {
             while vitals.changed().await {
-                change.send_replace(());
+                changes.iter().for_each(|change| change.send_replace(()));
             }
         });
     }
@@ -390,15 +391,16 @@ fn pulse(
         members,
         offer: task.map(|task| task.offer),
         every: Duration::from_millis(builder.config.detector.heartbeat_ms),
-        changed,
+        changed: watch::Sender::default().subscribe(),
         _calling: directory.keep_calling(Role::Coordinator).into(),
     };
-    for (number, coordinator) in (0u32..).zip(&cast.coordinators) {
+    for ((number, coordinator), change) in (0u32..).zip(&cast.coordinators).zip(changes.iter()) {
         let link = match coordinator {
             Place::Here(_) => None,
             Place::There(_) => directory.link_to(Role::Coordinator, number),
         };
-        spawn_local(pulse.clone().run(coordinator.recipient(), link));
+        let pulse = Pulse { changed: change.subscribe(), ..pulse.clone() };
+        spawn_local(pulse.run(coordinator.recipient(), link));
     }
 }
 
