@@ -1,7 +1,9 @@
 //! The same seed is the same run, to the last event. `.ci/run` compares the release build too.
 
+use std::path::Path;
 use std::process::Command;
 
+use gradmesh::config::Config;
 use gradmesh::sim::{Report, Seed, Sim, Swarm};
 
 use crate::{HARD, digits};
@@ -32,6 +34,17 @@ fn assert_same(sim: &Sim, first: &Report) {
 fn the_same_seed_twice_in_one_process_is_the_same_trace() {
     let sim = swarm();
     for seed in 0..SEEDS {
+        assert_same(&sim, &sim.run(Seed(seed)));
+    }
+}
+
+/// Words of a node go to both; in some seeds an actor restarts.
+#[test]
+fn with_two_coordinators_the_same_seed_is_the_same_trace() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/replicated.toml");
+    let config = Config::load(&file, &[], std::iter::empty()).unwrap();
+    let sim = Sim::short_cluster(config, 60).unwrap().swarm(Swarm::default());
+    for seed in 0..40 {
         assert_same(&sim, &sim.run(Seed(seed)));
     }
 }
