@@ -86,10 +86,8 @@ pub fn multiply_rows(
         // A multiplication and an addition are one instruction, as they are in ndarray's kernels then.
         && let Some(vectors) = pulp::x86::V3::try_new()
     {
-        return vectors.vectorize(
-            #[inline(always)]
-            || few::multiply(&a, rows.start, b, columns, onto, c),
-        );
+        let (first_row, width) = (rows.start, columns);
+        return vectors.vectorize(few::Few { vectors, a, first_row, b, width, onto, c });
     }
     let keep = if onto == Onto::Them { 1.0 } else { 0.0 };
     general_mat_mul(1.0, &a.slice_axis(Axis(0), rows.into()), &b, keep, &mut c);
