@@ -3,8 +3,6 @@
 //! Because it changes only when a step commits there, each row counts exactly once, whatever was
 //! recomputed by whom; and since it is saved with the shard, a restart goes on counting.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Slot, Version};
@@ -60,8 +58,9 @@ impl Ledger {
         self.finished.last().map_or(0, |record| record.epoch)
     }
 
-    /// Adds the reports of one committed step: one a slot.
-    pub fn commit(&mut self, plan: &JobPlan, step: Version, reports: &BTreeMap<Slot, SlotReport>) {
+    /// Adds the reports of one committed step: one a slot, in the order of the slots, since a sum of f64 has
+    /// an order too.
+    pub fn commit(&mut self, plan: &JobPlan, step: Version, reports: &[SlotReport]) {
         if plan.ends_epoch(step) {
             self.evaluate(reports);
         }
@@ -69,10 +68,9 @@ impl Ledger {
             self.closed = true;
             return;
         }
-        // In slot order: a sum of f64 has an order too.
-        let loss: f64 = reports.values().map(|report| report.loss).sum();
+        let loss: f64 = reports.iter().map(|report| report.loss).sum();
         self.loss += loss;
-        self.rows += reports.values().map(|report| report.rows).sum::<u64>();
+        self.rows += reports.iter().map(|report| report.rows).sum::<u64>();
         if plan.ends_epoch(step.next()) {
             // An older build has kept all.
             while self.finished.len() >= EPOCHS_KEPT {
@@ -95,9 +93,9 @@ impl Ledger {
     }
 
     /// Completes the last finished epoch.
-    fn evaluate(&mut self, reports: &BTreeMap<Slot, SlotReport>) {
+    fn evaluate(&mut self, reports: &[SlotReport]) {
         let Some(record) = self.finished.last_mut() else { return };
-        let scores = || reports.values().filter_map(|report| report.score);
+        let scores = || reports.iter().filter_map(|report| report.score);
         let rows: u64 = scores().map(|score| score.rows).sum();
         if rows == 0 {
             return;
@@ -116,9 +114,9 @@ mod tests {
     use crate::plan::JobOffer;
     use crate::plan::tests::plan;
 
-    fn reports(rows: u64, loss: f64, correct: Option<u64>) -> BTreeMap<Slot, SlotReport> {
+    fn reports(rows: u64, loss: f64, correct: Option<u64>) -> Vec<SlotReport> {
         let score = correct.map(|correct| Score { rows: 2, loss: 1.0, correct: Some(correct) });
-        (0..4).map(Slot).map(|slot| (slot, SlotReport { slot, rows, loss, score })).collect()
+        (0..4).map(Slot).map(|slot| SlotReport { slot, rows, loss, score }).collect()
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! brackets are a tree over slot numbers, fixed by the job: `[first, end)` splits after the largest
 //! power of two below its length. A worker that holds all slots of a subtree may send their sum.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -97,9 +96,9 @@ pub struct Total {
 #[derive(Clone, Debug)]
 pub struct Reduction {
     root: Span,
-    /// Disjoint nodes of the tree; two that are halves of one node are never both here, but for
-    /// those of the root.
-    parts: BTreeMap<Span, Part>,
+    /// Disjoint nodes of the tree, in the order of their slots; two that are halves of one node are never
+    /// both here, but for those of the root. Most steps have a handful at a time: a map would be slower.
+    parts: Vec<(Span, Part)>,
     /// For sums, and what was added to one.
     pool: Pool,
 }
@@ -124,7 +123,7 @@ impl Reduction {
     /// An empty sum over slots `0..slots`; `slots` ≥ 1.
     pub fn new(slots: u32) -> Self {
         let root = Span { first: 0, end: slots };
-        Self { root, parts: BTreeMap::new(), pool: Pool::new(VECTORS_KEPT) }
+        Self { root, parts: Vec::new(), pool: Pool::new(VECTORS_KEPT) }
     }
 
     /// Vectors for parts: those of earlier sums.
@@ -134,7 +133,7 @@ impl Reduction {
 
     /// An empty sum again.
     pub fn clear(&mut self) {
-        while let Some((_, part)) = self.parts.pop_first() {
+        for (_, part) in self.parts.drain(..) {
             self.pool.give(part.values);
         }
     }
@@ -145,61 +144,64 @@ impl Reduction {
     /// # Errors
     /// The span is not a node of the tree.
     pub fn insert(&mut self, span: Span, part: Part) -> Result<Inserted, NotANode> {
-        if !self.is_node(span) {
+        let Some(path) = Path::to(span, self.root) else {
             return Err(NotANode { span, slots: self.root.end });
-        }
+        };
         if self.covers(span) {
             if planted::is(Bug::DoubleApply) {
                 self.add_again(span, &part);
             }
             return Ok(Inserted::Duplicate);
         }
-        // A leaf that isn't here covers none.
-        if span.end - span.first > 1 {
-            self.parts.retain(|&held, _| !span.contains(held));
-        }
-        self.parts.insert(span, part);
-        self.add_up(self.root, span);
+        let at = self.parts.partition_point(|(held, _)| held.first < span.first);
+        let smaller = self.parts[at..].iter().take_while(|(held, _)| span.contains(*held)).count();
+        self.parts.drain(at..at + smaller);
+        self.parts.insert(at, (span, part));
+        self.add_up(at, &path);
         Ok(Inserted::Added)
     }
 
     /// [`Bug::DoubleApply`].
     fn add_again(&mut self, span: Span, part: &Part) {
-        let held = self.parts.iter_mut().find(|(held, _)| held.contains(span));
-        if let Some((_, held)) = held {
+        if let Some((_, held)) = self.parts.iter_mut().find(|(held, _)| held.contains(span)) {
             add(held, part, &mut self.pool);
         }
     }
 
+    fn remove(&mut self, span: Span) -> Option<Part> {
+        let at = self.parts.iter().position(|(held, _)| *held == span)?;
+        Some(self.parts.remove(at).1)
+    }
+
     /// [`Bug::ArrivalOrder`]: one running sum, which has the span of no slot until it is complete.
     pub(crate) fn insert_as_it_comes(&mut self, span: Span, part: Part) {
-        if span == self.root {
-            self.parts.insert(span, part);
-            return;
-        }
         let running = Span { first: self.root.end, end: self.root.end };
-        let sum = match self.parts.remove(&running) {
+        let sum = match self.remove(running).filter(|_| span != self.root) {
             Some(mut sum) => {
                 add(&mut sum, &part, &mut self.pool);
                 sum
             }
             None => part,
         };
-        self.parts.insert(span, Part { values: Values::default(), rows: 0 });
+        let empty = Part { values: Values::default(), rows: 0 };
+        self.parts.push((span, empty));
+        self.parts.sort_by_key(|(span, _)| *span);
         let at = if self.covers(self.root) { self.root } else { running };
-        self.parts.insert(at, sum);
+        if at == self.root {
+            self.parts.clear();
+        }
+        self.parts.push((at, sum));
     }
 
     /// Whether every slot of the span is in some part.
     pub fn covers(&self, span: Span) -> bool {
         // Parts are disjoint, so those that overlap lie side by side.
-        let beyond = Span { first: span.end, end: 0 };
-        let held: u32 = self
-            .parts
-            .range(..beyond)
+        let beyond = self.parts.partition_point(|(part, _)| part.first < span.end);
+        let held: u32 = self.parts[..beyond]
+            .iter()
             .rev()
-            .take_while(|(part, _)| part.end > span.first)
             .map(|(part, _)| part)
+            .take_while(|part| part.end > span.first)
             .map(|part| part.end.min(span.end).saturating_sub(part.first.max(span.first)))
             .sum();
         held == span.end - span.first
@@ -207,66 +209,86 @@ impl Reduction {
 
     /// Whether the span is a node of the tree.
     pub fn is_node(&self, span: Span) -> bool {
-        let mut node = self.root;
-        while node != span {
-            match node.half_with(span) {
-                Some(half) => node = half,
-                None => return false,
-            }
-        }
-        true
+        Path::to(span, self.root).is_some()
     }
 
     pub fn is_complete(&self) -> bool {
-        let is_here = |span: &Span| self.parts.contains_key(span);
-        let halves = self.root.halves();
-        is_here(&self.root) || halves.is_some_and(|(left, right)| is_here(&left) && is_here(&right))
+        match &self.parts[..] {
+            [(whole, _)] => *whole == self.root,
+            [(left, _), (right, _)] => self.root.halves() == Some((*left, *right)),
+            _ => false,
+        }
     }
 
     /// Takes the whole sum, if it is complete.
     pub fn take_total(&mut self) -> Option<Total> {
-        if let Some(Part { values, rows }) = self.parts.remove(&self.root) {
-            return Some(Total { left: values, right: None, rows });
+        if !self.is_complete() {
+            return None;
         }
-        let (left, right) = self.root.halves().filter(|_| self.is_complete())?;
-        let (left, right) = (self.parts.remove(&left)?, self.parts.remove(&right)?);
-        let rows = left.rows + right.rows;
-        Some(Total { left: left.values, right: Some(right.values), rows })
+        let mut parts = self.parts.drain(..).map(|(_, part)| part);
+        let Part { values: left, rows } = parts.next()?;
+        let right = parts.next();
+        let rows = rows + right.as_ref().map_or(0, |right| right.rows);
+        Some(Total { left, right: right.map(|right| right.values), rows })
     }
 
-    /// Takes all parts: the maximal sums over the slots that were inserted.
-    pub fn take_parts(&mut self) -> BTreeMap<Span, Part> {
-        if let Some((left, right)) = self.root.halves() {
-            self.join(self.root, left, right);
+    /// Takes all parts, in the order of their slots: the maximal sums over those that were inserted.
+    pub fn take_parts(&mut self) -> Vec<(Span, Part)> {
+        if let Some(halves) = self.root.halves() {
+            self.join(0, self.root, halves);
         }
         std::mem::take(&mut self.parts)
     }
 
-    /// Replaces two halves by their node, from the parent of `span` up to `node` but for the root;
-    /// whether that has become a part.
-    fn add_up(&mut self, node: Span, span: Span) -> bool {
-        if node == span {
-            return true;
+    /// Replaces two halves by their node, from the parent of the part at `at` up to the root but for that
+    /// one.
+    fn add_up(&mut self, mut at: usize, path: &Path) {
+        let mut half = path.span;
+        for &node in path.above.iter().take(path.depth).skip(1).rev() {
+            let Some(halves) = node.halves() else { return };
+            if half == halves.1 {
+                let Some(before) = at.checked_sub(1) else { return };
+                at = before;
+            }
+            if !self.join(at, node, halves) {
+                return;
+            }
+            half = node;
         }
-        let (Some(half), Some((left, right))) = (node.half_with(span), node.halves()) else {
-            return false;
-        };
-        self.add_up(half, span) && node != self.root && self.join(node, left, right)
     }
 
-    /// Replaces the halves of a node by their sum, if both are here.
-    fn join(&mut self, node: Span, left: Span, right: Span) -> bool {
-        if !self.parts.contains_key(&left) || !self.parts.contains_key(&right) {
+    /// Replaces the halves of a node by their sum, if both are here, the left one at `at`.
+    fn join(&mut self, at: usize, node: Span, (left, right): (Span, Span)) -> bool {
+        let is_at = |at, half| self.parts.get(at).is_some_and(|(span, _)| *span == half);
+        if !is_at(at, left) || !is_at(at + 1, right) {
             return false;
         }
-        let (Some(mut sum), Some(right)) = (self.parts.remove(&left), self.parts.remove(&right))
-        else {
-            return false;
-        };
-        add(&mut sum, &right, &mut self.pool);
-        self.pool.give(right.values);
-        self.parts.insert(node, sum);
+        let (_, other) = self.parts.remove(at + 1);
+        let (span, sum) = &mut self.parts[at];
+        add(sum, &other, &mut self.pool);
+        *span = node;
+        self.pool.give(other.values);
         true
+    }
+}
+
+/// The nodes on the way to one, which is one of the tree.
+struct Path {
+    span: Span,
+    /// From the root on, `depth` of them: a tree over 2³² slots is no deeper.
+    above: [Span; 32],
+    depth: usize,
+}
+
+impl Path {
+    fn to(span: Span, root: Span) -> Option<Self> {
+        let (mut node, mut path) = (root, Self { span, above: [root; 32], depth: 0 });
+        while node != span {
+            *path.above.get_mut(path.depth)? = node;
+            path.depth += 1;
+            node = node.half_with(span)?;
+        }
+        Some(path)
     }
 }
 
@@ -331,7 +353,7 @@ mod tests {
     }
 
     /// Sums of a worker that holds `slots`, as it would send them.
-    fn sums_of(all: u32, slots: &[u32]) -> BTreeMap<Span, Part> {
+    fn sums_of(all: u32, slots: &[u32]) -> Vec<(Span, Part)> {
         let mut sum = Reduction::new(all);
         for &slot in slots {
             sum.insert(Span::one(Slot(slot)), part(slot)).unwrap();

@@ -9,13 +9,13 @@ mod follow;
 mod passes;
 mod pushes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::{PartContent, is_saved};
 use crate::codec::{Codec, codec};
-use crate::ids::{ShardId, Slot, Version, View};
+use crate::ids::{ShardId, Version, View};
 use crate::job::GradientSpec;
 use crate::ledger::{Ledger, SlotReport};
 use crate::messages::{
@@ -77,7 +77,8 @@ pub struct Shard {
     reduction: Reduction,
     /// For versions and gradients.
     pool: Pool,
-    reports: BTreeMap<Slot, SlotReport>,
+    /// In the order of the slots, one of each.
+    reports: Vec<SlotReport>,
     /// The gradient of the step that is to be applied.
     complete: Option<Complete>,
     /// The step has overflowed: it would do so again, and `state` is of no version any more, which
@@ -150,7 +151,7 @@ impl Shard {
             state: state.optimizer,
             reduction,
             pool: Pool::new(VECTORS_KEPT),
-            reports: BTreeMap::new(),
+            reports: Vec::new(),
             complete: None,
             overflow: None,
             ledger: state.ledger,
@@ -312,7 +313,7 @@ impl Shard {
             None => panic!("{} applies no gradient", self.id),
         };
         let step = if closing { self.version } else { Version(self.version.0 - 1) };
-        let reports = self.reports.values().copied().collect();
+        let reports = std::mem::take(&mut self.reports);
         let update = Arc::new(Update { step, sum_of_squares, reports, gradient });
         self.count_step(&update);
         self.last = is_followed.then(|| Arc::clone(&update));
@@ -339,8 +340,7 @@ impl Shard {
     /// What was applied beside the parameters.
     fn count_step(&mut self, update: &Update) {
         if self.is_first() {
-            let reports = update.reports.iter().map(|report| (report.slot, *report)).collect();
-            self.ledger.commit(&self.plan, update.step, &reports);
+            self.ledger.commit(&self.plan, update.step, &update.reports);
         }
         self.norms.extend(update.sum_of_squares.map(|sum| (update.step, sum)));
         if self.norms.len() > EARLIER_KEPT {

@@ -274,7 +274,7 @@ impl SlotWork {
         let Some(sum) = self.sums.get_mut(shard) else { return Ok(()) };
         let parts = sum.take_parts();
         if work.parts.is_empty() {
-            let header = |(&span, part): (&Span, &Part)| PartHeader { span, rows: part.rows };
+            let header = |(span, part): &(Span, Part)| PartHeader { span: *span, rows: part.rows };
             work.parts = parts.iter().map(header).collect();
         }
         let mut not_finite = None;

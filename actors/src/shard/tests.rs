@@ -7,6 +7,7 @@ mod passes;
 
 use super::*;
 use crate::codec::codec;
+use crate::ids::Slot;
 use crate::ids::WorkerId;
 use crate::job::{CodecKind, JobSpec};
 use crate::messages::NormPart;

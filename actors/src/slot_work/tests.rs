@@ -106,7 +106,7 @@ fn total(plan: &Arc<JobPlan>, spans: &[(u32, u32)]) -> (Vec<u32>, u64) {
             sum.insert(part.span, part_sum).unwrap();
         }
     }
-    let total = sum.take_parts().into_values().next().unwrap();
+    let total = sum.take_parts().remove(0).1;
     (total.values.iter().map(|value| value.to_bits()).collect(), total.rows)
 }
 
@@ -193,7 +193,7 @@ fn slots_that_are_computed_together_have_the_bits_that_each_has_alone() {
         sum.insert(Span::one(Slot(slot)), part).unwrap();
     }
     let Payload::Dense(values) = &whole.payloads[0][0] else { panic!("codec none") };
-    assert_eq!(sum.take_parts().into_values().next().unwrap().values, *values);
+    assert_eq!(sum.take_parts().remove(0).1.values, *values);
 }
 
 #[test]
