@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::candidacy::{Candidacy, LeaseTiming};
+use crate::clock;
 use crate::ids::{CoordinatorId, Term};
 use crate::job::JobSpec;
 use crate::messages::checkpoint_store::{
@@ -163,7 +164,7 @@ impl Coordinator {
             training,
             links,
             status,
-            started: Instant::now(),
+            started: clock::now(),
             ticked: Duration::ZERO,
             next_look: None,
             losses: 0,
@@ -171,7 +172,7 @@ impl Coordinator {
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::since(self.started)
     }
 
     fn leads(&self) -> bool {

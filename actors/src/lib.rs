@@ -5,6 +5,7 @@ pub mod assignment;
 pub mod candidacy;
 pub mod catalog;
 pub mod checkpoint;
+pub mod clock;
 pub mod codec;
 pub mod coordinator;
 pub mod dataset;

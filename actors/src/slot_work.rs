@@ -239,20 +239,34 @@ impl SlotWork {
         self.sums.iter_mut().for_each(Reduction::clear);
         let payloads = vec![Vec::new(); self.plan.shards.len()];
         let mut work = StepWork { parts: Vec::new(), payloads, reports: Vec::new() };
+        if self.batch.has_all_of(step, self.slots.len()) {
+            self.begin_group(step, parameters, &mut work)?;
+            return Ok(work);
+        }
         for (at, group) in self.groups(step).into_iter().enumerate() {
             if at > 0 {
                 self.add_group(parameters)?;
             }
             self.gather(step, group);
-            if let Some(backward) = &mut self.backward {
-                backward.run(parameters, self.batch.batch());
-            }
-            let parts: Vec<_> = self.batch.parts().collect();
-            for (slot, rows) in parts {
-                self.begin_slot(slot, rows, step, parameters, &mut work)?;
-            }
+            self.begin_group(step, parameters, &mut work)?;
         }
         Ok(work)
+    }
+
+    /// Begins with the slots in the batch.
+    fn begin_group(
+        &mut self,
+        step: Version,
+        parameters: &[f32],
+        work: &mut StepWork,
+    ) -> Result<(), WorkError> {
+        if let Some(backward) = &mut self.backward {
+            backward.run(parameters, self.batch.batch());
+        }
+        let parts: Vec<_> = self.batch.parts().collect();
+        parts
+            .into_iter()
+            .try_for_each(|(slot, rows)| self.begin_slot(slot, rows, step, parameters, work))
     }
 
     /// Computes what a shard is sent: the rest of its gradients, and their sums. What is not finite in

@@ -17,6 +17,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, SpawnHand
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::clock;
 use crate::dataset::Dataset;
 use crate::exchange::{ANSWER_MAX, Halt, Patience, RETRY_FIRST, pull_all, wait};
 use crate::ids::{ServerId, Slot, Version, View, WorkerId};
@@ -130,7 +131,7 @@ impl Worker {
             before: None,
             attempt: 0,
             under_way: None,
-            began: Instant::now(),
+            began: clock::now(),
             stopwatch: Stopwatch::default(),
             patience: Patience::default(),
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use gradmesh_actors::clock::StandsStill;
 use gradmesh_actors::dataset::{Dataset, DatasetError};
 use gradmesh_actors::layout::TensorSpec;
 use gradmesh_actors::model::{Backward, Batch, Model, ModelDescription, ModelKinds, Score};
@@ -217,6 +218,7 @@ fn take_time(times: u16) {
         let more = Duration::from_millis(u64::from(times) - 1);
         // The clock goes on at once; the rest of it is that others may run, later.
         let _ = tokio::time::advance(more).now_or_never();
+        StandsStill::look_again();
         Network::with(|wires| wires.look_at_clock());
     }
 }

@@ -17,6 +17,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use gradmesh_actors::clock::StandsStill;
 use gradmesh_actors::training::Progress;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -172,6 +173,7 @@ impl Host {
 
     /// Until all nodes wait, for messages or for time; `Some` at the end of the run.
     fn run_until_all_wait(&mut self, mut timer: Pin<&mut Sleep>) -> Option<Option<Broken>> {
+        let _still = StandsStill::begin();
         loop {
             self.network.0.borrow_mut().look_at_clock();
             let mut looked = false;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use gradmesh_actors::clock;
 use tokio::time::{Instant, sleep_until};
 
 /// Of a limit, so many at which the thread is seen to be awake.
@@ -19,7 +20,7 @@ impl Pulse {
     /// Starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self(Rc::new(Cell::new(Instant::now())))
+        Self(Rc::new(Cell::new(clock::now())))
     }
 
     /// The newest sign of life.
@@ -29,7 +30,7 @@ impl Pulse {
     }
 
     pub(super) fn beat(&self) {
-        self.0.set(Instant::now());
+        self.0.set(clock::now());
     }
 
     /// Ends when there was no sign of life for `limit`. Time in which this thread did something else
@@ -39,9 +40,9 @@ impl Pulse {
         loop {
             since = since.max(self.0.get());
             let due = since + limit;
-            let looks = due.min(Instant::now() + limit / LOOKS);
+            let looks = due.min(clock::now() + limit / LOOKS);
             sleep_until(looks).await;
-            let now = Instant::now();
+            let now = clock::now();
             if now > looks + limit / LOOKS {
                 since = now;
             } else if now >= due && self.0.get() + limit <= now {

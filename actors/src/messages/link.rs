@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+
 /// Values of a tensor or of a part of one. Shared, so that nothing is copied inside a process.
 pub type Values = Arc<Vec<f32>>;
 
@@ -107,7 +109,7 @@ where
     M: WireMessage,
     Result<M::Reply, M::Refusal>: Send,
 {
-    match tokio::time::timeout(limit, receiver.send(message)).await {
+    match tokio::time::timeout_at(clock::after(limit), receiver.send(message)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(actix::MailboxError::Closed)) => Err(LinkError::Closed.into()),
         Ok(Err(actix::MailboxError::Timeout)) | Err(_) => {

@@ -52,6 +52,11 @@ impl SharedBatch {
         self.of.as_ref().is_some_and(|(at, slots)| *at == step && slots == group)
     }
 
+    /// Whether it has the rows of all `slots` slots that there are.
+    pub(super) fn has_all_of(&self, step: Version, slots: usize) -> bool {
+        self.of.as_ref().is_some_and(|(at, group)| *at == step && group.len() == slots)
+    }
+
     /// What it holds is of no use any more; its memory is.
     pub(super) fn forget(&mut self) {
         self.of = None;

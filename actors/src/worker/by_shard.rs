@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Worker;
 use super::step::sent;
+use crate::clock;
 use crate::exchange::{Halt, push, push_one};
 use crate::ids::Version;
 use crate::messages::{LeaseSlots, PushGradient, Values};
@@ -38,7 +39,7 @@ impl Worker {
         ctx: &mut Context<Self>,
     ) {
         let Some(work) = &mut self.work else { return };
-        let began = self.began.elapsed();
+        let began = clock::since(self.began);
         let computed = match work.begin(version, parameters) {
             Ok(computed) => computed,
             Err(error) => return self.fail(lease.view, error.to_string(), ctx),
@@ -62,7 +63,7 @@ impl Worker {
             Err(cause) => return self.fail(lease.view, cause, ctx),
         }
         let parameters = Values::clone(parameters);
-        let (attempt, took) = (self.attempt, self.began.elapsed().saturating_sub(began));
+        let (attempt, took) = (self.attempt, clock::since(self.began).saturating_sub(began));
         self.go_on(Rest { attempt, lease, version, parameters, took, computed, pushes }, ctx);
     }
 
@@ -76,17 +77,17 @@ impl Worker {
         if ready.is_closed() {
             return;
         }
-        let (shard, version, began) = (rest.pushes.len(), rest.version, self.began.elapsed());
+        let (shard, version, began) = (rest.pushes.len(), rest.version, clock::since(self.began));
         let done = work.complete(shard, version, &rest.parameters, &mut rest.computed);
         if let Err(error) = done {
             return self.fail(rest.lease.view, error.to_string(), ctx);
         }
-        rest.took += self.began.elapsed().saturating_sub(began);
+        rest.took += clock::since(self.began).saturating_sub(began);
         // Nobody takes it where the exchange has ended just now.
         let _ = ready.send(push(self.id, rest.lease.view, version, &rest.computed, shard));
         if rest.pushes.is_empty() {
             let Rest { lease, took, computed, parameters, .. } = rest;
-            let began = self.began.elapsed().saturating_sub(took);
+            let began = clock::since(self.began).saturating_sub(took);
             // In whose memory the version after the next is put together.
             drop(parameters);
             self.computed(&lease, version, began, computed, ctx);

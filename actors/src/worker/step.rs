@@ -12,6 +12,7 @@ use tokio::task::{spawn_local, yield_now};
 use tracing::info;
 
 use super::{COMPUTED_KEPT, Worker};
+use crate::clock;
 use crate::exchange::{ANSWER_MAX, Halt, push, push_one};
 use crate::ids::Version;
 use crate::messages::{FailureKind, LeaseSlots, ReportSpeed, Values, ask};
@@ -68,7 +69,11 @@ impl Worker {
             if version < last && work.computes_by_shard() {
                 return self.step_by_shard(lease, version, parameters, ctx);
             }
-            let began = self.began.elapsed();
+            // What nobody asks for any more: its memory is used again.
+            if !work.keeps_residuals() {
+                self.computed.clear();
+            }
+            let began = clock::since(self.began);
             match work.compute(version, parameters) {
                 Ok(computed) => self.computed(&lease, version, began, computed, ctx),
                 Err(error) => return self.fail(lease.view, error.to_string(), ctx),
@@ -82,7 +87,8 @@ impl Worker {
         let push_one = |(shard, to)| {
             let computed = Rc::clone(computed);
             let push = move || push(worker, view, version, &computed, shard);
-            push_one(Rc::clone(to), push, self.patience.clone())
+            // What has to be moved until the exchange is under way is a pointer.
+            Box::pin(push_one(Rc::clone(to), push, self.patience.clone()))
         };
         let answers: Vec<_> = self.push_to.iter().take(shards).enumerate().map(push_one).collect();
         // The last version is evaluated: there is none after it.
@@ -159,7 +165,7 @@ impl Worker {
         ctx: &mut Context<Self>,
     ) {
         let slots = lease.slots.end - lease.slots.first;
-        let Some(pace) = self.stopwatch.computed(slots, began, self.began.elapsed()) else {
+        let Some(pace) = self.stopwatch.computed(slots, began, clock::since(self.began)) else {
             return;
         };
         let leader = self.links.report_speed.get(lease.leader.0 as usize);

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use gradmesh_actors::clock;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -110,7 +111,7 @@ impl Wires {
     /// Time may have gone on.
     pub(super) fn look_at_clock(&mut self) {
         // A simulation of half a billion years is not meant.
-        self.now_ms = self.started.elapsed().as_millis() as u64;
+        self.now_ms = clock::since(self.started).as_millis() as u64;
     }
 
     pub(super) fn note(&mut self, kind: EventKind) {
