@@ -21,7 +21,8 @@ const RUNS: u64 = 5;
 fn main() {
     let only: Vec<u32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let is_wanted = |workers: u32| only.is_empty() || only.contains(&workers);
-    let clusters = [(8, 60, 2000.0), (100, 150, 200.0)];
+    // So long that starting and ending the nodes is little of it.
+    let clusters = [(8, 120, 2000.0), (100, 600, 200.0)];
     for (workers, epochs, goal) in clusters.into_iter().filter(|(workers, ..)| is_wanted(*workers))
     {
         let sim = cluster(workers, epochs);
@@ -39,19 +40,19 @@ fn main() {
 /// A linear model on the digits, over links so slow that a step takes 100 ms.
 fn cluster(workers: u32, epochs: u32) -> Sim {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits.toml");
-    let slots = workers.next_power_of_two();
     let sets = [
         format!("workers.count={workers}"),
         "servers.shards=1".to_owned(),
         format!("job.epochs={epochs}"),
-        format!("job.virtual_workers={slots}"),
-        format!("job.batch_size={}", slots * 2),
+        // One slot of two rows each.
+        format!("job.virtual_workers={workers}"),
+        format!("job.batch_size={}", workers * 2),
         "job.model.kind=linear".to_owned(),
         "checkpoint.every_steps=1000".to_owned(),
     ];
     let config = Config::load(&file, &sets, std::iter::empty()).unwrap();
-    let far = delay(ANY, ANY, 48).at("0s").for_("1000s");
-    Sim::cluster(config).unwrap().faults([far]).limit(Duration::from_secs(2000))
+    let far = delay(ANY, ANY, 48).at("0s").for_("5000s");
+    Sim::cluster(config).unwrap().faults([far]).limit(Duration::from_secs(5000))
 }
 
 fn speed(sim: &Sim, seed: Seed) -> f64 {

@@ -1,6 +1,6 @@
 //! How a Worker asks the shards: each request until it is answered, all shards together.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::ids::{ShardId, Version, View, WorkerId};
-use crate::messages::{LinkError, PullError, PullParameters, PushError, PushGradient, Values, ask};
+use crate::lazy_timer::LazyTimer;
+use crate::messages::{
+    LinkError, PullError, PullParameters, PushError, PushGradient, Values, ask, ask_within,
+};
 use crate::planted::{self, Bug};
 use crate::slot_work::StepWork;
 
@@ -86,9 +89,22 @@ pub(crate) fn push(
     }
 }
 
+/// Who takes a shard's pushes, one after another.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    push: Recipient<PushGradient>,
+    timer: RefCell<LazyTimer>,
+}
+
+impl From<Recipient<PushGradient>> for Primary {
+    fn from(push: Recipient<PushGradient>) -> Self {
+        Self { push, timer: RefCell::default() }
+    }
+}
+
 /// Repeats a push until it is answered.
 pub(crate) async fn push_one(
-    to: Rc<Recipient<PushGradient>>,
+    to: Rc<Primary>,
     push: impl Fn() -> PushGradient,
     patience: Patience,
 ) -> Result<Values, Halt> {
@@ -98,7 +114,7 @@ pub(crate) async fn push_one(
         let push = push();
         let PushGradient { step, shard, .. } = push;
         let evaluates = push.payload.is_empty();
-        match ask(&to, push, limit).await {
+        match ask_within(&to.push, push, limit, &to.timer).await {
             Ok(pushed) if pushed.version == step.next() || evaluates => {
                 patience.answered(asked);
                 return Ok(pushed.values);
@@ -208,7 +224,7 @@ pub(crate) async fn wait(pause: &mut Duration) {
 mod tests {
     use std::sync::Arc;
 
-    use actix::{Actor, Context, Handler, ResponseFuture};
+    use actix::{Actor, Addr, Context, Handler, ResponseFuture};
     use tokio::time::timeout;
 
     use super::*;
@@ -265,7 +281,8 @@ mod tests {
         let limit = Duration::from_secs(600);
         let patience = Patience::default();
         let push = || push.clone();
-        let pushing = push_one(slow.clone().recipient().into(), push, patience.clone());
+        let to = |slow: &Addr<Slow>| Rc::new(Primary::from(slow.clone().recipient()));
+        let pushing = push_one(to(&slow), push, patience.clone());
         let pushed = timeout(limit, pushing).await;
         assert_eq!(*pushed.expect("never answered").unwrap(), vec![1.0]);
         let pull = PullParameters { view: View(1), shard: ShardId(0), version: None };
@@ -274,11 +291,12 @@ mod tests {
         assert_eq!(pulled.map(|(version, _)| version), Some(Version(3)));
         // The next ones are not given up any more.
         let asked = Instant::now();
-        push_one(slow.recipient().into(), push, patience.clone()).await.unwrap();
+        push_one(to(&slow), push, patience.clone()).await.unwrap();
         assert_eq!(asked.elapsed().as_secs(), 33);
         let soon = Slow(Duration::from_millis(1)).start();
+        let soon = to(&soon);
         for _ in 0..10 {
-            push_one(soon.clone().recipient().into(), push, patience.clone()).await.unwrap();
+            push_one(Rc::clone(&soon), push, patience.clone()).await.unwrap();
         }
         assert_eq!(patience.0.get(), ANSWER_MAX);
     }

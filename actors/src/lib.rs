@@ -21,6 +21,7 @@ pub mod in_memory;
 pub mod job;
 mod later;
 pub mod layout;
+mod lazy_timer;
 pub mod ledger;
 pub mod log_seen;
 pub mod membership;

@@ -54,10 +54,14 @@ impl Span {
         Some((Self { end: middle, ..self }, Self { first: middle, ..self }))
     }
 
-    /// The half in which `span` lies.
-    fn half_with(self, span: Self) -> Option<Self> {
-        let (left, right) = self.halves()?;
-        [left, right].into_iter().find(|half| span.first < span.end && half.contains(span))
+    /// The nodes from this one on in which slot `slot` lies, down to the first that is no longer than `len`.
+    ///
+    /// Nothing but lengths decides how far: each turn of its own would be guessed wrong half the time.
+    fn way(self, slot: u32, len: u32) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self), move |node| {
+            let (left, right) = node.halves().filter(|_| node.end - node.first > len)?;
+            Some(if slot < left.end { left } else { right })
+        })
     }
 }
 
@@ -209,7 +213,8 @@ impl Reduction {
 
     /// Whether the span is a node of the tree.
     pub fn is_node(&self, span: Span) -> bool {
-        Path::to(span, self.root).is_some()
+        let len = span.end.checked_sub(span.first);
+        len.and_then(|len| self.root.way(span.first, len).last()) == Some(span)
     }
 
     pub fn is_complete(&self) -> bool {
@@ -275,20 +280,21 @@ impl Reduction {
 /// The nodes on the way to one, which is one of the tree.
 struct Path {
     span: Span,
-    /// From the root on, `depth` of them: a tree over 2³² slots is no deeper.
+    /// From the root on, `depth` of them: a tree over 2³¹ slots is no deeper, nor is one wanted.
     above: [Span; 32],
     depth: usize,
 }
 
 impl Path {
     fn to(span: Span, root: Span) -> Option<Self> {
-        let (mut node, mut path) = (root, Self { span, above: [root; 32], depth: 0 });
-        while node != span {
-            *path.above.get_mut(path.depth)? = node;
+        let len = span.end.checked_sub(span.first)?;
+        let (mut last, mut path) = (root, Self { span, above: [root; 32], depth: 0 });
+        for node in root.way(span.first, len).skip(1) {
+            *path.above.get_mut(path.depth)? = last;
             path.depth += 1;
-            node = node.half_with(span)?;
+            last = node;
         }
-        Some(path)
+        (last == span).then_some(path)
     }
 }
 
@@ -426,6 +432,25 @@ mod tests {
                 assert!(most.is_some_and(fits), "{slots} slots, {workers} workers");
             }
         }
+    }
+
+    #[test]
+    fn nodes_are_those_that_halving_gives_and_no_others() {
+        fn nodes(root: Span) -> Vec<Span> {
+            let halves = root.halves().into_iter().flat_map(|(left, right)| [left, right]);
+            halves.flat_map(nodes).chain([root]).collect()
+        }
+        for slots in 1..=20 {
+            let (sum, nodes) = (Reduction::new(slots), nodes(Span { first: 0, end: slots }));
+            assert_eq!(nodes.len() as u32, 2 * slots - 1);
+            let bounds = || (0..slots + 2).chain([u32::MAX - 1, u32::MAX]);
+            for span in bounds().flat_map(|first| bounds().map(move |end| Span { first, end })) {
+                assert_eq!(sum.is_node(span), nodes.contains(&span), "{span} of {slots}");
+                assert_eq!(Path::to(span, sum.root).is_some(), nodes.contains(&span), "{span}");
+            }
+        }
+        let path = Path::to(Span { first: 0, end: 1 }, Span { first: 0, end: 1 << 31 });
+        assert_eq!(path.map(|path| path.depth), Some(31));
     }
 
     #[test]

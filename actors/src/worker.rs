@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::dataset::Dataset;
-use crate::exchange::{ANSWER_MAX, Halt, Patience, RETRY_FIRST, pull_all, wait};
+use crate::exchange::{ANSWER_MAX, Halt, Patience, Primary, RETRY_FIRST, pull_all, wait};
 use crate::ids::{ServerId, Slot, Version, View, WorkerId};
 use crate::messages::checkpoint_store::{CheckpointError, LoadResiduals, SavePart};
 use crate::messages::{
@@ -74,7 +74,7 @@ pub struct Worker {
     links: WorkerLinks,
     lease: Option<Rc<LeaseSlots>>,
     /// The primaries of the lease, by shard.
-    push_to: Vec<Rc<Recipient<PushGradient>>>,
+    push_to: Vec<Rc<Primary>>,
     work: Option<SlotWork>,
     /// What was computed last, and on which versions, newest first: a step is computed once, for
     /// residuals go on with it. At most [`COMPUTED_KEPT`].
@@ -364,7 +364,7 @@ impl Handler<LeaseSlots> for Worker {
         self.stopwatch = Stopwatch::default();
         let (view, lineage) = (lease.view, lease.lineage);
         let push_to = primaries(&self.links.push, &lease.primaries);
-        self.push_to = push_to.into_iter().map(Rc::new).collect();
+        self.push_to = push_to.into_iter().map(|to| Rc::new(to.into())).collect();
         self.lease = Some(Rc::new(lease));
         // Another coordinator may not have heard of what was written for the one before.
         for report in self.saves.of(lineage) {

@@ -218,7 +218,7 @@ fn hunt(bug: Bug) -> Hunt {
         Bug::LineageUnchecked => broken_late,
         // Most other clusters have nothing that it could break.
         Bug::LearnerPromoted | Bug::ReplicaNotAwaited => broken_replicated,
-        // Elsewhere an early answer does harm in less than one of 1,000 seeds.
+        // Elsewhere an early answer does harm in two of 3,000 seeds.
         Bug::EarlyReply | Bug::NormDisplaced | Bug::SentBack => broken_beside,
         bug if Bug::OF_REGISTRIES.contains(&bug) => broken_registries,
         _ => broken,
