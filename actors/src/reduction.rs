@@ -179,8 +179,13 @@ impl Reduction {
 
     /// [`Bug::ArrivalOrder`]: one running sum, which has the span of no slot until it is complete.
     pub(crate) fn insert_as_it_comes(&mut self, span: Span, part: Part) {
+        if span == self.root {
+            self.parts.clear();
+            self.parts.push((span, part));
+            return;
+        }
         let running = Span { first: self.root.end, end: self.root.end };
-        let sum = match self.remove(running).filter(|_| span != self.root) {
+        let sum = match self.remove(running) {
             Some(mut sum) => {
                 add(&mut sum, &part, &mut self.pool);
                 sum

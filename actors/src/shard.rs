@@ -8,6 +8,7 @@
 mod follow;
 mod passes;
 mod pushes;
+mod reports;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use crate::checkpoint::{PartContent, is_saved};
 use crate::codec::{Codec, codec};
 use crate::ids::{ShardId, Version, View};
 use crate::job::GradientSpec;
-use crate::ledger::{Ledger, SlotReport};
+use crate::ledger::Ledger;
 use crate::messages::{
     BytesMoved, Parameters, PullError, PullParameters, PushError, Update, Values,
 };
@@ -28,6 +29,7 @@ use crate::pool::Pool;
 use crate::reading::Reading;
 use crate::reduction::Reduction;
 use passes::Complete;
+use reports::Reports;
 
 /// Target of the event of each applied step. Only who listens to it, as the failure simulation
 /// does, pays for its digest.
@@ -77,8 +79,7 @@ pub struct Shard {
     reduction: Reduction,
     /// For versions and gradients.
     pool: Pool,
-    /// In the order of the slots, one of each.
-    reports: Vec<SlotReport>,
+    reports: Reports,
     /// The gradient of the step that is to be applied.
     complete: Option<Complete>,
     /// The step has overflowed: it would do so again, and `state` is of no version any more, which
@@ -151,7 +152,7 @@ impl Shard {
             state: state.optimizer,
             reduction,
             pool: Pool::new(VECTORS_KEPT),
-            reports: Vec::new(),
+            reports: Reports::default(),
             complete: None,
             overflow: None,
             ledger: state.ledger,
@@ -313,7 +314,7 @@ impl Shard {
             None => panic!("{} applies no gradient", self.id),
         };
         let step = if closing { self.version } else { Version(self.version.0 - 1) };
-        let reports = std::mem::take(&mut self.reports);
+        let reports = self.reports.take();
         let update = Arc::new(Update { step, sum_of_squares, reports, gradient });
         self.count_step(&update);
         self.last = is_followed.then(|| Arc::clone(&update));

@@ -53,24 +53,12 @@ impl Shard {
         // Only the first shard counts rows; the others would keep what a peer sends for ever.
         if self.is_first() {
             if planted::is(Bug::RowsTwice) {
-                let again = push.reports.iter().filter(|r| self.place_of(r.slot).is_ok());
+                let again = push.reports.iter().filter(|r| self.reports.has(r.slot));
                 self.ledger.rows += again.map(|report| report.rows).sum::<u64>();
             }
-            push.reports.iter().for_each(|report| self.keep(report));
+            push.reports.iter().for_each(|report| self.reports.keep(*report));
         }
         Ok(if self.is_complete() { Accepted::Complete } else { Accepted::Waiting })
-    }
-
-    /// Where the report of a slot is, or would be.
-    fn place_of(&self, slot: Slot) -> Result<usize, usize> {
-        self.reports.binary_search_by_key(&slot, |report| report.slot)
-    }
-
-    fn keep(&mut self, report: &SlotReport) {
-        match self.place_of(report.slot) {
-            Ok(at) => self.reports[at] = *report,
-            Err(at) => self.reports.insert(at, *report),
-        }
     }
 
     /// Whether all slots of the step in flight are here, and the step before is committed.
