@@ -1,7 +1,10 @@
 //! How a Worker asks the shards: each request until it is answered, all shards together.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use actix::Recipient;
@@ -9,10 +12,11 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::clock;
 use crate::ids::{ShardId, Version, View, WorkerId};
 use crate::lazy_timer::LazyTimer;
 use crate::messages::{
-    LinkError, PullError, PullParameters, PushError, PushGradient, Values, ask, ask_within,
+    LinkError, PullError, PullParameters, PushError, PushGradient, Pushed, Values, answered, ask,
 };
 use crate::planted::{self, Bug};
 use crate::slot_work::StepWork;
@@ -102,6 +106,18 @@ impl From<Recipient<PushGradient>> for Primary {
     }
 }
 
+impl Primary {
+    /// As [`ask`], with the timer of the pushes before.
+    async fn ask(&self, push: PushGradient, limit: Duration) -> Result<Pushed, PushError> {
+        let (deadline, mut answer) = (clock::after(limit), pin!(self.push.send(push)));
+        let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => self.timer.borrow_mut().poll_until(deadline, cx).map(|()| None),
+        });
+        answered::<PushGradient>(answer.await, limit)
+    }
+}
+
 /// Repeats a push until it is answered.
 pub(crate) async fn push_one(
     to: Rc<Primary>,
@@ -114,7 +130,7 @@ pub(crate) async fn push_one(
         let push = push();
         let PushGradient { step, shard, .. } = push;
         let evaluates = push.payload.is_empty();
-        match ask_within(&to.push, push, limit, &to.timer).await {
+        match to.ask(push, limit).await {
             Ok(pushed) if pushed.version == step.next() || evaluates => {
                 patience.answered(asked);
                 return Ok(pushed.values);
@@ -228,7 +244,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::messages::{Parameters, Pushed};
+    use crate::messages::Parameters;
 
     /// Answers each request, after so long.
     struct Slow(Duration);

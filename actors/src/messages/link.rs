@@ -1,20 +1,13 @@
 //! What every message that may cross the wire has in common, and how to ask for a reply.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use actix::Recipient;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use crate::clock;
-use crate::lazy_timer::LazyTimer;
 
 /// Values of a tensor or of a part of one. Shared, so that nothing is copied inside a process.
 pub type Values = Arc<Vec<f32>>;
@@ -114,31 +107,12 @@ where
     M: WireMessage,
     Result<M::Reply, M::Refusal>: Send,
 {
-    let answer = tokio::time::timeout_at(clock::after(limit), receiver.send(message)).await;
+    let answer = tokio::time::timeout(limit, receiver.send(message)).await;
     answered::<M>(answer.ok(), limit)
 }
 
-/// The same, with a timer that is used again by those who ask one after another.
-pub(crate) async fn ask_within<M>(
-    receiver: &Recipient<M>,
-    message: M,
-    limit: Duration,
-    timer: &RefCell<LazyTimer>,
-) -> Result<M::Reply, M::Refusal>
-where
-    M: WireMessage,
-    Result<M::Reply, M::Refusal>: Send,
-{
-    let (deadline, mut answer) = (clock::after(limit), pin!(receiver.send(message)));
-    let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => timer.borrow_mut().poll_until(deadline, cx).map(|()| None),
-    });
-    answered::<M>(answer.await, limit)
-}
-
 /// `None`: nothing came within the limit.
-fn answered<M: WireMessage>(
+pub(crate) fn answered<M: WireMessage>(
     answer: Option<Result<M::Result, actix::MailboxError>>,
     limit: Duration,
 ) -> Result<M::Reply, M::Refusal> {

@@ -70,7 +70,7 @@ pub use find_model::FindModel;
 pub use heartbeat::{Heartbeat, HeartbeatAck, HeartbeatError, Member};
 pub use lease_slots::{LeaseError, LeaseSlots};
 pub use lend_run::{LendError, LendRun, Lent};
-pub(crate) use link::ask_within;
+pub(crate) use link::answered;
 pub use link::{Body, BodyError, LinkError, Values, WireMessage, WirePart, ask};
 pub use list_models::{ListModels, ModelList};
 pub use load_model::{LoadModel, ModelLoaded, ModelUnloaded, UnloadModel};
