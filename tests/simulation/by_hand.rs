@@ -24,6 +24,20 @@ fn the_replica_of_a_killed_server_takes_its_place() {
     assert_eq!(report.counts.restarts, 1);
 }
 
+/// A step that was shown and is lost with its primary is pushed again by workers who have gone on: their residuals
+/// have too, so that they can't compute it anew.
+#[test]
+fn a_lost_step_is_pushed_again_from_what_its_workers_keep() {
+    let mut promotions = 0;
+    for at in (100..400).step_by(15) {
+        let cut = lose("ps-1", "ps-0", 1000).at(&format!("{at}ms")).for_("30ms");
+        let report = survives([cut, kill("ps-1").at(&format!("{}ms", at + 20)).for_("500ms")]);
+        promotions += report.promotions();
+        assert_eq!(report.training.as_ref().unwrap().rollbacks, 0, "killed at {at} ms: {report}");
+    }
+    assert!(promotions > 0);
+}
+
 /// By its heartbeats alone it would be missed after 1.5 s, as its address refuses calls.
 #[test]
 fn a_killed_server_has_hung_up_and_is_missed_before_its_next_heartbeat() {
